@@ -1,0 +1,340 @@
+//! The configuration: what a file may say, as values that cannot be invalid.
+//!
+//! Owns the file format (TOML), its defaults and every message about a mistake in it. It is the only module that knows
+//! TOML. It must not read the environment, open sockets, resolve names or load components: `check` has to work on a
+//! laptop that has none of the backends.
+//!
+//! Invariant: a [`Config`] that exists is usable; references between its parts (route to pool, pool to policy) hold.
+//! Read next: `config/file.rs` (the keys), `config/reader.rs` (how mistakes are collected), `pool.rs`.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+mod file;
+mod mistakes;
+mod reader;
+mod units;
+
+pub use mistakes::{Mistake, Mistakes};
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Worker threads. Key `workers`, default one per core available to the process, 1 to 512.
+    pub workers: NonZeroUsize,
+    /// How long a graceful stop waits for requests in flight. Key `drain`, default 10 s, 0 s to 1 h.
+    pub drain: Duration,
+    /// The admin listener; `None` only with `admin.listen = "off"`.
+    pub admin: Option<Admin>,
+    /// What is logged, and how.
+    pub log: Log,
+    /// In the order of the file; at least one; names and addresses are unique.
+    pub listeners: Vec<Listener>,
+    /// By name; every pool that a route names is here. A pool without a route is a mistake.
+    pub pools: BTreeMap<String, Arc<Pool>>,
+    /// By name; every policy that a pool names is here, built-ins that were named without a table included.
+    pub policies: BTreeMap<String, Arc<Policy>>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Key `listen`, default `127.0.0.1:9901`.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Key `level`: error, warn, info, debug. Default info.
+    pub level: LogLevel,
+    /// Key `format`: auto (pretty on a terminal, JSON otherwise), pretty, json. Default auto.
+    pub format: LogFormat,
+    /// Key `access`: off, stdout, stderr, or a file's path (appended to). Default off.
+    pub access: AccessLog,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only what needs a person.
+    Error,
+    /// Also what may need one.
+    Warn,
+    /// Also every change of state.
+    Info,
+    /// Also what policies say at debug level, and the balancer's own details.
+    Debug,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `Pretty` on a terminal, `Json` otherwise.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To standard error.
+    Stderr,
+    /// Appended to this file; relative to the configuration file.
+    File(PathBuf),
+}
+
+/// `[[listener]]`: a socket that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Key `name`, default the address. Unique.
+    pub name: String,
+    /// Key `listen`, required, `address:port`. Unique.
+    pub listen: SocketAddr,
+    /// Key `protocol`, default and for now only `http`.
+    pub protocol: Protocol,
+    /// Key `forwarded`: what happens to `X-Forwarded-For/-Proto/-Host` of clients. Default replace.
+    pub forwarded: Forwarded,
+    /// Key `via`: whether `Via` is added both ways (RFC 9110, 7.6.3). Default true.
+    pub via: bool,
+    /// `[listener.limits]`
+    pub limits: Limits,
+    /// `[[listener.route]]`: the first match wins; at least one.
+    pub routes: Vec<Route>,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 and 1.0.
+    Http,
+}
+
+/// What happens to the `X-Forwarded-*` fields of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The client's are dropped and ours are set: right when clients connect directly.
+    Replace,
+    /// Our address is appended to `X-Forwarded-For`, the others are kept if present: right behind another proxy of yours.
+    Append,
+    /// Passed through untouched, none added.
+    Off,
+}
+
+/// `[listener.limits]`: what one client may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Key `header_bytes`: request line and header fields together. Above: 431, or 414 for the target. Default 64 KiB,
+    /// 8 KiB to 1 MiB.
+    pub header_bytes: usize,
+    /// Key `headers`: number of header fields. Above: 431. Default 100, 10 to 1000.
+    pub headers: usize,
+    /// Key `header_timeout`: from a request's first byte to the end of its head. Above: 408 and close. Default 10 s,
+    /// 100 ms to 10 min.
+    pub header_timeout: Duration,
+    /// Key `idle_timeout`: how long a kept-alive connection may wait for its next request. Default 75 s, 1 s to 1 h.
+    pub idle_timeout: Duration,
+    /// Key `body_timeout`: longest pause in a request's body, and in the client's reading of a response. Default 30 s,
+    /// 100 ms to 1 h.
+    pub body_timeout: Duration,
+}
+
+/// `[[listener.route]]`: which requests go to a pool. A route with neither host nor prefix takes all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Key `host`: compared in lower case, without port and trailing dot. `*.example.com` takes every name below it.
+    pub host: Option<String>,
+    /// Key `path_prefix`: begins with `/`, matches whole segments: `/api` takes `/api` and `/api/x`, not `/apix`.
+    pub path_prefix: Option<String>,
+    /// Key `pool`, required.
+    pub pool: String,
+}
+
+/// `[pool.NAME]`: backends that serve the same requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// The table's name.
+    pub name: String,
+    /// Key `policy`: a built-in's name or a `[policy.NAME]`. Default `least-connections`.
+    pub policy: String,
+    /// Key `hash_on`: what the `key` of a pick is made of; a string or a list of strings, of which the first that the
+    /// request has is used. Default client-ip.
+    pub hash_on: Vec<HashOn>,
+    /// Key `backends`: at least one, unique addresses.
+    pub backends: Vec<Backend>,
+    /// Key `connect_timeout`, default 1 s, 1 ms to 1 min.
+    pub connect_timeout: Duration,
+    /// Key `response_timeout`: from the request's last byte sent to the response head. Above: 504. Default 60 s,
+    /// 1 ms to 24 h.
+    pub response_timeout: Duration,
+    /// Key `body_timeout`: longest pause in a response's body. Above: the response is cut. Default 60 s, 1 ms to 24 h.
+    pub body_timeout: Duration,
+    /// Key `idle_timeout`: how long an unused upstream connection is kept. Default 30 s, 0 s (none is kept) to 1 h.
+    pub idle_timeout: Duration,
+    /// Key `idle_connections`: unused upstream connections kept for each backend by each worker. Default 256, 0 to 65536.
+    pub idle_connections: usize,
+    /// Key `panic_threshold`, in percent: when fewer of the backends are healthy, health is ignored. Default 50, 0 to 100;
+    /// 0 turns it off.
+    pub panic_threshold: u8,
+    /// Key `slow_start`: how long a backend that came back ramps up to its weight. Default 0 s (off), up to 1 h.
+    pub slow_start: Duration,
+    /// `[pool.NAME.health]`: active checks; none without the table.
+    pub health: Option<Health>,
+    /// `[pool.NAME.outlier]`: passive ejection; on by default, off with `outlier = "off"`.
+    pub outlier: Option<Outlier>,
+    /// `[pool.NAME.retry]`
+    pub retry: Retry,
+}
+
+/// An entry of `backends`: one server. A plain string is an address with the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Key `address`, required: `address:port`, `[v6]:port` or `name:port`; a name is resolved when the file is loaded.
+    pub address: String,
+    /// Key `weight`, default 1, 0 to 65535. 0 receives nothing new.
+    pub weight: u32,
+    /// Key `zone`, default none.
+    pub zone: Option<String>,
+    /// Key `tier`, default 0, 0 to 15.
+    pub tier: u8,
+    /// Key `labels`: a table of strings that policies see, default empty.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A source of the pick's hash key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashOn {
+    /// `client-ip`
+    ClientIp,
+    /// `header:NAME`, in lower case.
+    Header(String),
+    /// `cookie:NAME`
+    Cookie(String),
+    /// `query:NAME`, the value of a query parameter.
+    Query(String),
+    /// `path`
+    Path,
+    /// `host`, in lower case, without the port.
+    Host,
+}
+
+/// `[pool.NAME.health]`: active checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Key `kind`, required: `http` or `tcp`; with what only HTTP has.
+    pub kind: HealthKind,
+    /// Key `port`: checked instead of the backend's own. Default the backend's.
+    pub port: Option<u16>,
+    /// Key `interval` between the starts of two checks of one backend, each moved by up to 10 % at random. Default 2 s,
+    /// 10 ms to 1 h.
+    pub interval: Duration,
+    /// Key `timeout` of one check, connect included. Default 1 s, 1 ms to 1 min, at most the interval.
+    pub timeout: Duration,
+    /// Key `rise`: good checks in a row that bring a backend back. Default 2, 1 to 100.
+    pub rise: NonZeroU32,
+    /// Key `fall`: bad checks in a row that take a backend out. Default 3, 1 to 100.
+    pub fall: NonZeroU32,
+}
+
+/// What an active check does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthKind {
+    /// Good when the connection opens.
+    Tcp,
+    /// Good when a GET answers with an expected status.
+    Http {
+        /// Key `path`, default `/`.
+        path: String,
+        /// Key `host`: the Host header. Default the backend's address.
+        host: Option<String>,
+        /// Key `expect`: a status (`200`), or a range (`"200-399"`). Default 200-399.
+        expect: std::ops::RangeInclusive<u16>,
+    },
+}
+
+/// `[pool.NAME.outlier]`: passive ejection, from real requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlier {
+    /// Key `consecutive_failures`: failures in a row, seen by one worker, that eject a backend: no response, or status
+    /// 502, 503 or 504. Default 5, 1 to 1000.
+    pub consecutive_failures: NonZeroU32,
+    /// Key `base_ejection`: the first ejection's time; the n-th in a row lasts n times as long. Default 10 s, 100 ms to 1 h.
+    pub base_ejection: Duration,
+    /// Key `max_ejection`: the longest ejection. Default 300 s, at least `base_ejection`, up to 24 h.
+    pub max_ejection: Duration,
+    /// Key `max_ejected`, in percent of the pool: more are never ejected at once, though one always may be. Default 50, 0 to 100.
+    pub max_ejected: u8,
+}
+
+/// `[pool.NAME.retry]`: what happens when an attempt fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Key `attempts`: backends tried for one request, the first included. Default 3, 1 to 10; 1 never retries.
+    pub attempts: NonZeroU32,
+}
+
+/// `[policy.NAME]`: a component with its limits and its own settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// The table's name, or the built-in's.
+    pub name: String,
+    /// Key `component` or `builtin`, exactly one.
+    pub source: PolicySource,
+    /// Key `memory`: most linear memory of one instance. Default 32 MiB, 1 MiB to 1 GiB.
+    pub memory_bytes: usize,
+    /// Key `deadline` of a pick. Default 1 ms, 1 ms to 1 s, whole milliseconds.
+    pub deadline: Duration,
+    /// Key `wasi`: what a component that imports WASI gets. Default none.
+    pub wasi: Wasi,
+    /// `[policy.NAME.config]` as JSON text, handed to `configure`. Default `{}`.
+    pub config_json: String,
+    /// Line of the table in the file, for messages; `None` for a built-in named without a table.
+    pub line: Option<usize>,
+}
+
+/// Where a policy's component comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicySource {
+    /// A `.wasm` file; relative to the configuration file, made absolute here. Watched.
+    File(PathBuf),
+    /// One that is part of this program: [`BUILTIN_POLICIES`].
+    Builtin(String),
+}
+
+/// What a component that imports WASI gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wasi {
+    /// It is refused at load, with the tool's flag that removes the imports.
+    None,
+    /// A context with nothing granted: no files, no network, no arguments. Clocks and randomness are real, so its picks
+    /// cannot be replayed.
+    Empty,
+}
+
+/// Policies that are part of this program, by the names that files use.
+pub const BUILTIN_POLICIES: [&str; 11] = [
+    "round-robin",
+    "weighted-round-robin",
+    "least-connections",
+    "least-response-time",
+    "least-bandwidth",
+    "ip-hash",
+    "consistent-hash",
+    "content-hash",
+    "random-two-choices",
+    "peak-ewma",
+    "chaos",
+];
