@@ -1,0 +1,260 @@
+//! The backends of a route: their identity, live load, condition, and the snapshot that picks see.
+//!
+//! Owns every change of a backend's state: health, ejection, drain, weight and slow start all go through [`Pool`], which
+//! publishes a new [`Snapshot`] after each change. It must not do I/O, await, or read a clock: callers pass `now`.
+//!
+//! Invariants: a published snapshot never changes; its generation only grows; the ready share never falls below what
+//! `max_ejected` allows by ejections alone. Workers only read (`snapshot`, `generation`); the lock is the control plane's.
+//! Read next: `pool/snapshot.rs` (who is usable), `pool/view.rs` (live load), `health.rs` (who calls this).
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+
+use crate::config;
+
+mod backend;
+mod load;
+mod snapshot;
+mod view;
+
+pub use backend::{Backend, State};
+pub use load::{LatencySum, Load};
+pub use snapshot::{Member, Snapshot};
+pub use view::View;
+
+pub(crate) use load::add;
+
+use backend::Status;
+
+/// The backends of a route.
+#[derive(Debug)]
+pub struct Pool {
+    /// What the configuration says; a reload makes a new pool that takes over the backends.
+    pub config: Arc<config::Pool>,
+    slots: Mutex<Vec<Slot>>,
+    snapshot: ArcSwap<Snapshot>,
+    generation: CachePadded<AtomicU64>,
+}
+
+/// One backend with its condition.
+#[derive(Clone, Debug)]
+struct Slot {
+    backend: Arc<Backend>,
+    spec: config::Backend,
+    labels: Arc<BTreeMap<String, String>>,
+    zone: u16,
+    status: Status,
+}
+
+impl Slot {
+    fn weight(&self) -> u32 {
+        self.status.weight.unwrap_or(self.spec.weight)
+    }
+}
+
+impl Pool {
+    /// A pool whose backends are all taken to be healthy until something is known. Backends that `previous` has too (by
+    /// address) are taken over with their counters and condition; a weight set by an operator is kept unless the file's
+    /// own weight for that backend changed. `sockets` are the resolved addresses, in the order of the configuration.
+    pub fn new(
+        config: Arc<config::Pool>,
+        sockets: &[SocketAddr],
+        workers: usize,
+        previous: Option<&Self>,
+        now: Instant,
+    ) -> Self {
+        let old = previous.map(|pool| pool.lock().clone()).unwrap_or_default();
+        let mut zones: Vec<&Option<String>> = Vec::new();
+        let mut slots = Vec::with_capacity(config.backends.len());
+        for (spec, socket) in config.backends.iter().zip(sockets) {
+            let zone = zones.iter().position(|zone| **zone == spec.zone).unwrap_or_else(|| {
+                zones.push(&spec.zone);
+                zones.len() - 1
+            });
+            let known = old.iter().find(|slot| slot.spec.address == spec.address && slot.backend.socket == *socket);
+            let backend = known.map(|slot| slot.backend.clone());
+            let mut status = known.map(|slot| slot.status.clone()).unwrap_or_default();
+            if known.is_some_and(|slot| slot.spec.weight != spec.weight) {
+                status.weight = None;
+            }
+            slots.push(Slot {
+                backend: backend.unwrap_or_else(|| Arc::new(Backend::new(&spec.address, *socket, workers))),
+                labels: Arc::new(spec.labels.clone()),
+                spec: spec.clone(),
+                zone: zone as u16,
+                status,
+            });
+        }
+        // Generations go on where the old pool's ended, so that they never repeat for a policy that lives on.
+        let generation = previous.map_or(1, |pool| pool.generation() + 1);
+        let snapshot = take_snapshot(&config, &slots, generation, now);
+        Self {
+            config,
+            slots: Mutex::new(slots),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            generation: CachePadded::new(AtomicU64::new(generation)),
+        }
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The backends now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Cheap to read: whether a snapshot kept from before is still the current one.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Active checks found a backend dead, or alive again. Coming back also ends an ejection: the backend has just proved
+    /// that it answers. True if this changed anything.
+    pub fn set_down(&self, id: u64, down: bool, now: Instant) -> bool {
+        self.change(id, now, |status, slow_start| {
+            let recovered = !down && (status.down || status.ejected_until.is_some());
+            if status.down == down && !recovered {
+                return false;
+            }
+            status.down = down;
+            if recovered {
+                status.readmit(slow_start, now);
+            }
+            true
+        })
+    }
+
+    /// Real requests failed: takes the backend out for a while, and gives that time, which grows with each ejection in a
+    /// row. `None` when it is out already, ejection is off, or too many others are out.
+    pub fn eject(&self, id: u64, now: Instant) -> Option<Duration> {
+        let rule = self.config.outlier.as_ref()?;
+        {
+            let slots = self.lock();
+            let ejected = slots.iter().filter(|slot| slot.status.ejected_until.is_some()).count();
+            // One may always be ejected: in a pool of two, 10 percent would otherwise mean never.
+            if ejected > 0 && (ejected + 1) * 100 > usize::from(rule.max_ejected) * slots.len() {
+                return None;
+            }
+        }
+        let mut time = None;
+        self.change(id, now, |status, _| {
+            if status.ejected_until.is_some() || status.down {
+                return false;
+            }
+            status.ejections = status.ejections.saturating_add(1);
+            let ejection = rule.base_ejection.saturating_mul(status.ejections).min(rule.max_ejection);
+            status.ejected_until = Some(now + ejection);
+            time = Some(ejection);
+            true
+        });
+        time
+    }
+
+    /// An operator takes a backend out, or puts it back. True if this changed anything; `None` without such a backend.
+    pub fn set_draining(&self, id: u64, draining: bool, now: Instant) -> Option<bool> {
+        self.find(id)?;
+        Some(self.change(id, now, |status, _| std::mem::replace(&mut status.draining, draining) != draining))
+    }
+
+    /// An operator sets a weight, until the configuration's own weight for that backend changes. True if this changed
+    /// anything; `None` without such a backend.
+    pub fn set_weight(&self, id: u64, weight: u32, now: Instant) -> Option<bool> {
+        self.find(id)?;
+        Some(self.change(id, now, |status, _| status.weight.replace(weight) != Some(weight)))
+    }
+
+    /// Ends ejections whose time is over and goes on with slow starts. To be called at the time that it gave last, or
+    /// after any change; gives the next one. A backend whose ejection ended and that then served for `max_ejection`
+    /// starts over with the shortest.
+    pub fn advance(&self, now: Instant) -> Option<Instant> {
+        let slow_start = self.config.slow_start;
+        let mut slots = self.lock();
+        let mut changed = false;
+        for slot in slots.iter_mut() {
+            if slot.status.ejected_until.is_some_and(|until| until <= now) {
+                slot.status.readmit(slow_start, now);
+                changed = true;
+            }
+        }
+        let snapshot = self.snapshot.load();
+        changed |= slots
+            .iter()
+            .zip(&snapshot.members)
+            .any(|(slot, member)| slot.status.ramp(slow_start, now) != member.ramp);
+        let next = slots.iter().filter_map(|slot| slot.status.next_change(slow_start, now)).min();
+        if changed {
+            self.publish(&slots, now);
+        }
+        next
+    }
+
+    /// A backend answered well for as long as an ejection could last: its ejections no longer count.
+    pub fn forgive(&self, id: u64) {
+        if let Some(slot) = self.lock().iter_mut().find(|slot| slot.backend.id == id) {
+            slot.status.ejections = 0;
+        }
+    }
+
+    fn find(&self, id: u64) -> Option<()> {
+        self.lock().iter().any(|slot| slot.backend.id == id).then_some(())
+    }
+
+    fn change(&self, id: u64, now: Instant, change: impl FnOnce(&mut Status, Duration) -> bool) -> bool {
+        let mut slots = self.lock();
+        let Some(slot) = slots.iter_mut().find(|slot| slot.backend.id == id) else { return false };
+        let changed = change(&mut slot.status, self.config.slow_start);
+        if changed {
+            self.publish(&slots, now);
+        }
+        changed
+    }
+
+    fn publish(&self, slots: &[Slot], now: Instant) {
+        let generation = self.generation() + 1;
+        self.snapshot.store(Arc::new(take_snapshot(&self.config, slots, generation, now)));
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// A panic while the lock was held cannot leave a slot half changed, so poisoning says nothing here.
+    fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Status {
+    fn readmit(&mut self, slow_start: Duration, now: Instant) {
+        self.ejected_until = None;
+        self.ramp_since = (!slow_start.is_zero()).then_some(now);
+    }
+}
+
+fn take_snapshot(config: &config::Pool, slots: &[Slot], generation: u64, now: Instant) -> Snapshot {
+    let members = slots.iter().map(|slot| Member {
+        backend: slot.backend.clone(),
+        weight: slot.weight(),
+        ramp: slot.status.ramp(config.slow_start, now),
+        zone: slot.zone,
+        tier: slot.spec.tier,
+        labels: slot.labels.clone(),
+        state: slot.status.state(),
+        usable: false,
+    });
+    Snapshot::new(generation, members.collect(), config.panic_threshold)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The backends of a pool at one moment, immutable.
+//!
+//! Owns the rule which backends are usable (tiers, panic threshold). It must not know how a backend got into its state.
+//! A pick, its fallback and the policy's last `update` all look at the same snapshot, so an index means one thing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Backend, State};
+
+/// The backends of a pool as picks see them.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows with every change of the pool.
+    pub generation: u64,
+    /// In the configuration's order; the index is what policies answer.
+    pub members: Box<[Member]>,
+    /// How many members are usable.
+    pub usable: usize,
+    /// Too few backends are healthy, so health is ignored.
+    pub in_panic: bool,
+}
+
+/// One backend in a [`Snapshot`].
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Identity and live counters.
+    pub backend: Arc<Backend>,
+    /// As configured or set by an operator; 0 receives nothing new.
+    pub weight: u32,
+    /// Slow start, 1 to 100 percent of the weight.
+    pub ramp: u8,
+    /// Number of the zone, in order of first appearance.
+    pub zone: u16,
+    /// Priority tier, 0 first.
+    pub tier: u8,
+    /// What the configuration says of it.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// The state that led to `usable`.
+    pub state: State,
+    /// Whether it may be picked.
+    pub usable: bool,
+}
+
+impl Member {
+    /// Could serve if it were healthy.
+    fn is_candidate(&self) -> bool {
+        self.weight > 0 && self.state != State::Draining
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_candidate() && self.state == State::Ready
+    }
+}
+
+impl Snapshot {
+    /// Decides who is usable. Of several tiers the first whose ready share reaches the panic threshold serves alone. When
+    /// none does, the first tier with a candidate serves and its health is ignored (panic), since sending everything to
+    /// the few that are left would take them down too; with a threshold of 0 the first tier with a ready backend serves.
+    pub(super) fn new(generation: u64, mut members: Vec<Member>, panic_threshold: u8) -> Self {
+        let mut tiers: Vec<u8> = members.iter().map(|member| member.tier).collect();
+        tiers.sort_unstable();
+        tiers.dedup();
+        let counts = |tier: u8| {
+            let of_tier = || members.iter().filter(move |member| member.tier == tier);
+            let ready = of_tier().filter(|member| member.is_ready()).count();
+            (ready, of_tier().filter(|member| member.is_candidate()).count())
+        };
+        let healthy = tiers.iter().copied().find(|tier| {
+            let (ready, candidates) = counts(*tier);
+            ready > 0 && ready * 100 >= usize::from(panic_threshold) * candidates
+        });
+        let panic = tiers.iter().copied().find(|tier| counts(*tier).1 > 0 && panic_threshold > 0);
+        let in_panic = healthy.is_none() && panic.is_some();
+        for member in &mut members {
+            member.usable = match (healthy, panic) {
+                (Some(tier), _) => member.tier == tier && member.is_ready(),
+                (None, Some(tier)) => member.tier == tier && member.is_candidate(),
+                (None, None) => false,
+            };
+        }
+        let usable = members.iter().filter(|member| member.usable).count();
+        Self { generation, members: members.into(), usable, in_panic }
+    }
+}
