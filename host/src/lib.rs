@@ -8,3 +8,5 @@
 pub mod clock;
 pub mod config;
 pub mod pool;
+pub mod metrics;
+pub mod policy;

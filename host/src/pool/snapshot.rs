@@ -81,4 +81,9 @@ impl Snapshot {
         let usable = members.iter().filter(|member| member.usable).count();
         Self { generation, members: members.into(), usable, in_panic }
     }
+
+    /// The index of a backend.
+    pub fn position(&self, id: u64) -> Option<usize> {
+        self.members.iter().position(|member| member.backend.id == id)
+    }
 }

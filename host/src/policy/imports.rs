@@ -1,0 +1,207 @@
+//! What a guest may call.
+//!
+//! Owns the host's side of `pool`, `request` and `diagnostics`. Nothing here blocks, allocates more than its answer, or
+//! calls back into a guest.
+//!
+//! Invariant: every function is total. An index out of range, a name that is no header, a call outside `pick`: all have
+//! a quiet answer, so a guest cannot fault the host.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::{
+    Tried,
+    bindings::trimtab::policy::{diagnostics, pool, request},
+    fallback,
+    instance::Limits,
+    request::{authority, cookie, header_hash},
+};
+use crate::pool::{Snapshot, View};
+
+/// Log lines of one instance in one second; more are dropped and counted.
+const LOG_LINES_PER_SECOND: u32 = 10;
+const LOG_LINE_BYTES: usize = 1024;
+const NOTE_BYTES: usize = 128;
+
+/// The state behind one instance's imports.
+pub(super) struct Guest {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) view: Arc<View>,
+    pub(super) limits: Limits,
+    /// The request being decided; `None` outside `pick`.
+    pub(super) head: Option<Parts>,
+    pub(super) tried: Tried,
+    pub(super) random: u64,
+    pub(super) rejected: Option<u16>,
+    pub(super) note: Option<String>,
+    pub(super) log: Log,
+    pub(super) wasi: Option<Box<Wasi>>,
+}
+
+/// For a component that insists on WASI and was granted an empty one.
+pub(super) struct Wasi {
+    context: wasmtime_wasi::WasiCtx,
+    table: wasmtime_wasi::ResourceTable,
+}
+
+impl Wasi {
+    /// No arguments, no environment, no files, no network; standard streams go nowhere.
+    pub(super) fn empty() -> Self {
+        Self { context: wasmtime_wasi::WasiCtx::builder().build(), table: wasmtime_wasi::ResourceTable::new() }
+    }
+}
+
+impl wasmtime_wasi::WasiView for Guest {
+    fn ctx(&mut self) -> wasmtime_wasi::WasiCtxView<'_> {
+        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::empty()));
+        wasmtime_wasi::WasiCtxView { ctx: &mut wasi.context, table: &mut wasi.table }
+    }
+}
+
+/// Who speaks, and how much it already said.
+pub(super) struct Log {
+    pub(super) pool: Arc<str>,
+    pub(super) policy: Arc<str>,
+    pub(super) version: Arc<str>,
+    second: u64,
+    lines: u32,
+    dropped: u64,
+}
+
+impl Log {
+    pub(super) fn new(pool: Arc<str>, policy: Arc<str>, version: Arc<str>) -> Self {
+        Self { pool, policy, version, second: 0, lines: 0, dropped: 0 }
+    }
+
+    /// Whether another line may be written; gives how many were dropped before it.
+    fn admit(&mut self, now_us: u64) -> Option<u64> {
+        let second = now_us / 1_000_000;
+        if second != self.second {
+            (self.second, self.lines) = (second, 0);
+        }
+        if self.lines >= LOG_LINES_PER_SECOND {
+            self.dropped += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.dropped))
+    }
+}
+
+/// Cuts at a character's boundary.
+fn cut(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes));
+    }
+}
+
+impl pool::Host for Guest {
+    fn len(&mut self) -> u32 {
+        self.snapshot.members.len() as u32
+    }
+
+    fn active(&mut self, i: u32) -> u32 {
+        self.view.active(i as usize)
+    }
+
+    fn active_total(&mut self) -> u32 {
+        self.view.active_total()
+    }
+
+    fn latency_us(&mut self, i: u32) -> u32 {
+        self.view.latency_us(i as usize)
+    }
+
+    fn throughput(&mut self, i: u32) -> u64 {
+        self.view.throughput(i as usize)
+    }
+
+    fn usable(&mut self, i: u32) -> bool {
+        self.snapshot.members.get(i as usize).is_some_and(|member| member.usable)
+    }
+
+    fn active_all(&mut self) -> Vec<u32> {
+        self.view.active_column()
+    }
+
+    fn latency_us_all(&mut self) -> Vec<u32> {
+        self.view.latency_column()
+    }
+
+    fn throughput_all(&mut self) -> Vec<u64> {
+        self.view.throughput_column()
+    }
+
+    fn delegate(&mut self, among: Vec<u32>) -> Option<u32> {
+        self.head.as_ref()?;
+        let index = fallback::choose_among(&among, &self.snapshot, &self.view, &self.tried, self.random);
+        index.map(|index| index as u32)
+    }
+}
+
+impl request::Host for Guest {
+    fn header(&mut self, name: String) -> Option<String> {
+        let value = self.head.as_ref()?.headers.get(name)?;
+        std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
+    }
+
+    fn header_hash(&mut self, name: String) -> Option<u64> {
+        header_hash(&self.head.as_ref()?.headers, &name)
+    }
+
+    fn method(&mut self) -> String {
+        self.head.as_ref().map(|head| head.method.as_str().to_owned()).unwrap_or_default()
+    }
+
+    fn authority(&mut self) -> String {
+        self.head.as_ref().map(|head| authority(head).to_owned()).unwrap_or_default()
+    }
+
+    fn path(&mut self) -> String {
+        self.head.as_ref().map(|head| head.uri.path().to_owned()).unwrap_or_default()
+    }
+
+    fn query(&mut self) -> Option<String> {
+        self.head.as_ref()?.uri.query().map(str::to_owned)
+    }
+
+    fn cookie(&mut self, name: String) -> Option<String> {
+        cookie(&self.head.as_ref()?.headers, &name).map(str::to_owned)
+    }
+
+    fn tried(&mut self, i: u32) -> bool {
+        let member = self.snapshot.members.get(i as usize);
+        self.head.is_some() && member.is_some_and(|member| self.tried.contains(member.backend.id))
+    }
+
+    fn reject(&mut self, status: u16) {
+        if self.head.is_some() {
+            self.rejected = Some(if (400..=599).contains(&status) { status } else { 503 });
+        }
+    }
+}
+
+impl diagnostics::Host for Guest {
+    fn log(&mut self, level: u8, mut message: String) {
+        let Some(dropped) = self.log.admit(crate::clock::now_us()) else { return };
+        cut(&mut message, LOG_LINE_BYTES);
+        let Log { pool, policy, version, .. } = &self.log;
+        macro_rules! say {
+            ($event:ident) => {
+                tracing::$event!(target: "policy", %pool, %policy, %version, dropped, "{message}")
+            };
+        }
+        match level {
+            0 => say!(error),
+            1 => say!(warn),
+            2 => say!(info),
+            _ => say!(debug),
+        }
+    }
+
+    fn note(&mut self, mut reason: String) {
+        cut(&mut reason, NOTE_BYTES);
+        self.note = Some(reason);
+    }
+}

@@ -1,0 +1,396 @@
+//! One running copy of a policy.
+//!
+//! Owns the calls into the guest: each is armed with a deadline, and a host panic inside one is caught. It must not know
+//! what happens after a fault; `seat.rs` does.
+//!
+//! Invariant: after a fault that is not merely a bad answer the store is poisoned, and the instance must be dropped.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::request::Parts;
+use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, component::TypedFunc};
+
+use super::{
+    Candidate, Facts, Tried,
+    bindings::{Policy, exports::trimtab::policy::picker},
+    engine::ticks,
+    imports::{Guest, Log},
+};
+use crate::pool::{Pool, Snapshot, View};
+
+/// Time for each step of a new instance, which is built off the data path.
+const BUILD_DEADLINE: Duration = Duration::from_millis(500);
+/// Time for an update of a live instance: its worker waits.
+const UPDATE_DEADLINE: Duration = Duration::from_millis(10);
+/// Outcomes are handed over at the latest in these numbers, and after this time.
+const OUTCOMES_MAX: usize = 64;
+const OUTCOMES_AGE_US: u64 = 100_000;
+/// Bytes that one call may copy out of the guest. The largest honest ones are lists of backends.
+const HOSTCALL_BYTES_MAX: usize = 1 << 20;
+/// CPython's component has 38 core instances; each has a memory and some tables.
+const CORE_INSTANCES_MAX: usize = 64;
+
+/// What went wrong in a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// It trapped: a panic, an access out of bounds, a stack overflow.
+    Trap,
+    /// It did not answer in time.
+    Deadline,
+    /// It trapped after it was denied more memory.
+    Memory,
+    /// It named a backend that does not exist.
+    BadIndex,
+    /// It named a backend that is not usable, or was already tried while others were not.
+    Unusable,
+    /// It refused its configuration.
+    Configure,
+    /// The host failed inside an import. A bug of ours.
+    Host,
+}
+
+impl FaultKind {
+    /// All kinds, in the order of their counters.
+    pub const ALL: [Self; 7] = [
+        Self::Trap,
+        Self::Deadline,
+        Self::Memory,
+        Self::BadIndex,
+        Self::Unusable,
+        Self::Configure,
+        Self::Host,
+    ];
+
+    /// The word used in logs, metrics and the admin API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::BadIndex => "bad-index",
+            Self::Unusable => "unusable",
+            Self::Configure => "configure",
+            Self::Host => "host",
+        }
+    }
+
+    /// Whether the instance can go on: it gave an answer, if a bad one.
+    pub(super) fn is_survivable(self) -> bool {
+        matches!(self, Self::BadIndex | Self::Unusable)
+    }
+}
+
+/// A fault of a policy.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the policy failed in {call}: {message}")]
+pub struct Fault {
+    /// What kind.
+    pub kind: FaultKind,
+    /// In which call.
+    pub call: &'static str,
+    /// What the guest or the engine said.
+    pub message: String,
+}
+
+/// A policy's answer, not yet checked against the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Index(u32),
+    Abstain,
+    Reject(u16),
+}
+
+/// One running copy of a policy.
+pub struct Instance {
+    store: Store<Guest>,
+    policy: Policy,
+    outcomes: Option<TypedFunc<OutcomeColumns, ()>>,
+    pending: Outcomes,
+    pick_ticks: u64,
+}
+
+type OutcomeColumns = (Vec<u32>, Vec<u32>, Vec<u64>, Vec<u16>, u64);
+
+#[derive(Default)]
+struct Outcomes {
+    index: Vec<u32>,
+    latency_us: Vec<u32>,
+    bytes: Vec<u64>,
+    status: Vec<u16>,
+    since_us: u64,
+}
+
+impl Instance {
+    /// Instantiates, configures, shows the backends, and asks for a trial pick. Runs guest code for up to 2 s, so not on
+    /// a worker.
+    ///
+    /// # Errors
+    /// The fault of the step that failed.
+    pub fn build(candidate: &Candidate, pool: &Pool) -> Result<Self, Fault> {
+        let snapshot = pool.snapshot();
+        let now_us = crate::clock::now_us();
+        let mut store = new_store(candidate, pool, &snapshot, now_us);
+        let started = guarded(&mut store, "instantiate", ticks(BUILD_DEADLINE), |store| {
+            let instance = candidate.pre.instance_pre().instantiate(&mut *store)?;
+            let policy = Policy::new(&mut *store, &instance)?;
+            // The interface was found by name; a wrong signature is the guest's mistake and refused here.
+            let outcomes = candidate.outcomes.map(|export| instance.get_typed_func(&mut *store, export));
+            Ok((policy, outcomes.transpose()?))
+        });
+        let (policy, outcomes) = started?;
+        let mut instance = Self {
+            store,
+            policy,
+            outcomes,
+            pending: Outcomes::default(),
+            pick_ticks: ticks(candidate.spec.deadline),
+        };
+        instance.configure(&candidate.spec.config_json)?;
+        instance.call_update(ticks(BUILD_DEADLINE))?;
+        instance.try_out(now_us)?;
+        Ok(instance)
+    }
+
+    fn configure(&mut self, json: &str) -> Result<(), Fault> {
+        let picker = self.policy.trimtab_policy_picker();
+        let answer = guarded(&mut self.store, "configure", ticks(BUILD_DEADLINE), |store| {
+            picker.call_configure(store, json)
+        })?;
+        answer.map_err(|message| Fault { kind: FaultKind::Configure, call: "configure", message })
+    }
+
+    /// One pick that counts for nothing, so that a policy that cannot answer at all never goes into service.
+    fn try_out(&mut self, now_us: u64) -> Result<(), Fault> {
+        if self.store.data().snapshot.usable == 0 {
+            return Ok(());
+        }
+        let facts = Facts { key: fastrand::u64(..), random: fastrand::u64(..), client: 1, now_us };
+        let head = http::Request::new(()).into_parts().0;
+        let (answer, _) = self.pick(&facts, &Tried::default(), head);
+        if let Answer::Index(index) = answer? {
+            self.check(index, &Tried::default())?;
+        }
+        self.store.data_mut().note = None;
+        Ok(())
+    }
+
+    /// Shows the instance a new set of backends, with the columns that go with it.
+    pub(super) fn update(&mut self, snapshot: &Arc<Snapshot>, view: &Arc<View>) -> Result<(), Fault> {
+        self.remap_outcomes(snapshot);
+        let is_known = self.store.data().snapshot.generation == snapshot.generation;
+        let guest = self.store.data_mut();
+        guest.snapshot = snapshot.clone();
+        guest.view = view.clone();
+        if is_known { Ok(()) } else { self.call_update(ticks(UPDATE_DEADLINE)) }
+    }
+
+    fn call_update(&mut self, ticks: u64) -> Result<(), Fault> {
+        let columns = columns(&self.store.data().snapshot);
+        let picker = self.policy.trimtab_policy_picker();
+        guarded(&mut self.store, "update", ticks, |store| picker.call_update(store, &columns))
+    }
+
+    /// Asks for a decision. Gives the request's head back in any case.
+    #[inline]
+    pub(super) fn pick(&mut self, facts: &Facts, tried: &Tried, head: Parts) -> (Result<Answer, Fault>, Parts) {
+        let guest = self.store.data_mut();
+        guest.head = Some(head);
+        guest.tried = *tried;
+        guest.random = facts.random;
+        let picker = self.policy.trimtab_policy_picker();
+        let (high, low) = ((facts.client >> 64) as u64, facts.client as u64);
+        let answer = guarded(&mut self.store, "pick", self.pick_ticks, |store| {
+            picker.call_pick(store, facts.key, facts.random, high, low, tried.attempts(), facts.now_us)
+        });
+        let guest = self.store.data_mut();
+        let rejected = guest.rejected.take();
+        let head = guest.head.take().unwrap_or_else(|| http::Request::new(()).into_parts().0);
+        let answer = answer.map(|index| match (index, rejected) {
+            (Some(index), _) => Answer::Index(index),
+            (None, Some(status)) => Answer::Reject(status),
+            (None, None) => Answer::Abstain,
+        });
+        (answer, head)
+    }
+
+    /// Whether an answer names a backend that may be picked.
+    #[inline]
+    pub(super) fn check(&self, index: u32, tried: &Tried) -> Result<usize, Fault> {
+        let members = &self.store.data().snapshot.members;
+        let fault = |kind, message| Err(Fault { kind, call: "pick", message });
+        let Some(member) = members.get(index as usize) else {
+            return fault(FaultKind::BadIndex, format!("picked index {index} of {} backends", members.len()));
+        };
+        if !member.usable {
+            let state = member.state.name();
+            let message = format!("picked {}, which is not usable ({state})", member.backend.address);
+            return fault(FaultKind::Unusable, message);
+        }
+        let is_free = |member: &crate::pool::Member| member.usable && !tried.contains(member.backend.id);
+        if tried.contains(member.backend.id) && members.iter().any(is_free) {
+            let message = format!("picked {} again, with others untried", member.backend.address);
+            return fault(FaultKind::Unusable, message);
+        }
+        Ok(index as usize)
+    }
+
+    /// The reason the guest gave for its last pick.
+    pub(super) fn take_note(&mut self) -> Option<String> {
+        self.store.data_mut().note.take()
+    }
+
+    /// Notes how an attempt ended, for guests that want to know.
+    pub(super) fn observe(&mut self, index: usize, latency_us: u64, bytes: u64, status: Option<u16>, now_us: u64) {
+        let pending = &mut self.pending;
+        // Without picks nothing is handed over, and outcomes without picks can only be few; the bound is for safety.
+        if self.outcomes.is_none() || pending.index.len() >= 2 * OUTCOMES_MAX {
+            return;
+        }
+        if pending.index.is_empty() {
+            pending.since_us = now_us;
+        }
+        pending.index.push(index as u32);
+        pending.latency_us.push(u32::try_from(latency_us).unwrap_or(u32::MAX));
+        pending.bytes.push(bytes);
+        pending.status.push(status.unwrap_or(0));
+    }
+
+    /// Hands over what was observed, if it is time.
+    #[inline]
+    pub(super) fn flush_outcomes(&mut self, now_us: u64) -> Result<(), Fault> {
+        let waiting = self.pending.index.len();
+        if waiting == 0 || (waiting < OUTCOMES_MAX && now_us < self.pending.since_us + OUTCOMES_AGE_US) {
+            return Ok(());
+        }
+        let Outcomes { index, latency_us, bytes, status, .. } = std::mem::take(&mut self.pending);
+        let Some(function) = self.outcomes else { return Ok(()) };
+        let columns = (index, latency_us, bytes, status, now_us);
+        guarded(&mut self.store, "outcomes", self.pick_ticks, |store| function.call(store, columns))
+    }
+
+    /// Waiting outcomes are by the old indices; those of backends that left are dropped.
+    fn remap_outcomes(&mut self, snapshot: &Snapshot) {
+        if self.pending.index.is_empty() {
+            return;
+        }
+        let old = self.store.data().snapshot.clone();
+        let Outcomes { index, latency_us, bytes, status, since_us } = std::mem::take(&mut self.pending);
+        for (place, old_index) in index.into_iter().enumerate() {
+            let Some(member) = old.members.get(old_index as usize) else { continue };
+            if let Some(new) = snapshot.position(member.backend.id) {
+                self.observe(new, latency_us[place].into(), bytes[place], Some(status[place]), since_us);
+            }
+        }
+    }
+}
+
+fn new_store(candidate: &Candidate, pool: &Pool, snapshot: &Arc<Snapshot>, now_us: u64) -> Store<Guest> {
+    let spec = &candidate.spec;
+    let limits = StoreLimitsBuilder::new()
+        .memory_size(spec.memory_bytes)
+        .instances(CORE_INSTANCES_MAX)
+        .memories(CORE_INSTANCES_MAX)
+        .tables(CORE_INSTANCES_MAX)
+        .table_elements(1 << 20)
+        .build();
+    let guest = Guest {
+        snapshot: snapshot.clone(),
+        view: Arc::new(View::new(snapshot, now_us)),
+        limits: Limits { inner: limits, denied: false },
+        head: None,
+        tried: Tried::default(),
+        random: 0,
+        rejected: None,
+        note: None,
+        log: Log::new(pool.name().into(), spec.name.as_str().into(), candidate.version.clone()),
+        wasi: None,
+    };
+    let mut store = Store::new(candidate.pre.engine(), guest);
+    store.limiter(|guest| &mut guest.limits);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_max_component_handles(1024);
+    store
+}
+
+/// Memory limits that remember whether they ever said no, so that the trap that follows can be called by its name.
+pub(super) struct Limits {
+    inner: StoreLimits,
+    denied: bool,
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let granted = self.inner.memory_growing(current, desired, maximum)?;
+        self.denied |= !granted;
+        Ok(granted)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.inner.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.inner.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.inner.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.inner.memories()
+    }
+}
+
+/// Runs guest code with a deadline, and turns whatever goes wrong into a [`Fault`].
+#[inline]
+fn guarded<T>(
+    store: &mut Store<Guest>,
+    call: &'static str,
+    ticks: u64,
+    run: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
+) -> Result<T, Fault> {
+    store.set_epoch_deadline(ticks);
+    match catch_unwind(AssertUnwindSafe(|| run(store))) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(fault(store, call, &error)),
+        Err(_) => Err(Fault { kind: FaultKind::Host, call, message: "the host panicked in an import".into() }),
+    }
+}
+
+#[cold]
+fn fault(store: &Store<Guest>, call: &'static str, error: &wasmtime::Error) -> Fault {
+    let kind = match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => FaultKind::Deadline,
+        _ if store.data().limits.denied => FaultKind::Memory,
+        _ => FaultKind::Trap,
+    };
+    let message = match kind {
+        FaultKind::Deadline => "did not answer within its deadline".into(),
+        FaultKind::Memory => format!("ran out of its memory limit: {error:#}"),
+        _ => format!("{error:#}"),
+    };
+    Fault { kind, call, message }
+}
+
+fn columns(snapshot: &Snapshot) -> picker::Snapshot {
+    let members = &snapshot.members;
+    let labels = |member: &crate::pool::Member| {
+        member.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    picker::Snapshot {
+        generation: snapshot.generation,
+        ids: members.iter().map(|member| member.backend.id).collect(),
+        addresses: members.iter().map(|member| member.backend.address.to_string()).collect(),
+        weights: members.iter().map(|member| member.weight).collect(),
+        ramps: members.iter().map(|member| member.ramp).collect(),
+        zones: members.iter().map(|member| member.zone).collect(),
+        tiers: members.iter().map(|member| member.tier).collect(),
+        usable: members.iter().map(|member| u8::from(member.usable)).collect(),
+        labels: members.iter().map(labels).collect(),
+    }
+}

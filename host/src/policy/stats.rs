@@ -1,0 +1,109 @@
+//! A policy in service, and what is counted about it.
+//!
+//! Owns the counters per pool and version. Each worker writes a block of its own; readers sum. It must not decide anything.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crossbeam_utils::CachePadded;
+
+use super::{Candidate, FaultKind};
+use crate::pool::add;
+
+/// One version of a policy in the service of one pool.
+#[derive(Debug)]
+pub struct Deployment {
+    /// What runs.
+    pub candidate: Arc<Candidate>,
+    /// The pool it decides for.
+    pub pool: Arc<str>,
+    workers: Box<[CachePadded<Stats>]>,
+}
+
+impl Deployment {
+    /// A version that has not decided anything yet.
+    pub fn new(candidate: Arc<Candidate>, pool: &str, workers: usize) -> Self {
+        let workers = (0..workers).map(|_| CachePadded::new(Stats::default())).collect();
+        Self { candidate, pool: pool.into(), workers }
+    }
+
+    /// The counters that this worker writes.
+    #[inline]
+    pub fn stats(&self, worker: usize) -> &Stats {
+        &self.workers[worker]
+    }
+
+    /// The sum over all workers.
+    pub fn total(&self, read: impl Fn(&Stats) -> &AtomicU64) -> u64 {
+        self.workers.iter().map(|stats| read(stats).load(Relaxed)).sum()
+    }
+
+    /// Faults of all kinds.
+    pub fn faults(&self) -> u64 {
+        FaultKind::ALL.iter().map(|kind| self.total(|stats| stats.faults(*kind))).sum()
+    }
+}
+
+/// Why the host chose, and not the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The policy failed in this very decision.
+    Fault,
+    /// The policy answered none.
+    Abstained,
+    /// No instance: one is being built after a fault.
+    Rebuilding,
+}
+
+impl Reason {
+    /// All reasons, in the order of their counters.
+    pub const ALL: [Self; 3] = [Self::Fault, Self::Abstained, Self::Rebuilding];
+
+    /// The word used in logs, metrics and the admin API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fault => "fault",
+            Self::Abstained => "abstained",
+            Self::Rebuilding => "rebuilding",
+        }
+    }
+}
+
+/// What one worker counted.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Decisions the policy was asked for or should have been.
+    pub decisions: AtomicU64,
+    /// Requests the policy refused.
+    pub rejected: AtomicU64,
+    /// Instances built to replace one that failed.
+    pub rebuilds: AtomicU64,
+    /// Nanoseconds of the decisions that were timed, and how many were.
+    pub timed_ns: AtomicU64,
+    /// See `timed_ns`.
+    pub timed: AtomicU64,
+    host: [AtomicU64; Reason::ALL.len()],
+    faults: [AtomicU64; FaultKind::ALL.len()],
+}
+
+impl Stats {
+    /// Decisions that the host made itself, for this reason.
+    pub fn host(&self, reason: Reason) -> &AtomicU64 {
+        &self.host[reason as usize]
+    }
+
+    /// Faults of this kind.
+    pub fn faults(&self, kind: FaultKind) -> &AtomicU64 {
+        &self.faults[kind as usize]
+    }
+
+    pub(super) fn count_host(&self, reason: Reason) {
+        add(self.host(reason), 1);
+    }
+
+    pub(super) fn count_fault(&self, kind: FaultKind) {
+        add(self.faults(kind), 1);
+    }
+}
