@@ -1,0 +1,156 @@
+//! The policy's own table of the configuration file, read into the policy's own type. Mistakes are refused with the
+//! key's name, because an operator sees nothing else.
+
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+use serde_json::{Error, Map, Value};
+
+/// What the operator wrote below `[policy.NAME.config]`.
+#[derive(Debug)]
+pub struct Settings(Map<String, Value>);
+
+impl Settings {
+    /// Reads the host's JSON object.
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
+        serde_json::from_str(json)
+            .map(Self)
+            .map_err(|error| format!("the configuration is not a JSON object: {error}"))
+    }
+
+    /// Reads the settings into `T`, normally a struct with `#[serde(default)]`. Keys that are not fields of it are
+    /// refused, with or without `deny_unknown_fields`.
+    ///
+    /// # Errors
+    /// A sentence that names the key and says what is wrong with it.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T, String> {
+        T::deserialize(self).map_err(|error| error.to_string())
+    }
+
+    /// For policies without settings: refuses any key.
+    ///
+    /// # Errors
+    /// A sentence that names the first key.
+    pub fn refuse_all(self) -> Result<(), String> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(format!("unknown key `{key}`: this policy has no settings")),
+        }
+    }
+}
+
+impl<'de> Deserializer<'de> for Settings {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_map(Entries {
+            rest: self.0.into_iter(),
+            current: None,
+        })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.0.keys().find(|key| !fields.contains(&key.as_str())) {
+            None => self.deserialize_any(visitor),
+            Some(key) => Err(Error::custom(format!(
+                "unknown key `{key}`: this policy knows `{}`",
+                fields.join("`, `")
+            ))),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// The keys one by one, so that a value's error can name its key.
+struct Entries {
+    rest: serde_json::map::IntoIter,
+    current: Option<(String, Value)>,
+}
+
+impl<'de> MapAccess<'de> for Entries {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+        self.current = self.rest.next();
+        let Some((key, _)) = &self.current else {
+            return Ok(None);
+        };
+        let key: StrDeserializer<'_, Error> = key.as_str().into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+        let (key, value) = self.current.take().unwrap_or_default();
+        seed.deserialize(value)
+            .map_err(|error| Error::custom(format!("`{key}`: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+    use serde::Deserialize;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default)]
+    struct Example {
+        balance: f64,
+        header: Option<String>,
+    }
+
+    fn read(json: &str) -> Result<Example, String> {
+        Settings::parse(json)?.read()
+    }
+
+    #[test]
+    fn absent_keys_take_their_defaults() {
+        assert_eq!(read("{}"), Ok(Example::default()));
+        assert_eq!(
+            read(r#"{"balance": 2}"#),
+            Ok(Example {
+                balance: 2.0,
+                header: None
+            })
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        assert_eq!(
+            read(r#"{"blance": 2}"#).unwrap_err(),
+            "unknown key `blance`: this policy knows `balance`, `header`"
+        );
+        assert_eq!(
+            Settings::parse(r#"{"x": 1}"#).unwrap().refuse_all().unwrap_err(),
+            "unknown key `x`: this policy has no settings"
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_key() {
+        assert_eq!(
+            read(r#"{"balance": "much"}"#).unwrap_err(),
+            "`balance`: invalid type: string \"much\", expected f64"
+        );
+    }
+
+    #[test]
+    fn only_an_object_is_a_configuration() {
+        assert!(
+            read("[]")
+                .unwrap_err()
+                .starts_with("the configuration is not a JSON object")
+        );
+    }
+}

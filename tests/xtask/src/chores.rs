@@ -1,0 +1,41 @@
+//! Tests and lints, as CI runs them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// All tests. nextest runs no doctests, so these follow by cargo.
+pub(crate) fn test(root: &Path) -> Result<()> {
+    let nextest = cargo(root, "nextest --version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if nextest.is_ok_and(|status| status.success()) {
+        run(cargo(root, "nextest run --workspace"))?;
+        return run(cargo(root, "test --workspace --doc"));
+    }
+    run(cargo(root, "test --workspace"))
+}
+
+/// Formatting and lints; any warning fails.
+pub(crate) fn lint(root: &Path) -> Result<()> {
+    run(cargo(root, "fmt --all --check"))?;
+    run(cargo(root, "clippy --workspace --all-targets -- -D warnings"))
+}
+
+fn cargo(root: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments.split(' ')).current_dir(root);
+    command
+}
+
+/// Runs a command to its end, its output shown as it comes.
+pub(crate) fn run(mut command: Command) -> Result<()> {
+    let shown = format!("{command:?}");
+    let status = command
+        .status()
+        .with_context(|| format!("{shown} does not start"))?;
+    ensure!(status.success(), "{shown} failed: {status}");
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Project chores: `cargo xtask plugins`, `test` and `lint`. CI runs the same commands.
+//!
+//! Not here: anything a user of trimtab needs. The built policies are committed (`plugins/dist/`), so nobody else needs
+//! a wasm toolchain.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a command for a terminal")]
+
+mod build;
+mod chores;
+mod dist;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Project chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build every policy of `plugins/` into `plugins/dist/`
+    Plugins {
+        /// Change nothing: build anew and compare with `plugins/dist/`
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run all tests: by cargo-nextest if it is installed, else by cargo
+    Test,
+    /// Check formatting and lints
+    Lint,
+}
+
+fn main() -> Result<()> {
+    let root = root()?;
+    match Arguments::parse().chore {
+        Chore::Plugins { check: false } => dist::write(&root),
+        Chore::Plugins { check: true } => dist::check(&root),
+        Chore::Test => chores::test(&root),
+        Chore::Lint => chores::lint(&root),
+    }
+}
+
+/// The workspace, found at run time: a path compiled in would be wrong in a moved checkout.
+fn root() -> Result<PathBuf> {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+    let root = PathBuf::from(manifest).join("../..");
+    root.canonicalize()
+        .with_context(|| format!("no workspace at {}", root.display()))
+}
