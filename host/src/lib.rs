@@ -8,5 +8,7 @@
 pub mod clock;
 pub mod config;
 pub mod pool;
+pub mod health;
 pub mod metrics;
 pub mod policy;
+pub mod proxy;

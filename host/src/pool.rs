@@ -46,6 +46,12 @@ pub struct Pool {
     generation: CachePadded<AtomicU64>,
 }
 
+/// Generations count over all pools, so that they never repeat for a policy that outlives its pool in a reload.
+fn next_generation() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
 /// One backend with its condition.
 #[derive(Clone, Debug)]
 struct Slot {
@@ -95,8 +101,7 @@ impl Pool {
                 status,
             });
         }
-        // Generations go on where the old pool's ended, so that they never repeat for a policy that lives on.
-        let generation = previous.map_or(1, |pool| pool.generation() + 1);
+        let generation = next_generation();
         let snapshot = take_snapshot(&config, &slots, generation, now);
         Self {
             config,
@@ -224,7 +229,7 @@ impl Pool {
     }
 
     fn publish(&self, slots: &[Slot], now: Instant) {
-        let generation = self.generation() + 1;
+        let generation = next_generation();
         self.snapshot.store(Arc::new(take_snapshot(&self.config, slots, generation, now)));
         self.generation.store(generation, Ordering::Release);
     }

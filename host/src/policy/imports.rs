@@ -29,14 +29,21 @@ pub(super) struct Guest {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) view: Arc<View>,
     pub(super) limits: Limits,
-    /// The request being decided; `None` outside `pick`.
-    pub(super) head: Option<Parts>,
+    /// The request being decided, while `is_picking`; an empty one otherwise.
+    pub(super) head: Parts,
+    pub(super) is_picking: bool,
     pub(super) tried: Tried,
     pub(super) random: u64,
     pub(super) rejected: Option<u16>,
     pub(super) note: Option<String>,
     pub(super) log: Log,
     pub(super) wasi: Option<Box<Wasi>>,
+}
+
+impl Guest {
+    fn head(&self) -> Option<&Parts> {
+        self.is_picking.then_some(&self.head)
+    }
 }
 
 /// For a component that insists on WASI and was granted an empty one.
@@ -134,7 +141,7 @@ impl pool::Host for Guest {
     }
 
     fn delegate(&mut self, among: Vec<u32>) -> Option<u32> {
-        self.head.as_ref()?;
+        self.head()?;
         let index = fallback::choose_among(&among, &self.snapshot, &self.view, &self.tried, self.random);
         index.map(|index| index as u32)
     }
@@ -142,41 +149,41 @@ impl pool::Host for Guest {
 
 impl request::Host for Guest {
     fn header(&mut self, name: String) -> Option<String> {
-        let value = self.head.as_ref()?.headers.get(name)?;
+        let value = self.head()?.headers.get(name)?;
         std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
     }
 
     fn header_hash(&mut self, name: String) -> Option<u64> {
-        header_hash(&self.head.as_ref()?.headers, &name)
+        header_hash(&self.head()?.headers, &name)
     }
 
     fn method(&mut self) -> String {
-        self.head.as_ref().map(|head| head.method.as_str().to_owned()).unwrap_or_default()
+        self.head().map(|head| head.method.as_str().to_owned()).unwrap_or_default()
     }
 
     fn authority(&mut self) -> String {
-        self.head.as_ref().map(|head| authority(head).to_owned()).unwrap_or_default()
+        self.head().map(|head| authority(head).to_owned()).unwrap_or_default()
     }
 
     fn path(&mut self) -> String {
-        self.head.as_ref().map(|head| head.uri.path().to_owned()).unwrap_or_default()
+        self.head().map(|head| head.uri.path().to_owned()).unwrap_or_default()
     }
 
     fn query(&mut self) -> Option<String> {
-        self.head.as_ref()?.uri.query().map(str::to_owned)
+        self.head()?.uri.query().map(str::to_owned)
     }
 
     fn cookie(&mut self, name: String) -> Option<String> {
-        cookie(&self.head.as_ref()?.headers, &name).map(str::to_owned)
+        cookie(&self.head()?.headers, &name).map(str::to_owned)
     }
 
     fn tried(&mut self, i: u32) -> bool {
         let member = self.snapshot.members.get(i as usize);
-        self.head.is_some() && member.is_some_and(|member| self.tried.contains(member.backend.id))
+        self.is_picking && member.is_some_and(|member| self.tried.contains(member.backend.id))
     }
 
     fn reject(&mut self, status: u16) {
-        if self.head.is_some() {
+        if self.is_picking {
             self.rejected = Some(if (400..=599).contains(&status) { status } else { 503 });
         }
     }

@@ -169,9 +169,8 @@ impl Instance {
             return Ok(());
         }
         let facts = Facts { key: fastrand::u64(..), random: fastrand::u64(..), client: 1, now_us };
-        let head = http::Request::new(()).into_parts().0;
-        let (answer, _) = self.pick(&facts, &Tried::default(), head);
-        if let Answer::Index(index) = answer? {
+        let mut head = empty_head();
+        if let Answer::Index(index) = self.pick(&facts, &Tried::default(), &mut head)? {
             self.check(index, &Tried::default())?;
         }
         self.store.data_mut().note = None;
@@ -181,7 +180,7 @@ impl Instance {
     /// Shows the instance a new set of backends, with the columns that go with it.
     pub(super) fn update(&mut self, snapshot: &Arc<Snapshot>, view: &Arc<View>) -> Result<(), Fault> {
         self.remap_outcomes(snapshot);
-        let is_known = self.store.data().snapshot.generation == snapshot.generation;
+        let is_known = Arc::ptr_eq(&self.store.data().snapshot, snapshot);
         let guest = self.store.data_mut();
         guest.snapshot = snapshot.clone();
         guest.view = view.clone();
@@ -194,11 +193,12 @@ impl Instance {
         guarded(&mut self.store, "update", ticks, |store| picker.call_update(store, &columns))
     }
 
-    /// Asks for a decision. Gives the request's head back in any case.
+    /// Asks for a decision. The request's head is lent to the imports for the time of the call.
     #[inline]
-    pub(super) fn pick(&mut self, facts: &Facts, tried: &Tried, head: Parts) -> (Result<Answer, Fault>, Parts) {
+    pub(super) fn pick(&mut self, facts: &Facts, tried: &Tried, head: &mut Parts) -> Result<Answer, Fault> {
         let guest = self.store.data_mut();
-        guest.head = Some(head);
+        std::mem::swap(&mut guest.head, head);
+        guest.is_picking = true;
         guest.tried = *tried;
         guest.random = facts.random;
         let picker = self.policy.trimtab_policy_picker();
@@ -207,14 +207,14 @@ impl Instance {
             picker.call_pick(store, facts.key, facts.random, high, low, tried.attempts(), facts.now_us)
         });
         let guest = self.store.data_mut();
+        std::mem::swap(&mut guest.head, head);
+        guest.is_picking = false;
         let rejected = guest.rejected.take();
-        let head = guest.head.take().unwrap_or_else(|| http::Request::new(()).into_parts().0);
-        let answer = answer.map(|index| match (index, rejected) {
+        Ok(match (answer?, rejected) {
             (Some(index), _) => Answer::Index(index),
             (None, Some(status)) => Answer::Reject(status),
             (None, None) => Answer::Abstain,
-        });
-        (answer, head)
+        })
     }
 
     /// Whether an answer names a backend that may be picked.
@@ -288,6 +288,10 @@ impl Instance {
     }
 }
 
+fn empty_head() -> Parts {
+    http::Request::new(()).into_parts().0
+}
+
 fn new_store(candidate: &Candidate, pool: &Pool, snapshot: &Arc<Snapshot>, now_us: u64) -> Store<Guest> {
     let spec = &candidate.spec;
     let limits = StoreLimitsBuilder::new()
@@ -301,7 +305,8 @@ fn new_store(candidate: &Candidate, pool: &Pool, snapshot: &Arc<Snapshot>, now_u
         snapshot: snapshot.clone(),
         view: Arc::new(View::new(snapshot, now_us)),
         limits: Limits { inner: limits, denied: false },
-        head: None,
+        head: empty_head(),
+        is_picking: false,
         tried: Tried::default(),
         random: 0,
         rejected: None,

@@ -85,6 +85,8 @@ pub struct Seat {
     struck_us: u64,
     logged_us: u64,
     unlogged: u64,
+    /// The pool was replaced, so the snapshot is old whatever its generation.
+    is_stale: bool,
 }
 
 impl Seat {
@@ -110,6 +112,7 @@ impl Seat {
             struck_us: 0,
             logged_us: 0,
             unlogged: 0,
+            is_stale: false,
         };
         seat.install(deployment, instance);
         seat
@@ -133,6 +136,12 @@ impl Seat {
         }
     }
 
+    /// A reload made a new pool out of the old one; the policy goes on.
+    pub fn set_pool(&mut self, pool: Arc<Pool>) {
+        self.pool = pool;
+        self.is_stale = true;
+    }
+
     /// The version in service.
     pub fn deployment(&self) -> &Arc<Deployment> {
         &self.deployment
@@ -146,7 +155,7 @@ impl Seat {
     /// Takes note of changes of the pool. True if the indices now mean something else.
     #[inline]
     pub fn sync(&mut self, now_us: u64) -> bool {
-        if self.pool.generation() == self.snapshot.generation {
+        if self.pool.generation() == self.snapshot.generation && !self.is_stale {
             self.view.refresh(&self.snapshot, now_us);
             return false;
         }
@@ -156,6 +165,7 @@ impl Seat {
 
     #[cold]
     fn resync(&mut self, now_us: u64) {
+        self.is_stale = false;
         self.snapshot = self.pool.snapshot();
         self.view = Arc::new(View::new(&self.snapshot, now_us));
         if let Some(instance) = &mut self.instance
@@ -165,41 +175,40 @@ impl Seat {
         }
     }
 
-    /// Decides one attempt of a request. To be called after [`Seat::sync`]. The head is lent to the policy and given back.
+    /// Decides one attempt of a request. To be called after [`Seat::sync`]. The head is lent to the policy.
     #[inline]
-    pub fn decide(&mut self, facts: &Facts, tried: &Tried, head: Parts) -> (Decision, Parts) {
+    pub fn decide(&mut self, facts: &Facts, tried: &Tried, head: &mut Parts) -> Decision {
         if self.snapshot.usable == 0 {
-            return (Decision::NoBackend, head);
+            return Decision::NoBackend;
         }
         let stats = self.deployment.stats(self.worker);
         let count = stats.decisions.load(std::sync::atomic::Ordering::Relaxed);
         add(&stats.decisions, 1);
         let started = count.is_multiple_of(TIME_EVERY).then(std::time::Instant::now);
-        let (decision, head) = self.ask(facts, tried, head);
+        let decision = self.ask(facts, tried, head);
         if let Some(started) = started {
             let stats = self.deployment.stats(self.worker);
             add(&stats.timed_ns, started.elapsed().as_nanos() as u64);
             add(&stats.timed, 1);
         }
-        (decision, head)
+        decision
     }
 
     #[inline]
-    fn ask(&mut self, facts: &Facts, tried: &Tried, head: Parts) -> (Decision, Parts) {
+    fn ask(&mut self, facts: &Facts, tried: &Tried, head: &mut Parts) -> Decision {
         if let Some(instance) = &mut self.instance
             && let Err(fault) = instance.flush_outcomes(facts.now_us)
         {
             self.strike(&fault);
         }
         let Some(instance) = &mut self.instance else {
-            return (self.choose(Reason::Rebuilding, facts, tried), head);
+            return self.choose(Reason::Rebuilding, facts, tried);
         };
-        let (answer, head) = instance.pick(facts, tried, head);
-        let checked = answer.and_then(|answer| match answer {
+        let checked = instance.pick(facts, tried, head).and_then(|answer| match answer {
             Answer::Index(index) => instance.check(index, tried).map(Ok),
             other => Ok(Err(other)),
         });
-        let decision = match checked {
+        match checked {
             Ok(Ok(index)) => {
                 let note = instance.take_note();
                 Decision::Send(Choice { index, chooser: Chooser::Policy, note })
@@ -213,8 +222,7 @@ impl Seat {
                 self.strike(&fault);
                 self.choose(Reason::Fault, facts, tried)
             }
-        };
-        (decision, head)
+        }
     }
 
     /// The host's own choice.
@@ -227,14 +235,15 @@ impl Seat {
         }
     }
 
-    /// An attempt begins.
+    /// An attempt begins, decided under `generation`. The backend's own counters are the caller's business.
     #[inline]
-    pub fn begin(&self, index: usize) {
-        self.snapshot.members[index].backend.load(self.worker).begin();
-        self.view.begin(index);
+    pub fn begin(&self, generation: u64, index: usize) {
+        if generation == self.snapshot.generation {
+            self.view.begin(index);
+        }
     }
 
-    /// An attempt that began under `generation` has ended; its backend's own counters are the caller's business.
+    /// An attempt has ended. The backend's own counters are the caller's business.
     #[inline]
     pub fn end(&mut self, ended: &Ended) {
         let index = if ended.generation == self.snapshot.generation {

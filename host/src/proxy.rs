@@ -1,0 +1,25 @@
+//! The data path: from a client's connection to a backend's response.
+//!
+//! Owns sockets, HTTP on both sides, upstream connections, retries and time-outs. It must not know which algorithm runs
+//! (a `policy::Seat` decides) nor how configurations come about (`server.rs` sends them as [`Message`]s).
+//!
+//! Everything below runs on one worker thread and belongs to it; workers share only counters that each of them writes
+//! for itself. Invariants: a request is answered exactly once; an upstream connection is reused only after a complete
+//! exchange; every wait on a peer has a time-out.
+//! Read next: `proxy/serve.rs`.
+
+mod accept;
+mod access;
+mod body;
+mod client;
+mod error;
+mod forward;
+mod headers;
+mod route;
+mod serve;
+mod upstream;
+mod worker;
+
+pub use access::AccessLog;
+pub use error::{Error, Fault};
+pub use worker::{ListenerPlan, Message, Plan, PoolPlan, Shared, Worker};

@@ -1,0 +1,102 @@
+//! The access log: a line for each request, with the backend, the policy and its version.
+//!
+//! Owns the line's form and the thread that writes. Workers never wait for it: a line that finds the queue full is
+//! dropped and counted. It must not know where lines go.
+
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::SystemTime,
+};
+
+use serde::Serialize;
+
+use crate::metrics::Metrics;
+
+/// Lines that may wait for the writer. At 300 bytes a line that is 2.5 MiB.
+const QUEUE_LINES: usize = 8192;
+
+/// Where workers hand in their lines.
+#[derive(Clone)]
+pub struct AccessLog {
+    lines: SyncSender<Line>,
+    metrics: Arc<Metrics>,
+}
+
+/// One request, as logged: one JSON object.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Line {
+    /// When it began, in milliseconds since 1970.
+    pub(super) at_ms: u64,
+    pub(super) listener: String,
+    pub(super) client: String,
+    pub(super) method: String,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) status: u16,
+    /// Whether the client took the whole response.
+    pub(super) complete: bool,
+    pub(super) duration_us: u64,
+    pub(super) attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) backend: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<String>,
+    /// `policy`, or why the host chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) chosen_by: Option<&'static str>,
+    /// What the policy said about its pick.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
+    /// Why there was no response of a backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+}
+
+impl AccessLog {
+    /// Starts the writer. It ends when the last clone of this is dropped, after all lines are written.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(
+        output: Box<dyn Write + Send>,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (lines, queue) = sync_channel(QUEUE_LINES);
+        let writer = std::thread::Builder::new()
+            .name("trimtab-access".into())
+            .spawn(move || write_lines(&queue, std::io::BufWriter::with_capacity(1 << 16, output)))?;
+        Ok((Self { lines, metrics }, writer))
+    }
+
+    pub(super) fn write(&self, line: Line) {
+        if self.lines.try_send(line).is_err() {
+            self.metrics.access_dropped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Writes what is there in one go, and flushes when the queue is empty.
+fn write_lines(queue: &Receiver<Line>, mut output: impl Write) {
+    while let Ok(first) = queue.recv() {
+        for line in std::iter::once(first).chain(queue.try_iter()) {
+            // A full disk must not stop the balancer; there is nobody else to tell.
+            let _ = serde_json::to_writer(&mut output, &line);
+            let _ = output.write_all(b"\n");
+        }
+        let _ = output.flush();
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64)
+}

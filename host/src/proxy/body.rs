@@ -1,0 +1,216 @@
+//! Bodies on their way through, piece by piece, in both directions.
+//!
+//! Owns the streaming: nothing is held back or collected, a piece is read when the other side has taken the last. It must
+//! not know why a body ends; dropping one early means that its reader went away.
+//!
+//! Invariant: a [`ResponseBody`] that reaches its end gives its upstream connection back exactly once; one that does not
+//! closes it.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{client::Watch, forward::Exchange, serve::Journey};
+
+/// The body of a request to a backend.
+pub(super) enum RequestBody {
+    /// None, so the request can be sent again.
+    Empty,
+    /// The client's, as it arrives.
+    Client(ClientBody),
+}
+
+/// A request body as it arrives from the client.
+pub(super) struct ClientBody {
+    incoming: Incoming,
+    watch: Rc<Watch>,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl RequestBody {
+    /// `bytes` counts what has gone through.
+    pub(super) fn new(incoming: Incoming, watch: &Rc<Watch>, bytes: &Rc<Cell<u64>>) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Client(ClientBody { incoming, watch: watch.clone(), bytes: bytes.clone() })
+    }
+
+    /// Whether it can be sent again after some of it was read.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self::Client(body) = &mut *self else { return Poll::Ready(None) };
+        let poll = Pin::new(&mut body.incoming).poll_frame(cx);
+        body.watch.wait_for_body(poll.is_pending());
+        if let Poll::Ready(Some(Ok(frame))) = &poll
+            && let Some(data) = frame.data_ref()
+        {
+            body.bytes.set(body.bytes.get() + data.len() as u64);
+        }
+        poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Client(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        self.watch.wait_for_body(false);
+    }
+}
+
+/// The body of a response to a client.
+pub(super) struct ResponseBody {
+    source: Source,
+    /// Ends with the body.
+    journey: Option<Journey>,
+}
+
+enum Source {
+    /// Made here.
+    Full(Option<Bytes>),
+    /// A backend's, as it arrives.
+    Backend { incoming: Incoming, exchange: Exchange },
+    /// Over.
+    Done,
+}
+
+impl ResponseBody {
+    pub(super) fn full(bytes: Bytes) -> Self {
+        Self { source: Source::Full(Some(bytes)), journey: None }
+    }
+
+    /// A backend's body. The exchange ends with it, at once if there is none.
+    pub(super) fn backend(incoming: Incoming, exchange: Exchange) -> Self {
+        if incoming.is_end_stream() {
+            exchange.complete();
+            return Self { source: Source::Done, journey: None };
+        }
+        Self { source: Source::Backend { incoming, exchange }, journey: None }
+    }
+
+    /// Ties the request's end to the body's.
+    pub(super) fn carry(&mut self, journey: Journey) {
+        match self.source {
+            Source::Done => journey.complete(),
+            _ => self.journey = Some(journey),
+        }
+    }
+
+    /// The last byte was handed on.
+    fn complete(&mut self) {
+        if let Source::Backend { exchange, .. } = std::mem::replace(&mut self.source, Source::Done) {
+            exchange.complete();
+        }
+        if let Some(journey) = self.journey.take() {
+            journey.complete();
+        }
+    }
+}
+
+/// What ends a response early. The client sees a connection that breaks off, never a clean end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    /// The backend's connection failed, or what it sent was not a body.
+    #[error(transparent)]
+    Backend(#[from] hyper::Error),
+    /// The backend stopped sending.
+    #[error("backend stopped sending")]
+    Timeout,
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let (poll, is_last) = match &mut this.source {
+            Source::Done => return Poll::Ready(None),
+            Source::Full(bytes) => (Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))), true),
+            Source::Backend { incoming, exchange } => {
+                let poll = poll_backend(incoming, exchange, cx);
+                let is_last = incoming.is_end_stream();
+                (poll, is_last)
+            }
+        };
+        match &poll {
+            Poll::Ready(None) => this.complete(),
+            Poll::Ready(Some(Ok(_))) if is_last => this.complete(),
+            _ => {}
+        }
+        poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Done => true,
+            Source::Full(bytes) => bytes.is_none(),
+            Source::Backend { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Done => SizeHint::with_exact(0),
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Backend { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+/// The next piece: what has arrived, or else what arrives when the connection is driven.
+#[inline]
+fn poll_backend(
+    incoming: &mut Incoming,
+    exchange: &mut Exchange,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    // The connection is driven from here, so the body's own wake-up is not needed.
+    let mut quiet = Context::from_waker(Waker::noop());
+    let mut poll = Pin::new(&mut *incoming).poll_frame(&mut quiet);
+    if poll.is_pending() {
+        exchange.drive(cx);
+        poll = Pin::new(incoming).poll_frame(&mut quiet);
+    }
+    match poll {
+        Poll::Ready(Some(Ok(frame))) => {
+            exchange.received(frame.data_ref().map_or(0, Bytes::len));
+            Poll::Ready(Some(Ok(frame)))
+        }
+        Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+        Poll::Ready(None) => Poll::Ready(None),
+        Poll::Pending if exchange.has_stalled() => Poll::Ready(Some(Err(BodyError::Timeout))),
+        Poll::Pending => {
+            exchange.wait(cx);
+            Poll::Pending
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Everything that can end a request early, whose fault it was, and what the client is told.
+//!
+//! Owns the one place where an error becomes a response. A policy's fault is not among them: it never ends a request.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::body::ResponseBody;
+
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client's.
+    Downstream,
+    /// A backend's, or the lack of one.
+    Upstream,
+    /// Nobody's: the policy refused the request on purpose.
+    Policy,
+}
+
+/// Why a request got no response from a backend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not HTTP as RFC 9110 and 9112 want it.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// CONNECT and TRACE are not proxied.
+    #[error("method {0} is not allowed")]
+    Method(&'static str),
+    /// An expectation other than 100-continue.
+    #[error("unknown expectation")]
+    Expectation,
+    /// No route of the listener takes it.
+    #[error("no route for this host and path")]
+    NoRoute,
+    /// The policy refused it.
+    #[error("refused by policy")]
+    Rejected(u16),
+    /// No backend of the pool is usable.
+    #[error("no usable backend")]
+    NoBackend,
+    /// The backend could not be reached. Nothing was sent.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The connection broke before a response head came.
+    #[error("backend failed before it answered: {0}")]
+    Upstream(String),
+    /// The response head did not come in time.
+    #[error("backend did not answer in time")]
+    ResponseTimeout,
+    /// What came is not a response that can be passed on.
+    #[error("{0}")]
+    BadResponse(&'static str),
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::BadRequest(_) | Self::Method(_) | Self::Expectation | Self::NoRoute => Fault::Downstream,
+            Self::Rejected(_) => Fault::Policy,
+            Self::NoBackend
+            | Self::Connect(_)
+            | Self::Upstream(_)
+            | Self::ResponseTimeout
+            | Self::BadResponse(_) => Fault::Upstream,
+        }
+    }
+
+    /// The status that the client gets.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Rejected(status) => {
+                StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+            }
+            Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_) | Self::Upstream(_) | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
+            Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The response. Its text names the kind of error and nothing of the inside: no address, no library's message.
+    pub(super) fn into_response(self) -> Response<ResponseBody> {
+        let text = match &self {
+            Self::Connect(_) | Self::Upstream(_) => "bad gateway".to_owned(),
+            other => other.to_string(),
+        };
+        let mut response = Response::new(ResponseBody::full(Bytes::from(format!("{text}\n"))));
+        *response.status_mut() = self.status();
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        match self {
+            // What was left unread of a request that is not understood must not become the next one.
+            Self::BadRequest(_) | Self::Expectation => {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::Method(_) => {
+                let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+                response.headers_mut().insert(header::ALLOW, allowed);
+            }
+            _ => {}
+        }
+        response
+    }
+}

@@ -1,0 +1,157 @@
+//! What happens to header fields on their way through.
+//!
+//! Owns hop-by-hop fields (RFC 9110, 7.6.1), `X-Forwarded-*` and `Via`. It must not know where a request goes.
+//!
+//! Invariant: client fields named by `Connection` go first and ours are added after, so that a client cannot make us drop
+//! what we say about it.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, Entry},
+    request::Parts,
+};
+
+use super::error::Error;
+use crate::config::{Forwarded, Listener};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const VIA: HeaderValue = HeaderValue::from_static("1.1 trimtab");
+
+/// Refuses what RFC 9112 has a server refuse and the HTTP library lets through.
+#[inline]
+pub(super) fn check(head: &Parts) -> Result<(), Error> {
+    match head.method {
+        http::Method::CONNECT => return Err(Error::Method("CONNECT")),
+        http::Method::TRACE => return Err(Error::Method("TRACE")),
+        _ => {}
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => check_host(host)?,
+        (None, _) if head.version >= http::Version::HTTP_11 => {
+            return Err(Error::BadRequest("a request must have a Host header"));
+        }
+        (Some(_), Some(_)) => return Err(Error::BadRequest("a request must have one Host header")),
+        (None, _) => {}
+    }
+    match head.headers.get(header::EXPECT) {
+        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Err(Error::Expectation),
+        _ => Ok(()),
+    }
+}
+
+/// Only what can be in a host and port: a comma, a path or user information would mean different hosts to different
+/// readers.
+fn check_host(host: &HeaderValue) -> Result<(), Error> {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
+    if host.as_bytes().iter().all(fits) { Ok(()) } else { Err(Error::BadRequest("malformed Host header")) }
+}
+
+/// The fields that go to the backend. `client` is the client's address as text.
+pub(super) fn for_backend(head: &Parts, listener: &Listener, client: &HeaderValue) -> HeaderMap {
+    let mut fields = head.headers.clone();
+    let wants_trailers =
+        head.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    strip_hop_by_hop(&mut fields, &head.headers);
+    if wants_trailers {
+        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        fields.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    // The target's authority wins over Host (RFC 9112, 3.2.2), and the backend must see the same one as the route.
+    if let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        fields.insert(header::HOST, host);
+    }
+    forwarded(&mut fields, listener.forwarded, client);
+    if listener.via {
+        append_via(&mut fields);
+    }
+    fields
+}
+
+/// Makes a backend's fields fit for the client.
+#[inline]
+pub(super) fn for_client(fields: &mut HeaderMap, listener: &Listener) {
+    if fields.keys().any(is_hop_by_hop) {
+        let original = fields.clone();
+        strip_hop_by_hop(fields, &original);
+    }
+    if listener.via {
+        append_via(fields);
+    }
+}
+
+fn forwarded(fields: &mut HeaderMap, mode: Forwarded, client: &HeaderValue) {
+    if mode == Forwarded::Off {
+        return;
+    }
+    let host = fields.get(header::HOST).cloned();
+    if mode == Forwarded::Replace {
+        fields.insert(FORWARDED_FOR, client.clone());
+        fields.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        if let Some(host) = host {
+            fields.insert(FORWARDED_HOST, host);
+        }
+        return;
+    }
+    let all: Vec<&[u8]> = fields.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    let list = all.into_iter().chain([client.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        fields.insert(FORWARDED_FOR, list);
+    }
+    fields.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = host {
+        fields.entry(FORWARDED_HOST).or_insert(host);
+    }
+}
+
+fn append_via(fields: &mut HeaderMap) {
+    match fields.entry(header::VIA) {
+        Entry::Vacant(via) => {
+            via.insert(VIA);
+        }
+        Entry::Occupied(mut via) => via.append(VIA),
+    }
+}
+
+/// Removes the fields that mean only one connection, and those that `original` says do.
+fn strip_hop_by_hop(fields: &mut HeaderMap, original: &HeaderMap) {
+    for value in original.get_all(header::CONNECTION) {
+        let names = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        for name in names.filter(|name| !is_protected(name)) {
+            fields.remove(name);
+        }
+    }
+    for name in original.keys().filter(|name| is_hop_by_hop(name)) {
+        fields.remove(name);
+    }
+}
+
+/// Fields that decide where a message ends or goes: `Connection` cannot take them away.
+fn is_protected(name: &str) -> bool {
+    ["host", "content-length", "transfer-encoding", ""].iter().any(|kept| kept.eq_ignore_ascii_case(name))
+}
+
+/// `Proxy` is no hop-by-hop field but an attack on CGI programs; `Expect` is answered here, when the body is first
+/// read. Transfer coding belongs to the HTTP library, which sets its own.
+#[inline]
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "proxy"
+            | "expect"
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Connections to one backend, as one worker has them.
+//!
+//! Owns connecting, the store of unused connections, and sending one request over one of them. A connection has no task
+//! of its own: whoever uses it drives it from its own task, so that a response wakes the one who waits for it and nobody
+//! else. It must not know pools or policies.
+//!
+//! Invariant: a connection in the store has finished its last exchange completely.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{body::RequestBody, client::Watch};
+use crate::pool::Backend;
+
+/// One backend as one worker sees it.
+pub(super) struct Upstream {
+    pub(super) backend: Arc<Backend>,
+    /// The most recently used at the back, which is taken first, so that surplus ones age at the front.
+    idle: RefCell<VecDeque<Idle>>,
+}
+
+struct Idle {
+    connection: Box<Connection>,
+    since_ms: u64,
+}
+
+/// One connection, boxed because it moves between the store and the exchanges.
+pub(super) struct Connection {
+    sender: SendRequest<RequestBody>,
+    driver: http1::Connection<TokioIo<TcpStream>, RequestBody>,
+    is_done: bool,
+    /// It has carried a request before, so the backend may have closed it meanwhile.
+    pub(super) is_reused: bool,
+}
+
+/// Why a request was not answered.
+pub(super) enum SendError {
+    /// The connection was gone before anything was written; here is the request again.
+    Unsent(Request<RequestBody>),
+    /// The connection failed after the request, or a part of it, was written.
+    Broken(String),
+    /// The response head did not come in time.
+    Timeout,
+}
+
+impl Upstream {
+    pub(super) fn new(backend: Arc<Backend>) -> Self {
+        Self { backend, idle: RefCell::new(VecDeque::new()) }
+    }
+
+    /// An unused connection that is still good, as far as can be known without asking the network.
+    pub(super) async fn take_idle(&self) -> Option<Box<Connection>> {
+        poll_fn(|cx| {
+            let mut idle = self.idle.borrow_mut();
+            while let Some(Idle { mut connection, .. }) = idle.pop_back() {
+                if connection.is_alive(cx) {
+                    connection.is_reused = true;
+                    return Poll::Ready(Some(connection));
+                }
+            }
+            Poll::Ready(None)
+        })
+        .await
+    }
+
+    /// Opens a connection.
+    pub(super) async fn connect(&self, within: Duration) -> io::Result<Box<Connection>> {
+        let connecting = tokio::time::timeout(within, TcpStream::connect(self.backend.socket));
+        let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        stream.set_nodelay(true)?;
+        let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+        let (sender, driver) = handshake.map_err(io::Error::other)?;
+        Ok(Box::new(Connection { sender, driver, is_done: false, is_reused: false }))
+    }
+
+    /// Stores a connection after a complete exchange.
+    pub(super) fn put_idle(&self, connection: Box<Connection>, keep: usize, now_ms: u64) {
+        let mut idle = self.idle.borrow_mut();
+        if !connection.is_done && idle.len() < keep {
+            idle.push_back(Idle { connection, since_ms: now_ms });
+        }
+    }
+
+    /// Closes the connections that were unused for too long, and those that the backend has closed.
+    pub(super) fn sweep(&self, longest_ms: u64, now_ms: u64) {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.idle.borrow_mut().retain_mut(|idle| {
+            now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_alive(&mut cx)
+        });
+    }
+}
+
+impl Connection {
+    /// Drives the connection as far as it goes. True while it lives.
+    #[inline]
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.is_done {
+            // Errors reach whoever waits for the response or its body; here only the end matters.
+            self.is_done = Pin::new(&mut self.driver).poll(cx).is_ready();
+        }
+        !self.is_done
+    }
+
+    fn is_alive(&mut self, cx: &mut Context<'_>) -> bool {
+        self.drive(cx) && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the response's head, as long as `watch` allows.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        watch: &Watch,
+    ) -> Result<Response<Incoming>, SendError> {
+        let Self { sender, driver, is_done, .. } = self;
+        let mut response = pin!(sender.try_send_request(request));
+        poll_fn(|cx| {
+            if !*is_done {
+                *is_done = Pin::new(&mut *driver).poll(cx).is_ready();
+            }
+            // Only driving the connection can bring the response, so its own wake-up is not needed: it would only have
+            // this task polled twice.
+            match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+                Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
+                    Some(request) => SendError::Unsent(request),
+                    None => SendError::Broken(error.into_error().to_string()),
+                })),
+                Poll::Pending if *is_done => Poll::Ready(Err(SendError::Broken("connection closed".into()))),
+                Poll::Pending if watch.backend_expired() => Poll::Ready(Err(SendError::Timeout)),
+                Poll::Pending => {
+                    watch.remember(cx.waker());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,418 @@
+//! One worker: a thread with everything that its requests need.
+//!
+//! Owns the thread's runtime, its pools, listeners and connections, and the orders that reach it from outside. It must
+//! not know where configurations come from.
+//!
+//! Invariant: nothing in a [`WorkerState`] is shared with another thread, except counters that only this worker writes.
+
+use std::{
+    cell::{Cell, Ref, RefCell, RefMut},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::request::Parts;
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender},
+    oneshot,
+};
+
+use super::{
+    access::AccessLog,
+    accept::{self, ListenerState, Rules},
+    client::Watch,
+    forward::Target,
+    route::Route,
+    upstream::Upstream,
+};
+use crate::{
+    clock, config,
+    health::Reporter,
+    metrics::{self, Metrics},
+    policy::{Decision, Deployment, Facts, Instance, Rebuild, Seat, Tried},
+    pool::Pool,
+};
+
+/// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
+const WATCH_EVERY_MAX: Duration = Duration::from_millis(100);
+const WATCH_EVERY_MIN: Duration = Duration::from_millis(5);
+/// Unused upstream connections are looked at this often.
+const SWEEP_EVERY_MS: u64 = 1000;
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Counters; each worker writes its own.
+    pub metrics: Arc<Metrics>,
+    /// Where orders for new instances go.
+    pub rebuilds: UnboundedSender<Rebuild>,
+}
+
+/// An order to a worker.
+pub enum Message {
+    /// Put a configuration into service. Answered when it is.
+    Apply(Box<Plan>, oneshot::Sender<()>),
+    /// Put a new instance of the version in service into a pool's seat.
+    Install {
+        /// The pool's name.
+        pool: String,
+        /// The version it is an instance of.
+        deployment: Arc<Deployment>,
+        /// Built and tried.
+        instance: Box<Instance>,
+    },
+    /// Accept nothing more, finish what is under way, and end; after this time in any case.
+    Stop(Duration),
+}
+
+/// A configuration as one worker gets it.
+pub struct Plan {
+    /// All listeners; those that are not among them are closed.
+    pub listeners: Vec<ListenerPlan>,
+    /// All pools; those that are not among them end with their last request.
+    pub pools: Vec<PoolPlan>,
+    /// Where requests are logged.
+    pub access_log: Option<AccessLog>,
+}
+
+/// A listener of a [`Plan`].
+pub struct ListenerPlan {
+    /// Its rules.
+    pub config: Arc<config::Listener>,
+    /// Its socket; `None` where the worker has it already.
+    pub socket: Option<std::net::TcpListener>,
+}
+
+/// A pool of a [`Plan`].
+pub struct PoolPlan {
+    /// The backends.
+    pub pool: Arc<Pool>,
+    /// Where failures are reported.
+    pub reporter: Reporter,
+    /// A policy to put into service; `None` where the one in service stays.
+    pub policy: Option<(Arc<Deployment>, Box<Instance>)>,
+}
+
+/// A worker before it runs: it can be sent to its thread.
+pub struct Worker {
+    /// From 0.
+    pub id: usize,
+    /// What it shares.
+    pub shared: Shared,
+    /// Its orders.
+    pub messages: UnboundedReceiver<Message>,
+}
+
+impl Worker {
+    /// Runs until it is told to stop. Blocks the thread.
+    ///
+    /// # Errors
+    /// When the thread cannot have a runtime.
+    pub fn run(self) -> std::io::Result<()> {
+        let Self { id, shared, mut messages } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        runtime.block_on(async move {
+            let state = Rc::new(WorkerState::new(id, shared));
+            tokio::task::spawn_local(watch(state.clone()));
+            while let Some(message) = messages.recv().await {
+                match message {
+                    Message::Apply(plan, done) => {
+                        state.apply(*plan);
+                        // Nobody waits for the answer when the process is stopping.
+                        let _ = done.send(());
+                    }
+                    Message::Install { pool, deployment, instance } => state.install(&pool, deployment, *instance),
+                    Message::Stop(within) => return state.stop(within).await,
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A worker as its requests see it.
+pub(super) struct WorkerState {
+    pub(super) id: usize,
+    shared: Shared,
+    clock: Rc<Cell<u64>>,
+    random: RefCell<fastrand::Rng>,
+    access_log: RefCell<Option<AccessLog>>,
+    pools: RefCell<HashMap<String, Rc<WorkerPool>>>,
+    listeners: RefCell<HashMap<SocketAddr, Rc<ListenerState>>>,
+    connections: RefCell<HashMap<u64, (Rc<Watch>, Rc<ListenerState>)>>,
+    next_connection: Cell<u64>,
+    watch_every: Cell<Duration>,
+}
+
+/// What a request needs to know of its pool's configuration, from its beginning to its end.
+pub(super) struct PoolSettings {
+    pub(super) config: Arc<config::Pool>,
+    pub(super) reporter: Reporter,
+}
+
+/// A pool in this worker. Outlives reloads as long as its name does.
+pub(super) struct WorkerPool {
+    settings: RefCell<Rc<PoolSettings>>,
+    seat: RefCell<Seat>,
+    /// Indexed like the seat's snapshot.
+    upstreams: RefCell<Vec<Rc<Upstream>>>,
+}
+
+impl WorkerState {
+    fn new(id: usize, shared: Shared) -> Self {
+        Self {
+            id,
+            shared,
+            clock: Rc::new(Cell::new(clock::now_us() / 1000)),
+            random: RefCell::new(fastrand::Rng::new()),
+            access_log: RefCell::new(None),
+            pools: RefCell::default(),
+            listeners: RefCell::default(),
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            watch_every: Cell::new(WATCH_EVERY_MAX),
+        }
+    }
+
+    /// Reads the clock, and sets the coarse one by it.
+    #[inline]
+    pub(super) fn tick(&self) -> u64 {
+        let now_us = clock::now_us();
+        self.clock.set(now_us / 1000);
+        now_us
+    }
+
+    /// The time of the last [`Self::tick`], at most 100 ms ago.
+    #[inline]
+    pub(super) fn coarse_ms(&self) -> u64 {
+        self.clock.get()
+    }
+
+    #[inline]
+    pub(super) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    #[inline]
+    pub(super) fn metrics(&self) -> &metrics::Worker {
+        &self.shared.metrics.workers[self.id]
+    }
+
+    pub(super) fn access_log(&self) -> Option<Ref<'_, AccessLog>> {
+        Ref::filter_map(self.access_log.borrow(), Option::as_ref).ok()
+    }
+
+    /// Watches a new connection until [`Self::forget`].
+    pub(super) fn register(&self, listener: &Rc<ListenerState>) -> (u64, Rc<Watch>) {
+        let watch = Rc::new(Watch::new(self.clock.clone()));
+        let key = self.next_connection.get();
+        self.next_connection.set(key + 1);
+        self.connections.borrow_mut().insert(key, (watch.clone(), listener.clone()));
+        self.metrics().count(|metrics| &metrics.connections);
+        (key, watch)
+    }
+
+    pub(super) fn forget(&self, connection: u64) {
+        self.connections.borrow_mut().remove(&connection);
+        self.metrics().count(|metrics| &metrics.connections_closed);
+    }
+
+    fn apply(self: &Rc<Self>, plan: Plan) {
+        *self.access_log.borrow_mut() = plan.access_log;
+        let mut pools = HashMap::new();
+        for PoolPlan { pool, reporter, policy } in plan.pools {
+            let name = pool.name().to_owned();
+            let known = self.pools.borrow().get(&name).cloned();
+            let applied = match (known, policy) {
+                (Some(known), policy) => {
+                    known.reconfigure(pool, reporter, policy);
+                    known
+                }
+                (None, Some((deployment, instance))) => {
+                    let seat = Seat::new(self.id, pool.clone(), deployment, *instance, self.shared.rebuilds.clone());
+                    Rc::new(WorkerPool::new(PoolSettings { config: pool.config.clone(), reporter }, seat))
+                }
+                // The plan's maker knows which pools are new; without a policy there is nobody to decide.
+                (None, None) => {
+                    tracing::error!(pool = name, "bug: a new pool without a policy was left out");
+                    continue;
+                }
+            };
+            pools.insert(name, applied);
+        }
+        *self.pools.borrow_mut() = pools;
+        self.apply_listeners(plan.listeners);
+        self.set_watch_pace();
+    }
+
+    fn apply_listeners(self: &Rc<Self>, plans: Vec<ListenerPlan>) {
+        let mut listeners = HashMap::new();
+        for ListenerPlan { config, socket } in plans {
+            let address = config.listen;
+            let rules = Rc::new(self.rules(config));
+            let known = self.listeners.borrow_mut().remove(&address);
+            let listener = match known {
+                Some(known) => {
+                    known.set_rules(rules);
+                    known
+                }
+                None => Rc::new(ListenerState::new(rules)),
+            };
+            if let Some(socket) = socket {
+                tokio::task::spawn_local(accept::accept(self.clone(), listener.clone(), socket));
+            }
+            listeners.insert(address, listener);
+        }
+        let closed = self.listeners.replace(listeners);
+        closed.into_values().for_each(|listener| listener.close());
+    }
+
+    fn rules(&self, config: Arc<config::Listener>) -> Rules {
+        let pools = self.pools.borrow();
+        let route = |rule: &config::Route| {
+            pools.get(&rule.pool).map(|pool| Route { rule: rule.clone(), pool: pool.clone() })
+        };
+        Rules { routes: config.routes.iter().filter_map(route).collect(), config }
+    }
+
+    /// Short time-outs need closer watching.
+    fn set_watch_pace(&self) {
+        let listeners = self.listeners.borrow();
+        let pools = self.pools.borrow();
+        let client = listeners.values().flat_map(|listener| {
+            let limits = &listener.rules().config.limits;
+            [limits.header_timeout, limits.idle_timeout, limits.body_timeout]
+        });
+        let backend = pools.values().flat_map(|pool| {
+            let config = &pool.settings().config;
+            [config.response_timeout, config.body_timeout]
+        });
+        let shortest = client.chain(backend).min().unwrap_or(WATCH_EVERY_MAX);
+        self.watch_every.set((shortest / 4).clamp(WATCH_EVERY_MIN, WATCH_EVERY_MAX));
+    }
+
+    fn install(&self, pool: &str, deployment: Arc<Deployment>, instance: Instance) {
+        if let Some(pool) = self.pools.borrow().get(pool)
+            && Arc::ptr_eq(pool.seat().deployment(), &deployment)
+        {
+            pool.install(deployment, instance);
+        }
+    }
+
+    async fn stop(&self, within: Duration) {
+        let listeners = self.listeners.take();
+        listeners.values().for_each(|listener| listener.close());
+        let deadline = tokio::time::Instant::now() + within;
+        while tokio::time::Instant::now() < deadline {
+            // Connections that the listeners' queues still held come in during the first rounds, so all are told again.
+            self.connections.borrow().values().for_each(|(watch, _)| watch.stop());
+            let are_closed = listeners.values().all(|listener| listener.is_closed());
+            if are_closed && self.connections.borrow().is_empty() {
+                return;
+            }
+            tokio::time::sleep(WATCH_EVERY_MIN).await;
+        }
+        let cut = self.connections.borrow().len();
+        if cut > 0 {
+            tracing::warn!(worker = self.id, connections = cut, "drain time is over, connections are cut");
+        }
+    }
+}
+
+/// Looks for what waits too long, again and again.
+async fn watch(state: Rc<WorkerState>) {
+    let mut swept_ms = 0;
+    loop {
+        tokio::time::sleep(state.watch_every.get()).await;
+        let now_ms = state.tick() / 1000;
+        for (watch, listener) in state.connections.borrow().values() {
+            if watch.check(&listener.rules().config.limits) {
+                state.metrics().count(|metrics| &metrics.connections_expired);
+            }
+        }
+        if now_ms >= swept_ms + SWEEP_EVERY_MS {
+            swept_ms = now_ms;
+            state.pools.borrow().values().for_each(|pool| pool.sweep(now_ms));
+        }
+    }
+}
+
+impl WorkerPool {
+    fn new(settings: PoolSettings, seat: Seat) -> Self {
+        let upstreams = seat.snapshot().members.iter().map(|member| Rc::new(Upstream::new(member.backend.clone())));
+        let upstreams = RefCell::new(upstreams.collect());
+        Self { settings: RefCell::new(Rc::new(settings)), seat: RefCell::new(seat), upstreams }
+    }
+
+    pub(super) fn settings(&self) -> Rc<PoolSettings> {
+        self.settings.borrow().clone()
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.settings.borrow().config.name.clone()
+    }
+
+    #[inline]
+    pub(super) fn seat(&self) -> RefMut<'_, Seat> {
+        self.seat.borrow_mut()
+    }
+
+    /// Decides one attempt. The target is there exactly if the decision is to send.
+    #[inline]
+    pub(super) fn decide(&self, facts: &Facts, tried: &Tried, head: &mut Parts) -> (Decision, Option<Target>) {
+        let mut seat = self.seat.borrow_mut();
+        if seat.sync(facts.now_us) {
+            self.resync(&seat);
+        }
+        let decision = seat.decide(facts, tried, head);
+        let Decision::Send(choice) = &decision else { return (decision, None) };
+        let target = self.upstreams.borrow().get(choice.index).map(|upstream| Target {
+            upstream: upstream.clone(),
+            generation: seat.snapshot().generation,
+            index: choice.index,
+        });
+        (decision, target)
+    }
+
+    /// The backends changed: keeps what is known of those that stay.
+    #[cold]
+    fn resync(&self, seat: &Seat) {
+        let mut upstreams = self.upstreams.borrow_mut();
+        let old: HashMap<u64, Rc<Upstream>> =
+            upstreams.drain(..).map(|upstream| (upstream.backend.id, upstream)).collect();
+        upstreams.extend(seat.snapshot().members.iter().map(|member| {
+            let known = old.get(&member.backend.id).filter(|known| Arc::ptr_eq(&known.backend, &member.backend));
+            known.cloned().unwrap_or_else(|| Rc::new(Upstream::new(member.backend.clone())))
+        }));
+    }
+
+    fn reconfigure(&self, pool: Arc<Pool>, reporter: Reporter, policy: Option<(Arc<Deployment>, Box<Instance>)>) {
+        *self.settings.borrow_mut() = Rc::new(PoolSettings { config: pool.config.clone(), reporter });
+        self.seat.borrow_mut().set_pool(pool);
+        if let Some((deployment, instance)) = policy {
+            self.install(deployment, *instance);
+        }
+    }
+
+    /// The seat's snapshot has to be the newest before an instance is shown it.
+    fn install(&self, deployment: Arc<Deployment>, instance: Instance) {
+        let mut seat = self.seat.borrow_mut();
+        if seat.sync(clock::now_us()) {
+            self.resync(&seat);
+        }
+        let old = seat.install(deployment, instance);
+        // Unmapping a big guest's memory takes a while, which need not be this worker's. If no thread can be had, the
+        // closure is dropped here with the instance in it.
+        let _ = std::thread::Builder::new().name("trimtab-drop".into()).spawn(move || drop(old));
+    }
+
+    fn sweep(&self, now_ms: u64) {
+        let longest_ms = self.settings.borrow().config.idle_timeout.as_millis() as u64;
+        self.upstreams.borrow().iter().for_each(|upstream| upstream.sweep(longest_ms, now_ms));
+    }
+}
