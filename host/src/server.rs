@@ -1,0 +1,320 @@
+//! The wiring: configurations become running workers, and changes reach them.
+//!
+//! Owns the control task, which is the only one that changes anything: it loads configurations, compiles policies and
+//! builds their instances off the workers, binds sockets, and hands each worker a complete plan. It must not serve
+//! requests.
+//!
+//! Invariant: a configuration goes into service as a whole or not at all. Everything that can be refused is refused
+//! before the first worker hears of it.
+//! Read next: `server/prepare.rs` (from configuration to plans), `server/watch.rs` (files that change).
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    config::Config,
+    control::{Command, Handle, PoolView, ReloadReport},
+    metrics::Metrics,
+    policy::{Engine, Instance, Rebuild},
+    proxy::{AccessLog, Message, Plan, Shared, Worker},
+};
+
+mod error;
+mod prepare;
+mod watch;
+
+pub use error::StartError;
+
+use prepare::{Prepared, Service};
+
+/// Native stack of a worker. Guests may use 512 KiB of it, and running out would end the process.
+const WORKER_STACK_BYTES: usize = 8 << 20;
+/// Longest pause before another try to build an instance.
+const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Threads that compile and build. Few, because they compete with the workers for cores.
+pub const BLOCKING_THREADS: usize = 4;
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file, watched together with the components it names.
+    File(PathBuf),
+    /// A text, with the directory that its paths are relative to.
+    Text {
+        /// TOML.
+        text: String,
+        /// For relative paths.
+        directory: PathBuf,
+    },
+}
+
+impl Source {
+    /// Reads and checks the configuration as it is now.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn load(&self) -> Result<Config, StartError> {
+        let config = match self {
+            Self::File(path) => Config::load(path),
+            Self::Text { text, directory } => Config::parse(text, "configuration", directory),
+        };
+        config.map_err(StartError::Mistakes)
+    }
+}
+
+/// A running balancer. Dropping it without [`Server::join`] leaves the workers running until the process ends.
+pub struct Server {
+    handle: Handle,
+    control: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts workers and puts the configuration into service. Returns when requests are accepted. Has to be called on a
+    /// tokio runtime, which then runs health checks, reloads and the admin listener.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, its policies, or its addresses. Nothing is left running.
+    pub async fn start(source: Source) -> Result<Self, StartError> {
+        let config = source.load()?;
+        let engine = Arc::new(Engine::new().map_err(|error| StartError::Engine(error.to_string()))?);
+        let metrics = Arc::new(Metrics::new(config.workers.get()));
+        let (rebuild_sender, rebuilds) = mpsc::unbounded_channel();
+        let shared = Shared { metrics: metrics.clone(), rebuilds: rebuild_sender };
+        let (commands, orders) = mpsc::channel(16);
+        let handle = Handle::new(metrics.clone(), commands.clone());
+        let mut control = Control {
+            source,
+            engine,
+            workers: start_workers(config.workers.get(), &shared)?,
+            handle: handle.clone(),
+            service: Service::empty(&config),
+            access_writer: None,
+        };
+        if let Err(error) = control.put_into_service(config).await {
+            control.stop(Duration::ZERO).await;
+            return Err(error);
+        }
+        handle.set_ready(true);
+        let watcher = watch::Watcher::start(&control.watched(), commands);
+        let control = tokio::spawn(control.run(orders, rebuilds, watcher));
+        Ok(Self { handle, control })
+    }
+
+    /// For asking and telling.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits until the balancer has stopped.
+    pub async fn join(self) {
+        // A control task that panicked has nothing more to say; its message is in the log.
+        let _ = self.control.await;
+    }
+}
+
+/// A worker's thread and its orders.
+struct WorkerHandle {
+    messages: mpsc::UnboundedSender<Message>,
+    thread: JoinHandle<()>,
+}
+
+fn start_workers(count: usize, shared: &Shared) -> Result<Vec<WorkerHandle>, StartError> {
+    let start = |id| {
+        let (messages, orders) = mpsc::unbounded_channel();
+        let worker = Worker { id, shared: shared.clone(), messages: orders };
+        let thread = std::thread::Builder::new()
+            .name(format!("trimtab-{id}"))
+            .stack_size(WORKER_STACK_BYTES)
+            .spawn(move || {
+                if let Err(error) = worker.run() {
+                    tracing::error!(worker = id, %error, "worker cannot run");
+                }
+            })?;
+        Ok(WorkerHandle { messages, thread })
+    };
+    (0..count).map(start).collect::<std::io::Result<_>>().map_err(StartError::Thread)
+}
+
+/// The control task's state.
+struct Control {
+    source: Source,
+    engine: Arc<Engine>,
+    workers: Vec<WorkerHandle>,
+    handle: Handle,
+    service: Service,
+    access_writer: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Command>,
+        mut rebuilds: mpsc::UnboundedReceiver<Rebuild>,
+        mut watcher: watch::Watcher,
+    ) {
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Command::Reload(done)) => {
+                        // Whoever asked may have gone.
+                        let _ = done.send(self.reload().await);
+                        watcher.set(&self.watched());
+                    }
+                    Some(Command::Replace(text, done)) => {
+                        let _ = done.send(self.replace(text).await);
+                        watcher.set(&self.watched());
+                    }
+                    Some(Command::Stop) | None => break,
+                },
+                Some(rebuild) = rebuilds.recv() => self.rebuild(rebuild),
+            }
+        }
+        drop(watcher);
+        let drain = self.service.config.drain;
+        self.stop(drain).await;
+    }
+
+    fn watched(&self) -> Vec<PathBuf> {
+        let Source::File(path) = &self.source else { return Vec::new() };
+        std::iter::once(path.clone()).chain(self.service.component_files()).collect()
+    }
+
+    async fn replace(&mut self, text: String) -> Result<ReloadReport, String> {
+        let old = self.source.clone();
+        let directory = match &old {
+            Source::File(path) => path.parent().map(Path::to_path_buf).unwrap_or_default(),
+            Source::Text { directory, .. } => directory.clone(),
+        };
+        self.source = Source::Text { text, directory };
+        let result = self.reload().await;
+        if result.is_err() {
+            self.source = old;
+        }
+        result
+    }
+
+    async fn reload(&mut self) -> Result<ReloadReport, String> {
+        let started = Instant::now();
+        let result = match self.source.load() {
+            Ok(config) => self.put_into_service(config).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(report) => {
+                let elapsed_ms = started.elapsed().as_millis() as u64;
+                for warning in &report.warnings {
+                    tracing::warn!("{warning}");
+                }
+                if report.changed {
+                    tracing::info!(elapsed_ms, pools = ?report.pools, policies = ?report.policies, "configuration in service");
+                }
+                Ok(report)
+            }
+            Err(error) => {
+                self.handle.metrics().reloads_refused.fetch_add(1, Ordering::Relaxed);
+                let text = error.to_string();
+                tracing::error!("configuration refused, the old one keeps serving:\n{text}");
+                Err(text)
+            }
+        }
+    }
+
+    /// Prepares everything, then tells the workers.
+    async fn put_into_service(&mut self, config: Config) -> Result<ReloadReport, StartError> {
+        let prepared = self.service.prepare(config, &self.engine, self.workers.len()).await?;
+        let Prepared { mut service, instances, sockets, report } = prepared;
+        let access_log = self.open_access_log(&mut service)?;
+        let mut waiting = Vec::new();
+        let plans = service.plans(instances, sockets, self.workers.len());
+        for (worker, (listeners, pools)) in self.workers.iter().zip(plans) {
+            let (done, applied) = oneshot::channel();
+            let plan = Plan { listeners, pools, access_log: access_log.clone() };
+            // A worker that is gone has logged why.
+            let _ = worker.messages.send(Message::Apply(Box::new(plan), done));
+            waiting.push(applied);
+        }
+        for applied in waiting {
+            let _ = applied.await;
+        }
+        self.service = service;
+        self.handle.set_pools(self.service.views());
+        let metrics = self.handle.metrics();
+        metrics.reloads.fetch_add(1, Ordering::Relaxed);
+        metrics.swaps.fetch_add(report.policies.len() as u64, Ordering::Relaxed);
+        Ok(report)
+    }
+
+    /// Keeps the log that is open if it is the same.
+    fn open_access_log(&mut self, service: &mut Service) -> Result<Option<AccessLog>, StartError> {
+        if service.config.log.access == self.service.config.log.access && self.service.access_log.is_some() {
+            service.access_log = self.service.access_log.clone();
+        } else if let Some(output) = prepare::access_output(&service.config.log.access)? {
+            let metrics = self.handle.metrics().clone();
+            let (log, writer) = AccessLog::start(output, metrics).map_err(StartError::Thread)?;
+            service.access_log = Some(log);
+            self.access_writer = Some(writer);
+        }
+        Ok(service.access_log.clone())
+    }
+
+    /// Builds an instance in place of one that failed, without keeping anybody waiting.
+    fn rebuild(&self, order: Rebuild) {
+        let Rebuild { worker, pool, deployment, mut pause } = order;
+        let Some(messages) = self.workers.get(worker).map(|worker| worker.messages.clone()) else { return };
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                // By now the pool may have been reloaded, or have another policy.
+                let view = handle.pools().iter().find(|view| view.pool.name() == pool.name()).cloned();
+                let Some(view) = view.filter(|view| Arc::ptr_eq(&view.deployment, &deployment)) else { return };
+                let candidate = deployment.candidate.clone();
+                let built = tokio::task::spawn_blocking(move || Instance::build(&candidate, &view.pool)).await;
+                match built {
+                    Ok(Ok(instance)) => {
+                        let pool = pool.name().to_owned();
+                        let instance = Box::new(instance);
+                        let _ = messages.send(Message::Install { pool, deployment, instance });
+                        return;
+                    }
+                    Ok(Err(fault)) => {
+                        pause = (pause * 2).min(REBUILD_PAUSE_MAX);
+                        tracing::warn!(pool = pool.name(), worker, %fault, "policy cannot be rebuilt, the host chooses");
+                    }
+                    Err(error) => {
+                        tracing::error!(pool = pool.name(), worker, %error, "bug: building an instance panicked");
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    async fn stop(self, drain: Duration) {
+        self.handle.set_ready(false);
+        for worker in &self.workers {
+            let _ = worker.messages.send(Message::Stop(drain));
+        }
+        let Self { workers, service, access_writer, .. } = self;
+        drop(service);
+        let ended = tokio::task::spawn_blocking(move || {
+            for WorkerHandle { messages, thread } in workers {
+                drop(messages);
+                // Its panic is in the log.
+                let _ = thread.join();
+            }
+            access_writer.map(JoinHandle::join)
+        });
+        let _ = ended.await;
+    }
+}
+
+/// Pools by name, as prepared.
+type ByName<T> = BTreeMap<String, T>;

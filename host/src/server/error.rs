@@ -1,0 +1,67 @@
+//! Why a configuration does not go into service.
+
+use std::net::SocketAddr;
+
+use crate::{config::Mistakes, policy::Refusal};
+
+/// Why a configuration does not go into service. Nothing of it does, in that case.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The file says things that make no sense.
+    #[error("{0}")]
+    Mistakes(Mistakes),
+    /// A component cannot be read.
+    #[error("policy.{policy}.component = \"{path}\": {error}")]
+    Component {
+        /// The policy's name.
+        policy: String,
+        /// The file.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A component is no policy, or not a fit one.
+    #[error("policy.{policy}{place}: {refusal}")]
+    Refused {
+        /// The policy's name.
+        policy: String,
+        /// Where it comes from: file, and line of the configuration.
+        place: String,
+        /// What is wrong.
+        refusal: Refusal,
+    },
+    /// A backend's name has no address.
+    #[error("pool.{pool}.backends: \"{address}\" cannot be resolved: {error}")]
+    Resolve {
+        /// The pool's name.
+        pool: String,
+        /// As configured.
+        address: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("listener.{name}.listen = \"{address}\": {error}")]
+    Bind {
+        /// The listener's name, or `admin`.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("log.access = \"{path}\": {error}")]
+    AccessLog {
+        /// The file.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// No thread can be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// This machine cannot run WebAssembly.
+    #[error("cannot start the WebAssembly engine: {0}")]
+    Engine(String),
+}
