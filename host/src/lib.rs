@@ -1,1 +1,3 @@
-//! x
+//! A load balancer whose every backend choice is made by a sandboxed WebAssembly component.
+
+pub mod config;
