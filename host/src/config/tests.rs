@@ -5,7 +5,7 @@ use super::*;
 
 mod golden;
 mod mutations;
-
+mod reference;
 
 pub(super) const MINIMAL: &str =
     "[[listener]]\nlisten = \"127.0.0.1:0\"\n[pool.shop]\nbackends = [\"127.0.0.1:9001\"]\n";
