@@ -272,38 +272,54 @@ fn listeners(root: &Table<'_>, pools: &Names<'_>, admin: Option<&Admin>) -> Opti
     if items.is_empty() {
         root.wrong_key("listener", "expected at least one [[listener]]");
     }
-    let mut names = Unique::new("name");
-    let mut addresses = Unique::new("address");
+    let mut taken = Taken {
+        names: Unique::new("name (by default the address)"),
+        addresses: Unique::new("address"),
+        admin: admin.map(|admin| admin.listen),
+    };
     let mut found = Vec::new();
     for item in &items {
         let Some(table) = item.table(LISTENER) else {
+            pools.mark_doubtful();
             continue;
         };
-        let listen = table.require("listen");
-        let address = listen.as_ref().and_then(|value| value.parsed(addresses::listen));
-        let name = table.take("name");
-        let name_text = match (&name, address) {
-            (Some(value), _) => value.parsed(check_name),
-            (None, address) => address.map(|address| address.to_string()),
-        };
-        if let (Some(value), Some(address)) = (&listen, address.filter(|address| address.port() != 0)) {
-            addresses.claim(address, value);
-            if admin.is_some_and(|admin| admin.listen == address) {
-                value.wrong("the admin listener has this address (key admin.listen)");
-            }
-        }
-        if let (Some(value), Some(text)) = (name.as_ref().or(listen.as_ref()), &name_text) {
-            // Two addresses that are the same were noted as such.
-            if name.is_some() {
-                names.claim(text.clone(), value);
-            }
-        }
+        let socket = taken.name_and_address(&table);
         let rest = listener::listener(&table, pools);
-        if let (Some(name), Some(listen)) = (name_text, address) {
-            found.push(rest.into_listener(name, listen));
-        }
+        found.extend(socket.map(|(name, listen)| rest.into_listener(name, listen)));
     }
     Some(found)
+}
+
+/// What the listeners above have, so that no other can.
+struct Taken {
+    names: Unique<String>,
+    addresses: Unique<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Taken {
+    fn name_and_address(&mut self, table: &Table<'_>) -> Option<(String, SocketAddr)> {
+        let name = table.take("name");
+        let listen = table.require("listen")?;
+        let address = listen.parsed(addresses::listen);
+        let text = match &name {
+            Some(name) => name.parsed(check_name),
+            None => address.map(|address| address.to_string()),
+        };
+        // With port 0 the system chooses, another one each time.
+        let is_fresh = match address.filter(|address| address.port() != 0) {
+            Some(address) if self.admin == Some(address) => {
+                listen.wrong("the admin listener has this address (key admin.listen)");
+                false
+            }
+            Some(address) => self.addresses.claim(address, &listen),
+            None => true,
+        };
+        if name.is_some() || is_fresh {
+            self.names.claim(text.clone()?, name.as_ref().unwrap_or(&listen));
+        }
+        Some((text?, address?))
+    }
 }
 
 /// Reads tables by their names, each of which must be one.

@@ -32,13 +32,14 @@ impl<K: Eq + Hash> Unique<K> {
         }
     }
 
-    pub(super) fn claim(&mut self, key: K, value: &Value<'_>) {
-        match self.lines.get(&key) {
-            Some(line) => value.wrong(format!("the same {} is on line {line}", self.what)),
-            None => {
-                self.lines.insert(key, value.line());
-            }
+    /// Whether nothing had the key before; otherwise that is noted.
+    pub(super) fn claim(&mut self, key: K, value: &Value<'_>) -> bool {
+        if let Some(line) = self.lines.get(&key) {
+            value.wrong(format!("the same {} is on line {line}", self.what));
+            return false;
         }
+        self.lines.insert(key, value.line());
+        true
     }
 }
 

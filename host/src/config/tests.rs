@@ -169,6 +169,23 @@ fn a_large_file_of_nonsense_is_told_in_few_lines() {
 }
 
 #[test]
+fn default_names_of_listeners_are_unique_too() {
+    let another = |keys: &str| format!("[[listener]]\n{keys}\n{MINIMAL}");
+    let told = bad(&another("listen = \"127.0.0.1:0\""));
+    assert!(
+        told.contains("4: listener[1].listen = \"127.0.0.1:0\": the same name"),
+        "{told}"
+    );
+    assert!(bad(&another("name = \"127.0.0.1:0\"\nlisten = \"[::]:0\"")).contains("the same name"));
+    assert_eq!(
+        good(&another("name = \"a\"\nlisten = \"127.0.0.1:0\""))
+            .listeners
+            .len(),
+        2
+    );
+}
+
+#[test]
 fn unreadable_file_is_one_mistake() {
     let message = Config::load(Path::new("no/such/trimtab.toml"))
         .expect_err("is missing")

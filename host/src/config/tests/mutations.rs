@@ -41,6 +41,22 @@ const PIECES: [&str; 28] = [
     "\"shop\"",
 ];
 
+/// One of every type, and the ends of some.
+const VALUES: [&str; 12] = [
+    "0",
+    "-1",
+    "1.5",
+    "nan",
+    "true",
+    "1979-05-27",
+    "[]",
+    "{}",
+    "[[1], {}]",
+    "{ a = 1 }",
+    "\"\"",
+    "\"127.0.0.1:9001\"",
+];
+
 /// splitmix64: a few lines, and the same everywhere.
 struct Random(u64);
 
@@ -63,7 +79,7 @@ impl Random {
 
     fn mutate(&mut self, text: &mut String) {
         let from = self.boundary(text);
-        match self.below(4) {
+        match self.below(5) {
             0 => text.insert_str(from, PIECES[self.below(PIECES.len())]),
             1 => {
                 let to = (from..=text.len())
@@ -72,6 +88,7 @@ impl Random {
                 text.replace_range(from..to.unwrap_or(text.len()), "");
             }
             2 => self.swap_values(text),
+            3 => self.replace_string(text),
             _ => self.drop_or_double_line(text),
         }
     }
@@ -96,6 +113,17 @@ impl Random {
             lines[at] = format!("{key} = {value}");
         }
         *text = lines.join("\n");
+    }
+
+    /// A string, wherever it stands, becomes a value of some type.
+    fn replace_string(&mut self, text: &mut String) {
+        let parts: Vec<_> = text.split('"').collect();
+        let inside = 2 * self.below(parts.len() / 2) + 1;
+        let Some(rest) = parts.get(inside + 1..) else {
+            return;
+        };
+        let value = VALUES[self.below(VALUES.len())];
+        *text = format!("{}{value}{}", parts[..inside].join("\""), rest.join("\""));
     }
 
     fn drop_or_double_line(&mut self, text: &mut String) {
