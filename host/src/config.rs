@@ -11,14 +11,19 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+mod addresses;
 mod file;
 mod mistakes;
+mod names;
 mod reader;
+mod syntax;
+#[cfg(test)]
+mod tests;
 mod units;
 
 pub use mistakes::{Mistake, Mistakes};
@@ -40,6 +45,46 @@ pub struct Config {
     pub pools: BTreeMap<String, Arc<Pool>>,
     /// By name; every policy that a pool names is here, built-ins that were named without a table included.
     pub policies: BTreeMap<String, Arc<Policy>>,
+    /// Of the policies that are files: where each is, and the mistake that it would be to be missing.
+    components: Vec<(PathBuf, Mistake)>,
+}
+
+impl Config {
+    /// Reads a file. Relative paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// Every mistake in it, in the order of its lines.
+    pub fn load(path: &Path) -> Result<Self, Mistakes> {
+        file::load(path)
+    }
+
+    /// Reads text that came from `origin`, which messages name. Relative paths are relative to `directory`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, origin: &str, directory: &Path) -> Result<Self, Mistakes> {
+        file::parse(text, origin, directory)
+    }
+
+    /// The components that are not there or cannot be read. `parse` does not look, since a policy may well be built
+    /// after the file that names it is written; `check` and `run` do.
+    pub fn missing_components(&self) -> Vec<Mistake> {
+        let missing = |(path, place): &(PathBuf, Mistake)| {
+            // Opening a directory succeeds, reading it does not.
+            let opened = std::fs::File::open(path).and_then(|file| file.metadata());
+            let problem = match opened {
+                Ok(metadata) if metadata.is_file() => return None,
+                Ok(_) => "not a file".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let message = format!("cannot be read: {} ({problem})", path.display());
+            Some(Mistake {
+                message,
+                ..place.clone()
+            })
+        };
+        self.components.iter().filter_map(missing).collect()
+    }
 }
 
 /// `[admin]`

@@ -1,14 +1,3 @@
-//! trimtab: a load balancer whose every backend choice is made by a sandboxed WebAssembly component.
-//!
-//! Modules are listed in the order of their dependencies: a module may use only those above it. `tests/tidy` keeps it so.
-//! The request's way is in `proxy/serve.rs`; how a policy is called is in `policy/instance.rs`.
+//! A load balancer whose every backend choice is made by a sandboxed WebAssembly component.
 
-#![warn(missing_docs)]
-
-pub mod clock;
 pub mod config;
-pub mod pool;
-pub mod health;
-pub mod metrics;
-pub mod policy;
-pub mod proxy;

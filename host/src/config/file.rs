@@ -1,1 +1,382 @@
-//! Pending.
+//! The file: which keys there are, and how a whole one becomes a [`Config`].
+//!
+//! Owns the lists of keys, the root table, `[admin]`, `[log]`, and the checks that need several tables at once. The
+//! larger tables have a file each below `file/`. It must not look at TOML spans or types; that is `reader.rs`.
+//!
+//! Invariant: every key that is read is in a list here, and every list is in the reference (`docs/configuration.md`);
+//! a debug assertion and a test keep both.
+//! Read next: `file/listener.rs`, `file/pool.rs`, `file/policy.rs`.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use toml::de::DeTable;
+
+use super::{
+    AccessLog, Admin, BUILTIN_POLICIES, Config, Listener, Log, LogFormat, LogLevel, Mistake, Mistakes,
+    Policy, Pool, addresses,
+    names::{Names, Unique},
+    reader::{Keys, Reader, Table, Value},
+    syntax,
+    units::{h, s},
+};
+
+mod listener;
+mod policy;
+mod pool;
+
+pub(super) const ROOT: Keys = &["workers", "drain", "admin", "log", "listener", "pool", "policy"];
+pub(super) const ADMIN: Keys = &["listen"];
+pub(super) const LOG: Keys = &["level", "format", "access"];
+pub(super) const LISTENER: Keys = &[
+    "name",
+    "listen",
+    "protocol",
+    "forwarded",
+    "via",
+    "limits",
+    "route",
+];
+pub(super) const LIMITS: Keys = &[
+    "header_bytes",
+    "headers",
+    "header_timeout",
+    "idle_timeout",
+    "body_timeout",
+];
+pub(super) const ROUTE: Keys = &["host", "path_prefix", "pool"];
+pub(super) const POOL: Keys = &[
+    "policy",
+    "hash_on",
+    "backends",
+    "connect_timeout",
+    "response_timeout",
+    "body_timeout",
+    "idle_timeout",
+    "idle_connections",
+    "panic_threshold",
+    "slow_start",
+    "health",
+    "outlier",
+    "retry",
+];
+pub(super) const BACKEND: Keys = &["address", "weight", "zone", "tier", "labels"];
+pub(super) const HEALTH: Keys = &[
+    "kind", "port", "interval", "timeout", "rise", "fall", "path", "host", "expect",
+];
+pub(super) const OUTLIER: Keys = &[
+    "consecutive_failures",
+    "base_ejection",
+    "max_ejection",
+    "max_ejected",
+];
+pub(super) const RETRY: Keys = &["attempts"];
+pub(super) const POLICY: Keys = &["component", "builtin", "memory", "deadline", "wasi", "config"];
+
+/// Ten thousand backends with labels take less than 2 MiB; what is larger is some other file.
+pub(super) const FILE_BYTES_MAX: usize = 16 << 20;
+/// TOML's parser recurses over nested tables, 80 levels of up to 80 dotted keys each. Measured: 6,400 levels overflow
+/// 2 MiB; this leaves a factor of thirty. Only what is used of it is ever touched.
+const STACK_BYTES: usize = 64 << 20;
+/// Names go into metrics' labels and log lines.
+const NAME_CHARS_MAX: usize = 64;
+const WORKERS: RangeInclusive<u32> = 1..=512;
+const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=h(1);
+const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+/// Reads the file at `path`; see [`Config::load`].
+pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
+    let origin = path.display().to_string();
+    let unreadable =
+        |error: std::io::Error| Mistakes::about_file(&origin, format!("cannot be read: {error}"));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    // One byte more than allowed, so that `parse` sees that it is too many.
+    file.take(FILE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error
+            .as_bytes()
+            .iter()
+            .take(good)
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        Mistakes::about_file(&origin, format!("expected UTF-8, which ends on line {line}"))
+    })?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    // Fails only for an empty path without a current directory; then relative ones stay what they are.
+    let directory = std::path::absolute(directory.join(".")).unwrap_or_else(|_| directory.to_owned());
+    parse(&text, &origin, &directory)
+}
+
+/// Reads `text`; see [`Config::parse`].
+pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
+    if text.len() > FILE_BYTES_MAX {
+        let most = super::units::show_size(FILE_BYTES_MAX as u64);
+        return Err(Mistakes::about_file(
+            origin,
+            format!("expected a file of at most {most}"),
+        ));
+    }
+    let own_stack = std::thread::Builder::new()
+        .name("config".to_owned())
+        .stack_size(STACK_BYTES);
+    std::thread::scope(|scope| {
+        let reading = own_stack
+            .spawn_scoped(scope, || parse_here(text, origin, directory))
+            .map_err(|error| Mistakes::about_file(origin, format!("cannot be read: no thread: {error}")))?;
+        // A reload must not end a balancer that works, whatever the file does to the parser.
+        let panicked = || Mistakes::about_file(origin, "reading it panicked, a bug in trimtab".to_owned());
+        reading.join().unwrap_or_else(|_| Err(panicked()))
+    })
+}
+
+/// As [`parse`], on the caller's stack.
+pub(super) fn parse_here(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
+    let reader = Reader::new(text, origin);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What the parser made of a broken file is a guess, and mistakes in a guess are noise.
+        syntax::note(&reader, errors);
+        return Err(collect(reader, origin));
+    }
+    let config = config(&reader.root(root.get_ref(), ROOT), directory);
+    match config {
+        Some(config) if reader.has_none() => Ok(config),
+        _ => Err(collect(reader, origin)),
+    }
+}
+
+fn collect(reader: Reader<'_>, origin: &str) -> Mistakes {
+    // The fallback would be a bug of the reader (see its invariant); it must still not pass as success.
+    Mistakes::collect(reader.into_mistakes()).unwrap_or_else(|| {
+        Mistakes::about_file(origin, "cannot be used, and trimtab cannot say why".to_owned())
+    })
+}
+
+fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
+    let defined_pools = root.require("pool").and_then(|value| value.entries());
+    if defined_pools.as_ref().is_some_and(Vec::is_empty) {
+        root.wrong_key("pool", "expected at least one [pool.NAME]");
+    }
+    let defined_pools = defined_pools.unwrap_or_default();
+    let defined_policies = root
+        .take("policy")
+        .and_then(|value| value.entries())
+        .unwrap_or_default();
+    let pool_names = Names::new("pool", &[], &defined_pools);
+    let policy_names = Names::new("policy", &BUILTIN_POLICIES, &defined_policies);
+    let admin = admin(root);
+    let listeners = listeners(root, &pool_names, admin.as_ref());
+    if listeners.is_none() {
+        pool_names.mark_doubtful();
+    }
+    let pools = named(&defined_pools, |name, value| {
+        pool::pool(name, value, &policy_names).map(Arc::new)
+    });
+    let mut policies = Policies {
+        directory,
+        components: Vec::new(),
+        by_name: BTreeMap::new(),
+    };
+    policies.read(&defined_policies);
+    policies.add_builtins(&pools);
+    pool_names.note_unused("no route names this pool");
+    policy_names.note_unused("no pool names this policy");
+    Some(Config {
+        workers: workers(root),
+        drain: root.duration("drain", DRAIN, s(10)),
+        admin,
+        log: log(root, directory),
+        listeners: listeners?,
+        pools,
+        policies: policies.by_name,
+        components: policies.components,
+    })
+}
+
+fn workers(root: &Table<'_>) -> NonZeroUsize {
+    let most = *WORKERS.end() as usize;
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(most));
+    let count = root
+        .take("workers")
+        .and_then(|value| value.whole(WORKERS))
+        .map_or(cores, |count| count as usize);
+    NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn admin(root: &Table<'_>) -> Option<Admin> {
+    let table = root.table("admin", ADMIN);
+    match table.take("listen") {
+        None => Some(Admin {
+            listen: ADMIN_DEFAULT,
+        }),
+        Some(value) if value.kind().as_str() == Some("off") => None,
+        Some(value) => {
+            let listen = value
+                .parsed(|text| addresses::listen(text).map_err(|message| format!("{message}, or \"off\"")));
+            listen.map(|listen| Admin { listen })
+        }
+    }
+}
+
+fn log(root: &Table<'_>, directory: &Path) -> Log {
+    let table = root.table("log", LOG);
+    let access = table.take("access").and_then(|value| match value.text()? {
+        "off" => Some(AccessLog::Off),
+        "stdout" => Some(AccessLog::Stdout),
+        "stderr" => Some(AccessLog::Stderr),
+        path => file_path(path, &value, directory).map(AccessLog::File),
+    });
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+    ];
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("pretty", LogFormat::Pretty),
+        ("json", LogFormat::Json),
+    ];
+    Log {
+        level: table.choice("level", &levels, LogLevel::Info),
+        format: table.choice("format", &formats, LogFormat::Auto),
+        access: access.unwrap_or(AccessLog::Off),
+    }
+}
+
+/// A path relative to the configuration file.
+fn file_path(text: &str, value: &Value<'_>, directory: &Path) -> Option<PathBuf> {
+    if text.is_empty() || text.contains('\0') {
+        return value.expected("a file's path");
+    }
+    Some(directory.join(text))
+}
+
+fn listeners(root: &Table<'_>, pools: &Names<'_>, admin: Option<&Admin>) -> Option<Vec<Listener>> {
+    let items = root
+        .require("listener")?
+        .items("an array of tables: [[listener]] with two brackets")?;
+    if items.is_empty() {
+        root.wrong_key("listener", "expected at least one [[listener]]");
+    }
+    let mut taken = Taken {
+        names: Unique::new("name (by default the address)"),
+        addresses: Unique::new("address"),
+        admin: admin.map(|admin| admin.listen),
+    };
+    let mut found = Vec::new();
+    for item in &items {
+        let Some(table) = item.table(LISTENER) else {
+            pools.mark_doubtful();
+            continue;
+        };
+        let socket = taken.name_and_address(&table);
+        let rest = listener::listener(&table, pools);
+        found.extend(socket.map(|(name, listen)| rest.into_listener(name, listen)));
+    }
+    Some(found)
+}
+
+/// What the listeners above have, so that no other can.
+struct Taken {
+    names: Unique<String>,
+    addresses: Unique<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Taken {
+    fn name_and_address(&mut self, table: &Table<'_>) -> Option<(String, SocketAddr)> {
+        let name = table.take("name");
+        let listen = table.require("listen")?;
+        let address = listen.parsed(addresses::listen);
+        let text = match &name {
+            Some(name) => name.parsed(check_name),
+            None => address.map(|address| address.to_string()),
+        };
+        // With port 0 the system chooses, another one each time.
+        let is_fresh = match address.filter(|address| address.port() != 0) {
+            Some(address) if self.admin == Some(address) => {
+                listen.wrong("the admin listener has this address (key admin.listen)");
+                false
+            }
+            Some(address) => self.addresses.claim(address, &listen),
+            None => true,
+        };
+        if name.is_some() || is_fresh {
+            self.names.claim(text.clone()?, name.as_ref().unwrap_or(&listen));
+        }
+        Some((text?, address?))
+    }
+}
+
+/// Reads tables by their names, each of which must be one.
+fn named<T>(
+    defined: &[(&str, Value<'_>)],
+    mut read: impl FnMut(&str, &Value<'_>) -> Option<T>,
+) -> BTreeMap<String, T> {
+    let mut found = BTreeMap::new();
+    for (name, value) in defined {
+        if let Err(message) = check_name(name) {
+            value.wrong(message);
+        }
+        if let Some(read) = read(name, value) {
+            found.insert((*name).to_owned(), read);
+        }
+    }
+    found
+}
+
+fn check_name(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
+    if !text.is_empty()
+        && text.chars().take(NAME_CHARS_MAX + 1).count() <= NAME_CHARS_MAX
+        && text.chars().all(is_plain)
+    {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "expected a name of 1 to {NAME_CHARS_MAX} characters without spaces"
+    ))
+}
+
+/// The policies as they are collected.
+struct Policies<'a> {
+    directory: &'a Path,
+    /// Of the policies that are files: where each is, and the mistake that it would be to be missing.
+    components: Vec<(PathBuf, Mistake)>,
+    by_name: BTreeMap<String, Arc<Policy>>,
+}
+
+impl Policies<'_> {
+    fn read(&mut self, defined: &[(&str, Value<'_>)]) {
+        let directory = self.directory;
+        let components = &mut self.components;
+        self.by_name = named(defined, |name, value| {
+            policy::policy(name, value, directory, components).map(Arc::new)
+        });
+    }
+
+    /// What pools name without a table gets its defaults.
+    fn add_builtins(&mut self, pools: &BTreeMap<String, Arc<Pool>>) {
+        for pool in pools.values() {
+            if BUILTIN_POLICIES.contains(&pool.policy.as_str()) {
+                self.by_name
+                    .entry(pool.policy.clone())
+                    .or_insert_with(|| Arc::new(policy::builtin(&pool.policy)));
+            }
+        }
+    }
+}

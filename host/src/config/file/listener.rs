@@ -1,0 +1,218 @@
+//! `[[listener]]`: its limits and its routes.
+//!
+//! Invariant: no route of a listener is hidden by an earlier one. Name and address are read by `file.rs`, which sees all
+//! listeners and so knows whether they are unique.
+
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use super::{
+    super::{
+        Forwarded, Limits, Listener, Protocol, Route, addresses,
+        names::Names,
+        reader::{Table, Value},
+        units::{h, ms, s},
+    },
+    LIMITS, ROUTE,
+};
+
+const HEADER_BYTES: RangeInclusive<usize> = (8 << 10)..=(1 << 20);
+const HEADERS: RangeInclusive<u32> = 10..=1000;
+const HEADER_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(600);
+const IDLE_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(1);
+const BODY_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
+/// Each request walks through them, and each is compared with all before it when they are read.
+const ROUTES_MAX: usize = 5000;
+
+/// A listener but for its name and address.
+pub(super) struct Rest {
+    protocol: Protocol,
+    forwarded: Forwarded,
+    via: bool,
+    limits: Limits,
+    routes: Vec<Route>,
+}
+
+impl Rest {
+    pub(super) fn into_listener(self, name: String, listen: SocketAddr) -> Listener {
+        let Self {
+            protocol,
+            forwarded,
+            via,
+            limits,
+            routes,
+        } = self;
+        Listener {
+            name,
+            listen,
+            protocol,
+            forwarded,
+            via,
+            limits,
+            routes,
+        }
+    }
+}
+
+pub(super) fn listener(table: &Table<'_>, pools: &Names<'_>) -> Rest {
+    let forwarded = [
+        ("replace", Forwarded::Replace),
+        ("append", Forwarded::Append),
+        ("off", Forwarded::Off),
+    ];
+    Rest {
+        protocol: table.choice("protocol", &[("http", Protocol::Http)], Protocol::Http),
+        forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
+        via: table.flag("via", true),
+        limits: limits(&table.table("limits", LIMITS)),
+        routes: routes(table, pools),
+    }
+}
+
+fn limits(table: &Table<'_>) -> Limits {
+    Limits {
+        header_bytes: table.size("header_bytes", HEADER_BYTES, 64 << 10),
+        headers: table.whole("headers", HEADERS, 100) as usize,
+        header_timeout: table.duration("header_timeout", HEADER_TIMEOUT, s(10)),
+        idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(75)),
+        body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(30)),
+    }
+}
+
+fn routes(table: &Table<'_>, pools: &Names<'_>) -> Vec<Route> {
+    let Some(value) = table.take("route") else {
+        return implied_route(table, pools);
+    };
+    let items = value
+        .items("an array of tables: [[listener.route]] with two brackets")
+        .unwrap_or_default();
+    if items.len() > ROUTES_MAX {
+        value.wrong(format!("expected at most {ROUTES_MAX} routes"));
+        return Vec::new();
+    }
+    if items.is_empty() {
+        pools.mark_doubtful();
+        value.wrong("expected at least one route");
+    }
+    let mut read: Vec<(Route, usize)> = Vec::new();
+    for item in &items {
+        let Some(route) = route(item, pools) else { continue };
+        if let Some((_, line)) = read.iter().find(|(earlier, _)| takes_all_of(earlier, &route)) {
+            item.wrong(format!(
+                "never matches: the route on line {line} takes all its requests"
+            ));
+        }
+        read.push((route, item.line()));
+    }
+    read.into_iter().map(|(route, _)| route).collect()
+}
+
+/// With a single pool there is no question where requests go.
+fn implied_route(table: &Table<'_>, pools: &Names<'_>) -> Vec<Route> {
+    match pools.single() {
+        Some(name) => {
+            pools.mark_used(name);
+            vec![Route {
+                host: None,
+                path_prefix: None,
+                pool: name.to_owned(),
+            }]
+        }
+        None => {
+            // Some of the pools are meant to be named here.
+            pools.mark_doubtful();
+            if !pools.is_empty() {
+                let message = "expected at least one [[listener.route]], as there is more than one pool";
+                table.wrong_key("route", message);
+            }
+            Vec::new()
+        }
+    }
+}
+
+/// `None` only where whole keys could not be read: a route that is half known must not be compared with others.
+fn route(item: &Value<'_>, pools: &Names<'_>) -> Option<Route> {
+    let Some(table) = item.table(ROUTE) else {
+        pools.mark_doubtful();
+        return None;
+    };
+    let pool = pools.refer(table.require("pool").as_ref());
+    let host = table
+        .take("host")
+        .map(|value| value.parsed(addresses::route_host));
+    let path_prefix = table
+        .take("path_prefix")
+        .map(|value| value.parsed(addresses::route_prefix));
+    let host = host.map_or(Some(None), |read| read.map(Some))?;
+    // `/` is read as no prefix.
+    let path_prefix = path_prefix.unwrap_or(Some(None))?;
+    // The pool does not matter for what a route takes, so a wrong one still hides those after it.
+    Some(Route {
+        host,
+        path_prefix,
+        pool: pool.unwrap_or_default(),
+    })
+}
+
+/// Whether `earlier` matches every request that `later` would.
+fn takes_all_of(earlier: &Route, later: &Route) -> bool {
+    let takes_host = match (&earlier.host, &later.host) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(earlier), Some(later)) => {
+            let below = earlier.strip_prefix('*');
+            earlier == later
+                || below.is_some_and(|suffix| {
+                    later.strip_prefix('*').unwrap_or(later).ends_with(suffix) && later.len() > suffix.len()
+                })
+        }
+    };
+    let takes_path = match (&earlier.path_prefix, &later.path_prefix) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(earlier), Some(later)) => later
+            .strip_prefix(earlier.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    };
+    takes_host && takes_path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(host: Option<&str>, prefix: Option<&str>) -> Route {
+        Route {
+            host: host.map(str::to_owned),
+            path_prefix: prefix.map(str::to_owned),
+            pool: String::new(),
+        }
+    }
+
+    #[test]
+    fn route_hides_those_that_only_narrow_it() {
+        for (earlier, later) in [
+            (to(None, None), to(Some("a.b"), Some("/x"))),
+            (to(Some("a.b"), None), to(Some("a.b"), Some("/x"))),
+            (to(Some("*.b"), None), to(Some("a.b"), None)),
+            (to(Some("*.b"), None), to(Some("*.a.b"), None)),
+            (to(Some("*.b"), None), to(Some("*.b"), None)),
+            (to(None, Some("/x")), to(Some("a.b"), Some("/x/y"))),
+        ] {
+            assert!(takes_all_of(&earlier, &later), "{earlier:?} {later:?}");
+        }
+    }
+
+    #[test]
+    fn route_does_not_hide_what_it_leaves_over() {
+        for (earlier, later) in [
+            (to(Some("a.b"), None), to(None, None)),
+            (to(Some("*.b"), None), to(Some("b"), None)),
+            (to(Some("*.b"), None), to(Some("cb"), None)),
+            (to(Some("*.a.b"), None), to(Some("*.b"), None)),
+            (to(None, Some("/x")), to(None, Some("/xy"))),
+            (to(None, Some("/x")), to(Some("a.b"), None)),
+        ] {
+            assert!(!takes_all_of(&earlier, &later), "{earlier:?} {later:?}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `[policy.NAME]`: where a component is, what it may use, and its own settings as JSON.
+
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Map, Number, Value as Json};
+use toml::de::DeValue;
+
+use super::{
+    super::{
+        BUILTIN_POLICIES, Mistake, Policy, PolicySource, Wasi,
+        names::Names,
+        reader::{Table, Value},
+        units::{ms, s},
+    },
+    POLICY, file_path,
+};
+
+const MEMORY: RangeInclusive<usize> = (1 << 20)..=(1 << 30);
+const MEMORY_DEFAULT: usize = 32 << 20;
+const DEADLINE: RangeInclusive<Duration> = ms(1)..=s(1);
+const DEADLINE_DEFAULT: Duration = ms(1);
+/// JSON readers in policies recurse, on a small stack; serde_json's own limit is 128.
+const CONFIG_DEPTH_MAX: usize = 32;
+
+/// A built-in that was named without a table.
+pub(super) fn builtin(name: &str) -> Policy {
+    Policy {
+        name: name.to_owned(),
+        source: PolicySource::Builtin(name.to_owned()),
+        memory_bytes: MEMORY_DEFAULT,
+        deadline: DEADLINE_DEFAULT,
+        wasi: Wasi::None,
+        config_json: "{}".to_owned(),
+        line: None,
+    }
+}
+
+pub(super) fn policy(
+    name: &str,
+    value: &Value<'_>,
+    directory: &Path,
+    components: &mut Vec<(PathBuf, Mistake)>,
+) -> Option<Policy> {
+    if BUILTIN_POLICIES.contains(&name) {
+        value.wrong(
+            "a built-in policy has this name; a table needs another, with builtin = \"…\" to set its options",
+        );
+    }
+    if !value.kind().is_table() {
+        return value.expected("a table: [policy.NAME]");
+    }
+    let table = value.table(POLICY)?;
+    let source = source(&table, directory, components);
+    let wasi = [("none", Wasi::None), ("empty", Wasi::Empty)];
+    let policy = Policy {
+        name: name.to_owned(),
+        source: PolicySource::Builtin(String::new()),
+        memory_bytes: table.size("memory", MEMORY, MEMORY_DEFAULT),
+        deadline: table.duration("deadline", DEADLINE, DEADLINE_DEFAULT),
+        wasi: table.choice("wasi", &wasi, Wasi::None),
+        config_json: table
+            .take("config")
+            .and_then(|value| config_json(&value))
+            .unwrap_or_else(|| "{}".to_owned()),
+        line: Some(value.line()),
+    };
+    Some(Policy {
+        source: source?,
+        ..policy
+    })
+}
+
+fn source(
+    table: &Table<'_>,
+    directory: &Path,
+    components: &mut Vec<(PathBuf, Mistake)>,
+) -> Option<PolicySource> {
+    match (table.take("component"), table.take("builtin")) {
+        (Some(component), None) => {
+            let path = file_path(component.text()?, &component, directory)?;
+            components.push((path.clone(), component.mistake("")));
+            Some(PolicySource::File(path))
+        }
+        (None, Some(builtin)) => {
+            let names = Names::new("built-in policy", &BUILTIN_POLICIES, &[]);
+            names.refer(Some(&builtin)).map(PolicySource::Builtin)
+        }
+        (Some(_), Some(builtin)) => {
+            builtin.wrong("expected `component` or `builtin`, not both");
+            None
+        }
+        (None, None) => {
+            table.wrong("expected `component`, a .wasm file, or `builtin`, a built-in policy's name");
+            None
+        }
+    }
+}
+
+fn config_json(value: &Value<'_>) -> Option<String> {
+    if !value.kind().is_table() {
+        return value.expected("a table");
+    }
+    json(value, CONFIG_DEPTH_MAX).map(|json| json.to_string())
+}
+
+/// JSON has no dates, so they become text, and neither infinity nor NaN, so they are mistakes.
+fn json(value: &Value<'_>, depth_left: usize) -> Option<Json> {
+    let Some(depth_left) = depth_left.checked_sub(1) else {
+        return value.expected(format!("at most {CONFIG_DEPTH_MAX} levels of nesting"));
+    };
+    match value.kind() {
+        DeValue::String(text) => Some(Json::String(text.clone().into_owned())),
+        DeValue::Integer(number) => {
+            let signed = i64::from_str_radix(number.as_str(), number.radix())
+                .ok()
+                .map(Number::from);
+            let number = signed.or_else(|| {
+                u64::from_str_radix(number.as_str(), number.radix())
+                    .ok()
+                    .map(Number::from)
+            });
+            number
+                .map(Json::Number)
+                .or_else(|| value.expected("a whole number that fits into 64 bits"))
+        }
+        DeValue::Float(number) => {
+            let number = number.as_str().parse().ok().and_then(Number::from_f64);
+            number
+                .map(Json::Number)
+                .or_else(|| value.expected("a number that JSON has"))
+        }
+        DeValue::Boolean(flag) => Some(Json::Bool(*flag)),
+        DeValue::Datetime(time) => Some(Json::String(time.to_string())),
+        DeValue::Array(_) => {
+            // Not by `collect` into an Option: that would stop at the first mistake.
+            let items: Vec<_> = value
+                .items("a list")?
+                .iter()
+                .map(|item| json(item, depth_left))
+                .collect();
+            items.into_iter().collect::<Option<_>>().map(Json::Array)
+        }
+        DeValue::Table(_) => {
+            let entries = value.entries()?;
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|(key, item)| Some(((*key).to_owned(), json(item, depth_left)?)))
+                .collect();
+            entries
+                .into_iter()
+                .collect::<Option<Map<_, _>>>()
+                .map(Json::Object)
+        }
+    }
+}

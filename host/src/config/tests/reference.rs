@@ -1,0 +1,258 @@
+//! Holds `docs/configuration.md` to the reader: the same keys, and defaults, ranges and examples that are true.
+
+use std::collections::BTreeMap;
+
+use super::{
+    super::{file, reader::Keys, units},
+    MINIMAL, parse,
+};
+
+const PAGE: &str = include_str!("../../../docs/configuration.md");
+
+/// The page's heading of each table, and its header in a file.
+const TABLES: [(&str, &str, Keys); 12] = [
+    ("Top level", "", file::ROOT),
+    ("`[admin]`", "[admin]", file::ADMIN),
+    ("`[log]`", "[log]", file::LOG),
+    ("`[[listener]]`", "[[listener]]", file::LISTENER),
+    ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
+    ("`[[listener.route]]`", "[[listener.route]]", file::ROUTE),
+    ("`[pool.NAME]`", "[pool.shop]", file::POOL),
+    (
+        "`[[pool.NAME.backends]]`",
+        "[[pool.shop.backends]]",
+        file::BACKEND,
+    ),
+    ("`[pool.NAME.health]`", "[pool.shop.health]", file::HEALTH),
+    ("`[pool.NAME.outlier]`", "[pool.shop.outlier]", file::OUTLIER),
+    ("`[pool.NAME.retry]`", "[pool.shop.retry]", file::RETRY),
+    ("`[policy.NAME]`", "[policy.mine]", file::POLICY),
+];
+
+struct Row {
+    header: &'static str,
+    key: String,
+    default: String,
+    range: String,
+    example: String,
+}
+
+fn rows() -> Vec<Row> {
+    let mut header = None;
+    let mut rows = Vec::new();
+    for line in PAGE.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            let table = TABLES.iter().find(|(known, ..)| *known == heading);
+            header = Some(table.unwrap_or_else(|| panic!("no table is headed {heading}")).1);
+        }
+        let Some(cells) = line.strip_prefix("| `") else {
+            continue;
+        };
+        let cells: Vec<_> = cells.trim_end_matches('|').split('|').map(str::trim).collect();
+        let [key, _, default, range, example] = cells[..] else {
+            panic!("five cells: {line}")
+        };
+        let [default, range, example] = [default, range, example].map(str::to_owned);
+        let key = key.trim_end_matches('`').to_owned();
+        rows.push(Row {
+            header: header.expect("a heading comes first"),
+            key,
+            default,
+            range,
+            example,
+        });
+    }
+    rows
+}
+
+/// The literals of a cell, in backticks.
+fn literals(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+/// A small good file with some keys set in one table, whose other keys there give way where they must.
+fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
+    let mut tables: Vec<(&str, BTreeMap<&str, &str>)> =
+        TABLES.map(|(_, header, _)| (header, BTreeMap::new())).into();
+    let mut set = |header: &str, key: &'static str, value: &'static str| {
+        let table = tables
+            .iter_mut()
+            .find(|(known, _)| *known == header)
+            .expect("a known header");
+        table.1.insert(key, value);
+    };
+    set("[[listener]]", "listen", "\"127.0.0.1:0\"");
+    set("[[listener.route]]", "pool", "\"shop\"");
+    set("[[pool.shop.backends]]", "address", "\"127.0.0.1:9001\"");
+    set("[pool.shop.health]", "kind", "\"http\"");
+    let is_about_policies = header == "[policy.mine]";
+    if is_about_policies {
+        set("[pool.shop]", "policy", "\"mine\"");
+        set("[policy.mine]", "builtin", "\"chaos\"");
+    }
+    let mut text = String::new();
+    for (known, mut values) in tables {
+        if known == header {
+            values.extend(keys.iter().copied());
+        }
+        if keys.iter().any(|(key, _)| *key == "component") {
+            values.remove("builtin");
+        }
+        let replaced = keys.iter().find(|(key, _)| {
+            format!("{header}.{key}") == "[pool.shop].backends" && known.contains("backends")
+        });
+        if values.is_empty() || replaced.is_some() {
+            continue;
+        }
+        text += &format!("{known}\n");
+        for (key, value) in values {
+            text += &format!("{key} = {value}\n");
+        }
+    }
+    text
+}
+
+/// What else a value needs to be allowed.
+fn with_company<'a>(key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
+    let company = match (key, value) {
+        ("timeout", _) => Some(("interval", "\"1h\"")),
+        ("base_ejection", _) => Some(("max_ejection", "\"24h\"")),
+        ("max_ejection", _) => Some(("base_ejection", "\"100ms\"")),
+        _ => None,
+    };
+    company.into_iter().chain([(key, value)]).collect()
+}
+
+fn outcome(row: &Row, value: &str) -> Result<(), String> {
+    let table = row.header;
+    // The sub-table that the base file has would be a second one of the same name.
+    let text = match (table, row.key.as_str()) {
+        ("[pool.shop]", "outlier") => format!("{MINIMAL}outlier = {value}\n"),
+        (_, key) => file_with(table, &with_company(key, value)),
+    };
+    parse(&text)
+        .map(|_| ())
+        .map_err(|mistakes| format!("{mistakes}\nin\n{text}"))
+}
+
+#[test]
+fn page_lists_exactly_the_keys_that_are_read() {
+    let mut listed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for row in rows() {
+        listed.entry(row.header).or_default().push(row.key);
+    }
+    for (heading, header, keys) in TABLES {
+        assert_eq!(listed.remove(header).unwrap_or_default(), keys, "{heading}");
+    }
+}
+
+#[test]
+fn every_listed_key_is_read() {
+    // A date is wrong for every key, so a key that nobody reads is one that nobody complains about.
+    for (_, header, keys) in TABLES {
+        for key in keys {
+            let is_of_table = header.is_empty() || MINIMAL.contains(&format!("{header}\n"));
+            let text = match (header, *key) {
+                ("", "listener" | "pool") => format!("{key} = 1979-05-27\n"),
+                ("[[listener]]", "listen") => MINIMAL.replace("\"127.0.0.1:0\"", "1979-05-27"),
+                ("[pool.shop]", "backends") => MINIMAL.replace("[\"127.0.0.1:9001\"]", "1979-05-27"),
+                _ if is_of_table => MINIMAL.replacen(header, &format!("{header}\n{key} = 1979-05-27\n"), 1),
+                _ => file_with(header, &[(key, "1979-05-27")]),
+            };
+            let mistakes = parse(&text).expect_err(&text);
+            let told = mistakes
+                .as_slice()
+                .iter()
+                .find(|mistake| mistake.value == "1979-05-27");
+            let told = told.unwrap_or_else(|| panic!("{header} {key} is not read\n{mistakes}\nin\n{text}"));
+            assert!(
+                told.key.ends_with(key) && !told.message.contains("unknown"),
+                "{told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn written_defaults_change_nothing() {
+    let mut compared = 0;
+    for row in rows() {
+        let Some(default) = row
+            .default
+            .strip_prefix('`')
+            .and_then(|rest| rest.strip_suffix('`'))
+        else {
+            continue;
+        };
+        let written = file_with(row.header, &[(&row.key, default)]);
+        let [with, without] = [written.clone(), file_with(row.header, &[])].map(|text| {
+            let mut config = parse(&text).unwrap_or_else(|mistakes| panic!("{mistakes}\nin\n{text}"));
+            // A policy's line is where its table is, which the added line moves.
+            for policy in config.policies.values_mut() {
+                std::sync::Arc::make_mut(policy).line = None;
+            }
+            format!("{config:?}")
+        });
+        let is_same = with == without;
+        assert!(
+            is_same,
+            "the default of {} {} is not {default}",
+            row.header, row.key
+        );
+        compared += 1;
+    }
+    assert!(compared >= 35, "{compared} defaults compared");
+}
+
+#[test]
+fn written_examples_are_good() {
+    for row in rows() {
+        for example in literals(&row.example) {
+            outcome(&row, example).unwrap_or_else(|text| panic!("{} {}: {text}", row.header, row.key));
+        }
+    }
+}
+
+#[test]
+fn written_ranges_end_where_they_say() {
+    let mut compared = 0;
+    for row in rows() {
+        let values = literals(&row.range);
+        if row.range.starts_with("one of ") {
+            for value in values {
+                outcome(&row, value).unwrap_or_else(|text| panic!("{} {}: {text}", row.header, row.key));
+            }
+            assert!(outcome(&row, "\"\"").is_err(), "{} {}", row.header, row.key);
+        } else if let [low, high] = values[..]
+            && row.range.contains("` to `")
+        {
+            for end in [low, high] {
+                outcome(&row, end).unwrap_or_else(|text| panic!("{} {}: {text}", row.header, row.key));
+            }
+            for beyond in [step(low, -1), step(high, 1)].into_iter().flatten() {
+                assert!(
+                    outcome(&row, &beyond).is_err(),
+                    "{} {} = {beyond}",
+                    row.header,
+                    row.key
+                );
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 25, "{compared} ranges compared");
+}
+
+/// The next value of the same kind, if there is one.
+fn step(literal: &str, by: i64) -> Option<String> {
+    let add = |amount: u64| amount.checked_add_signed(by);
+    let text = literal.trim_matches('"');
+    if let Some(duration) = units::parse_duration(text) {
+        return add(duration.as_millis() as u64).map(|millis| format!("\"{millis}ms\""));
+    }
+    if let Some(size) = units::parse_size(text) {
+        return add(size).map(|bytes| format!("\"{bytes}B\""));
+    }
+    let number: i64 = literal.parse().expect("a number, a duration or a size");
+    Some((number + by).to_string())
+}
