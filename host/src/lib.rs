@@ -1,3 +1,21 @@
-//! A load balancer whose every backend choice is made by a sandboxed WebAssembly component.
+//! trimtab: a load balancer whose every backend choice is made by a sandboxed WebAssembly component.
+//!
+//! Modules are listed in the order of their dependencies: a module may use only those above it (`tests/tidy`). The
+//! request's way is in `proxy/serve.rs`; how a policy is called is in `policy/instance.rs`.
 
+#![warn(missing_docs)]
+
+pub mod clock;
 pub mod config;
+pub mod pool;
+
+pub mod health;
+pub mod metrics;
+
+pub mod policy;
+
+pub mod proxy;
+
+pub mod control;
+
+pub mod server;

@@ -9,7 +9,6 @@
 //! Read next: `server/prepare.rs` (from configuration to plans), `server/watch.rs` (files that change).
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
@@ -20,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     config::Config,
-    control::{Command, Handle, PoolView, ReloadReport},
+    control::{Command, Handle, ReloadReport},
     metrics::Metrics,
     policy::{Engine, Instance, Rebuild},
     proxy::{AccessLog, Message, Plan, Shared, Worker},
@@ -315,6 +314,3 @@ impl Control {
         let _ = ended.await;
     }
 }
-
-/// Pools by name, as prepared.
-type ByName<T> = BTreeMap<String, T>;

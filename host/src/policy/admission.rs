@@ -89,7 +89,7 @@ impl Candidate {
         if bytes.len() > COMPONENT_BYTES_MAX {
             return Err(Refusal::TooLarge(bytes.len()));
         }
-        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex_digest(bytes);
         let encoded;
         let component_bytes = if is_core_module(bytes) {
             encoded = componentize(bytes)?;
@@ -112,6 +112,15 @@ impl Candidate {
             outcomes,
         })
     }
+
+    /// Whether this was compiled from these bytes.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        bytes.len() == self.bytes && *self.digest == *hex_digest(bytes)
+    }
+}
+
+fn hex_digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Core modules and components differ in the layer half of the version field.

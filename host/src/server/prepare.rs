@@ -1,0 +1,310 @@
+//! From a configuration to what each worker needs of it.
+//!
+//! Owns the comparison with what is in service, so that only what differs is made anew, and everything that can be
+//! refused. It must not change anything that serves: a refusal leaves no trace but closed sockets.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
+
+use super::StartError;
+use crate::{
+    config::{self, Config, PolicySource},
+    control::{PoolView, ReloadReport},
+    health::Supervisor,
+    policy::{Candidate, Deployment, Engine, Instance, Refusal, builtin_component},
+    pool::Pool,
+    proxy::{AccessLog, ListenerPlan, PoolPlan},
+};
+
+/// Connections that may wait to be accepted, for each worker.
+const BACKLOG: i32 = 4096;
+
+/// What is in service.
+pub(super) struct Service {
+    pub(super) config: Arc<Config>,
+    pub(super) access_log: Option<AccessLog>,
+    listeners: Vec<Arc<config::Listener>>,
+    pools: BTreeMap<String, PoolView>,
+}
+
+/// A configuration that can go into service.
+pub(super) struct Prepared {
+    pub(super) service: Service,
+    pub(super) instances: Instances,
+    pub(super) sockets: Sockets,
+    pub(super) report: ReloadReport,
+}
+
+/// New instances, one for each worker, of the pools whose policy changes.
+type Instances = BTreeMap<String, Vec<Instance>>;
+/// New sockets, one for each worker, of the listeners that are new.
+type Sockets = BTreeMap<SocketAddr, Vec<TcpListener>>;
+
+impl Service {
+    /// Nothing yet.
+    pub(super) fn empty(config: &Config) -> Self {
+        let config = Config { listeners: Vec::new(), pools: BTreeMap::new(), ..config.clone() };
+        Self { config: Arc::new(config), access_log: None, listeners: Vec::new(), pools: BTreeMap::new() }
+    }
+
+    /// The components in use that are files.
+    pub(super) fn component_files(&self) -> impl Iterator<Item = PathBuf> {
+        self.config.policies.values().filter_map(|policy| match &policy.source {
+            PolicySource::File(path) => Some(path.clone()),
+            PolicySource::Builtin(_) => None,
+        })
+    }
+
+    pub(super) fn views(&self) -> Vec<PoolView> {
+        self.pools.values().cloned().collect()
+    }
+
+    /// Makes everything that the configuration needs and is not there yet.
+    ///
+    /// # Errors
+    /// The first thing that cannot be made.
+    pub(super) async fn prepare(
+        &self,
+        config: Config,
+        engine: &Arc<Engine>,
+        workers: usize,
+    ) -> Result<Prepared, StartError> {
+        let mut report = ReloadReport::default();
+        self.note_what_needs_a_restart(&config, workers, &mut report);
+        let candidates = self.candidates(&config, engine).await?;
+        let mut pools = BTreeMap::new();
+        let mut instances = BTreeMap::new();
+        for (name, pool_config) in &config.pools {
+            let candidate = candidates[&pool_config.policy].clone();
+            let (view, built) = self.pool(pool_config, candidate, workers, &mut report).await?;
+            if let Some(built) = built {
+                instances.insert(name.clone(), built);
+            }
+            pools.insert(name.clone(), view);
+        }
+        report.pools.extend(self.pools.keys().filter(|name| !pools.contains_key(*name)).cloned());
+        let sockets = self.sockets(&config, workers)?;
+        let listeners: Vec<_> = config.listeners.iter().cloned().map(Arc::new).collect();
+        report.changed = !report.pools.is_empty()
+            || !report.policies.is_empty()
+            || listeners != self.listeners
+            || config.log != self.config.log
+            || config.drain != self.config.drain;
+        let service = Self { config: Arc::new(config), access_log: None, listeners, pools };
+        Ok(Prepared { service, instances, sockets, report })
+    }
+
+    fn note_what_needs_a_restart(&self, config: &Config, workers: usize, report: &mut ReloadReport) {
+        if config.workers.get() != workers {
+            report.warnings.push(format!("workers = {} takes a restart; {workers} are running", config.workers));
+        }
+        if config.admin != self.config.admin {
+            report.warnings.push("admin.listen takes a restart".to_owned());
+        }
+        if (config.log.level, config.log.format) != (self.config.log.level, self.config.log.format) {
+            report.warnings.push("log.level and log.format take a restart".to_owned());
+        }
+    }
+
+    /// The compiled component of each policy; those in service are used again when neither their bytes nor their
+    /// settings changed.
+    async fn candidates(
+        &self,
+        config: &Config,
+        engine: &Arc<Engine>,
+    ) -> Result<BTreeMap<String, Arc<Candidate>>, StartError> {
+        let mut candidates = BTreeMap::new();
+        for (name, spec) in &config.policies {
+            let known = self.pools.values().map(|view| &view.deployment.candidate);
+            let known = known.filter(|candidate| is_same(&candidate.spec, spec)).cloned().next();
+            let (engine, spec) = (engine.clone(), spec.clone());
+            let candidate = tokio::task::spawn_blocking(move || candidate(&engine, &spec, known)).await;
+            let candidate = candidate.map_err(|error| StartError::Engine(error.to_string()))??;
+            candidates.insert(name.clone(), candidate);
+        }
+        Ok(candidates)
+    }
+
+    /// A pool, taken over from the one in service as far as it goes, and instances if its policy changes.
+    async fn pool(
+        &self,
+        pool_config: &Arc<config::Pool>,
+        candidate: Arc<Candidate>,
+        workers: usize,
+        report: &mut ReloadReport,
+    ) -> Result<(PoolView, Option<Vec<Instance>>), StartError> {
+        let known = self.pools.get(&pool_config.name);
+        let sockets = resolve(pool_config).await?;
+        let is_unchanged = |view: &&PoolView| {
+            let snapshot = view.pool.snapshot();
+            *view.pool.config == **pool_config
+                && snapshot.members.iter().map(|member| member.backend.socket).eq(sockets.iter().copied())
+        };
+        let (pool, supervisor) = match known.filter(is_unchanged) {
+            Some(view) => (view.pool.clone(), view.supervisor.clone()),
+            None => {
+                report.pools.push(pool_config.name.clone());
+                let previous = known.map(|view| &*view.pool);
+                let pool = Pool::new(pool_config.clone(), &sockets, workers, previous, Instant::now());
+                let pool = Arc::new(pool);
+                (pool.clone(), Arc::new(Supervisor::spawn(pool)))
+            }
+        };
+        let in_service = known.map(|view| &view.deployment);
+        if let Some(deployment) = in_service.filter(|old| Arc::ptr_eq(&old.candidate, &candidate)) {
+            return Ok((PoolView { pool, deployment: deployment.clone(), supervisor }, None));
+        }
+        if known.is_some() {
+            report.policies.push(pool_config.name.clone());
+        }
+        let instances = build(&pool, &candidate, workers).await?;
+        let deployment = Arc::new(Deployment::new(candidate, &pool_config.name, workers));
+        Ok((PoolView { pool, deployment, supervisor }, Some(instances)))
+    }
+
+    fn sockets(&self, config: &Config, workers: usize) -> Result<Sockets, StartError> {
+        let is_new = |address| self.listeners.iter().all(|listener| listener.listen != address);
+        let new = config.listeners.iter().filter(|listener| is_new(listener.listen));
+        new.map(|listener| {
+            let sockets = (0..workers).map(|_| bind(listener.listen)).collect::<std::io::Result<_>>();
+            let failed = |error| StartError::Bind {
+                name: listener.name.clone(),
+                address: listener.listen,
+                error,
+            };
+            Ok((listener.listen, sockets.map_err(failed)?))
+        })
+        .collect()
+    }
+
+    /// What each worker gets.
+    pub(super) fn plans(
+        &self,
+        mut instances: Instances,
+        mut sockets: Sockets,
+        workers: usize,
+    ) -> Vec<(Vec<ListenerPlan>, Vec<PoolPlan>)> {
+        (0..workers)
+            .map(|_| {
+                let listener = |config: &Arc<config::Listener>| ListenerPlan {
+                    config: config.clone(),
+                    socket: sockets.get_mut(&config.listen).and_then(Vec::pop),
+                };
+                let listeners = self.listeners.iter().map(listener).collect();
+                let pool = |(name, view): (&String, &PoolView)| {
+                    let instance = instances.get_mut(name).and_then(Vec::pop);
+                    PoolPlan {
+                        pool: view.pool.clone(),
+                        reporter: view.supervisor.reporter(),
+                        policy: instance.map(|instance| (view.deployment.clone(), Box::new(instance))),
+                    }
+                };
+                (listeners, self.pools.iter().map(pool).collect())
+            })
+            .collect()
+    }
+}
+
+/// Whether a compiled component serves another entry of the configuration too. Its line may differ.
+fn is_same(known: &config::Policy, spec: &config::Policy) -> bool {
+    config::Policy { line: spec.line, ..known.clone() } == *spec
+}
+
+fn candidate(
+    engine: &Engine,
+    spec: &Arc<config::Policy>,
+    known: Option<Arc<Candidate>>,
+) -> Result<Arc<Candidate>, StartError> {
+    let read;
+    let bytes: &[u8] = match &spec.source {
+        PolicySource::Builtin(name) => match (builtin_component(name), known) {
+            (_, Some(known)) => return Ok(known),
+            (bytes, None) => bytes.unwrap_or_default(),
+        },
+        PolicySource::File(path) => {
+            read = std::fs::read(path).map_err(|error| StartError::Component {
+                policy: spec.name.clone(),
+                path: path.display().to_string(),
+                error,
+            })?;
+            if let Some(known) = known.filter(|known| known.is_of(&read)) {
+                return Ok(known);
+            }
+            &read
+        }
+    };
+    let compiled = Candidate::compile(engine, spec.clone(), bytes);
+    compiled.map(Arc::new).map_err(|refusal| refused(spec, refusal))
+}
+
+fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
+    let line = spec.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+    let place = match &spec.source {
+        PolicySource::File(path) => format!(".component = \"{}\"{line}", path.display()),
+        PolicySource::Builtin(_) => line,
+    };
+    StartError::Refused { policy: spec.name.clone(), place, refusal }
+}
+
+/// One instance for each worker. All are tried before any serves.
+async fn build(
+    pool: &Arc<Pool>,
+    candidate: &Arc<Candidate>,
+    workers: usize,
+) -> Result<Vec<Instance>, StartError> {
+    let (pool, spec, candidate) = (pool.clone(), candidate.spec.clone(), candidate.clone());
+    let built = tokio::task::spawn_blocking(move || {
+        (0..workers).map(|_| Instance::build(&candidate, &pool)).collect::<Result<Vec<_>, _>>()
+    });
+    let built = built.await.map_err(|error| StartError::Engine(error.to_string()))?;
+    built.map_err(|fault| refused(&spec, fault.into()))
+}
+
+/// Addresses of the backends, in order. Names are asked for each time, since that is what a reload is for.
+async fn resolve(pool: &Arc<config::Pool>) -> Result<Vec<SocketAddr>, StartError> {
+    let name = pool.name.clone();
+    let addresses: Vec<String> = pool.backends.iter().map(|backend| backend.address.clone()).collect();
+    let resolve_all = move || {
+        let resolve_one = |address: String| match address.to_socket_addrs().map(|mut found| found.next()) {
+            Ok(Some(socket)) => Ok(socket),
+            Ok(None) => Err((address, std::io::ErrorKind::NotFound.into())),
+            Err(error) => Err((address, error)),
+        };
+        addresses.into_iter().map(resolve_one).collect::<Result<Vec<_>, _>>()
+    };
+    let resolved = tokio::task::spawn_blocking(resolve_all).await;
+    let resolved = resolved.map_err(|error| StartError::Engine(error.to_string()))?;
+    resolved.map_err(|(address, error)| StartError::Resolve { pool: name, address, error })
+}
+
+/// A socket of its own for each worker: the kernel spreads connections over them, without a lock.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Opens the access log; `None` if there is to be none.
+pub(super) fn access_output(access: &config::AccessLog) -> Result<Option<Box<dyn Write + Send>>, StartError> {
+    Ok(match access {
+        config::AccessLog::Off => None,
+        config::AccessLog::Stdout => Some(Box::new(std::io::stdout())),
+        config::AccessLog::Stderr => Some(Box::new(std::io::stderr())),
+        config::AccessLog::File(path) => {
+            let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let failed = |error| StartError::AccessLog { path: path.display().to_string(), error };
+            Some(Box::new(opened.map_err(failed)?))
+        }
+    })
+}
