@@ -46,7 +46,7 @@ pub struct Config {
     /// By name; every policy that a pool names is here, built-ins that were named without a table included.
     pub policies: BTreeMap<String, Arc<Policy>>,
     /// Of the policies that are files: where each is, and the mistake that it would be to be missing.
-    components: Vec<(PathBuf, Mistake)>,
+    pub(crate) components: Vec<(PathBuf, Mistake)>,
 }
 
 impl Config {

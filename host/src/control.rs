@@ -5,9 +5,12 @@
 //!
 //! Invariant: reading never waits, neither for a reload nor for a worker.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -58,13 +61,14 @@ pub struct Handle {
 struct Inner {
     metrics: Arc<Metrics>,
     pools: ArcSwap<Vec<PoolView>>,
+    listeners: ArcSwap<Vec<(String, SocketAddr)>>,
     commands: mpsc::Sender<Command>,
     is_ready: AtomicBool,
 }
 
 impl Handle {
     pub(crate) fn new(metrics: Arc<Metrics>, commands: mpsc::Sender<Command>) -> Self {
-        let inner = Inner { metrics, pools: ArcSwap::default(), commands, is_ready: AtomicBool::new(false) };
+        let inner = Inner { metrics, pools: ArcSwap::default(), listeners: ArcSwap::default(), commands, is_ready: AtomicBool::new(false) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -76,6 +80,11 @@ impl Handle {
     /// The pools in service, by name.
     pub fn pools(&self) -> Arc<Vec<PoolView>> {
         self.inner.pools.load_full()
+    }
+
+    /// The listeners in service: name, and the address where it really listens, which matters for port 0.
+    pub fn listeners(&self) -> Arc<Vec<(String, SocketAddr)>> {
+        self.inner.listeners.load_full()
     }
 
     /// Whether requests are accepted: from the first configuration in service to the beginning of the stop.
@@ -115,8 +124,9 @@ impl Handle {
         answer.await.map_err(|_| stopped())?
     }
 
-    pub(crate) fn set_pools(&self, pools: Vec<PoolView>) {
+    pub(crate) fn set_service(&self, pools: Vec<PoolView>, listeners: Vec<(String, SocketAddr)>) {
         self.inner.pools.store(Arc::new(pools));
+        self.inner.listeners.store(Arc::new(listeners));
     }
 
     pub(crate) fn set_ready(&self, is_ready: bool) {

@@ -66,12 +66,34 @@ impl Slot {
     fn weight(&self) -> u32 {
         self.status.weight.unwrap_or(self.spec.weight)
     }
+
+    /// The condition that this backend of pool `old` begins with in a pool with the configuration `new`.
+    fn status_after(
+        &self,
+        spec: &config::Backend,
+        socket: SocketAddr,
+        old: &Pool,
+        new: &config::Pool,
+    ) -> Status {
+        let moved = self.backend.socket != socket;
+        let mut status = if moved {
+            self.status.moved()
+        } else {
+            self.status.taken_over(&old.config, new)
+        };
+        if self.spec.weight != spec.weight {
+            status.weight = None;
+        }
+        status
+    }
 }
 
 impl Pool {
     /// A pool whose backends are all taken to be healthy until something is known. Backends that `previous` has too (by
-    /// address) are taken over with their counters and condition; a weight set by an operator is kept unless the file's
-    /// own weight for that backend changed. `sockets` are the resolved addresses, in the order of the configuration.
+    /// address) are taken over with their counters and condition, or, when the name now leads elsewhere, with what an
+    /// operator said; a weight set by an operator is kept unless the file's own weight for that backend changed.
+    /// `sockets` are the resolved addresses, in the order of the configuration. What `previous` learns after this call
+    /// is lost, so stop its supervisor first.
     pub fn new(
         config: Arc<config::Pool>,
         sockets: &[SocketAddr],
@@ -79,29 +101,30 @@ impl Pool {
         previous: Option<&Self>,
         now: Instant,
     ) -> Self {
+        debug_assert_eq!(config.backends.len(), sockets.len(), "one socket a backend");
         let old = previous.map(|pool| pool.lock().clone()).unwrap_or_default();
-        let mut zones: Vec<&Option<String>> = Vec::new();
-        let mut slots = Vec::with_capacity(config.backends.len());
-        for (spec, socket) in config.backends.iter().zip(sockets) {
-            let zone = zones.iter().position(|zone| **zone == spec.zone).unwrap_or_else(|| {
-                zones.push(&spec.zone);
-                zones.len() - 1
-            });
-            let known = old.iter().find(|slot| slot.spec.address == spec.address && slot.backend.socket == *socket);
-            let backend = known.map(|slot| slot.backend.clone());
-            let mut status = known.map(|slot| slot.status.clone()).unwrap_or_default();
-            if known.is_some_and(|slot| slot.spec.weight != spec.weight) {
-                status.weight = None;
-            }
-            slots.push(Slot {
-                backend: backend.unwrap_or_else(|| Arc::new(Backend::new(&spec.address, *socket, workers))),
-                labels: Arc::new(spec.labels.clone()),
-                spec: spec.clone(),
-                zone: zone as u16,
-                status,
-            });
-        }
         let generation = next_generation();
+        let zones = number_zones(&config.backends);
+        let specs = config.backends.iter().zip(sockets).zip(zones);
+        let slots: Vec<Slot> = specs
+            .map(|((spec, socket), zone)| {
+                let known = old.iter().find(|slot| slot.spec.address == spec.address);
+                let status = previous.zip(known);
+                let status = status.map(|(pool, slot)| slot.status_after(spec, *socket, pool, &config));
+                // With another number of workers the counters do not fit; they start again, the condition stays.
+                let same = known
+                    .map(|slot| &slot.backend)
+                    .filter(|backend| backend.socket == *socket && backend.workers() == workers);
+                let new = || Arc::new(Backend::new(&spec.address, *socket, workers));
+                Slot {
+                    backend: same.cloned().unwrap_or_else(new),
+                    labels: Arc::new(spec.labels.clone()),
+                    spec: spec.clone(),
+                    zone,
+                    status: status.unwrap_or_default(),
+                }
+            })
+            .collect();
         let snapshot = take_snapshot(&config, &slots, generation, now);
         Self {
             config,
@@ -144,35 +167,30 @@ impl Pool {
     }
 
     /// Real requests failed: takes the backend out for a while, and gives that time, which grows with each ejection in a
-    /// row. `None` when it is out already, ejection is off, or too many others are out.
+    /// row. `None` when it is out already (for whatever cause), ejection is off, or too many others are ejected.
     pub fn eject(&self, id: u64, now: Instant) -> Option<Duration> {
         let rule = self.config.outlier.as_ref()?;
-        {
-            let slots = self.lock();
-            let ejected = slots.iter().filter(|slot| slot.status.ejected_until.is_some()).count();
-            // One may always be ejected: in a pool of two, 10 percent would otherwise mean never.
-            if ejected > 0 && (ejected + 1) * 100 > usize::from(rule.max_ejected) * slots.len() {
-                return None;
-            }
+        let mut slots = self.lock();
+        let (size, ejected) = (
+            slots.len(),
+            slots.iter().filter(|slot| slot.status.is_ejected(now)).count(),
+        );
+        // One may always be ejected: in a pool of two, 10 percent would otherwise mean never.
+        if ejected > 0 && (ejected + 1) * 100 > usize::from(rule.max_ejected) * size {
+            return None;
         }
-        let mut time = None;
-        self.change(id, now, |status, _| {
-            if status.ejected_until.is_some() || status.down {
-                return false;
-            }
-            status.ejections = status.ejections.saturating_add(1);
-            let ejection = rule.base_ejection.saturating_mul(status.ejections).min(rule.max_ejection);
-            status.ejected_until = Some(now + ejection);
-            time = Some(ejection);
-            true
-        });
-        time
+        let slot = slots.iter_mut().find(|slot| slot.backend.id == id)?;
+        let time = slot.status.eject(rule, now)?;
+        self.publish(&slots, now);
+        Some(time)
     }
 
     /// An operator takes a backend out, or puts it back. True if this changed anything; `None` without such a backend.
     pub fn set_draining(&self, id: u64, draining: bool, now: Instant) -> Option<bool> {
         self.find(id)?;
-        Some(self.change(id, now, |status, _| std::mem::replace(&mut status.draining, draining) != draining))
+        Some(self.change(id, now, |status, _| {
+            std::mem::replace(&mut status.draining, draining) != draining
+        }))
     }
 
     /// An operator sets a weight, until the configuration's own weight for that backend changes. True if this changed
@@ -183,8 +201,7 @@ impl Pool {
     }
 
     /// Ends ejections whose time is over and goes on with slow starts. To be called at the time that it gave last, or
-    /// after any change; gives the next one. A backend whose ejection ended and that then served for `max_ejection`
-    /// starts over with the shortest.
+    /// after any change; gives the next one.
     pub fn advance(&self, now: Instant) -> Option<Instant> {
         let slow_start = self.config.slow_start;
         let mut slots = self.lock();
@@ -200,7 +217,10 @@ impl Pool {
             .iter()
             .zip(&snapshot.members)
             .any(|(slot, member)| slot.status.ramp(slow_start, now) != member.ramp);
-        let next = slots.iter().filter_map(|slot| slot.status.next_change(slow_start, now)).min();
+        let next = slots
+            .iter()
+            .filter_map(|slot| slot.status.next_change(slow_start, now))
+            .min();
         if changed {
             self.publish(&slots, now);
         }
@@ -214,13 +234,30 @@ impl Pool {
         }
     }
 
+    /// Whether a backend is known to have worked: it passed an active check, or served while nothing checked it. Kept over
+    /// reloads. False without such a backend.
+    pub fn is_proven(&self, id: u64) -> bool {
+        self.lock()
+            .iter()
+            .any(|slot| slot.backend.id == id && slot.status.proven)
+    }
+
+    /// A backend passed an active check. Picks do not depend on it, so nothing is published.
+    pub fn prove(&self, id: u64) {
+        if let Some(slot) = self.lock().iter_mut().find(|slot| slot.backend.id == id) {
+            slot.status.proven = true;
+        }
+    }
+
     fn find(&self, id: u64) -> Option<()> {
         self.lock().iter().any(|slot| slot.backend.id == id).then_some(())
     }
 
     fn change(&self, id: u64, now: Instant, change: impl FnOnce(&mut Status, Duration) -> bool) -> bool {
         let mut slots = self.lock();
-        let Some(slot) = slots.iter_mut().find(|slot| slot.backend.id == id) else { return false };
+        let Some(slot) = slots.iter_mut().find(|slot| slot.backend.id == id) else {
+            return false;
+        };
         let changed = change(&mut slot.status, self.config.slow_start);
         if changed {
             self.publish(&slots, now);
@@ -230,7 +267,8 @@ impl Pool {
 
     fn publish(&self, slots: &[Slot], now: Instant) {
         let generation = next_generation();
-        self.snapshot.store(Arc::new(take_snapshot(&self.config, slots, generation, now)));
+        self.snapshot
+            .store(Arc::new(take_snapshot(&self.config, slots, generation, now)));
         self.generation.store(generation, Ordering::Release);
     }
 
@@ -240,11 +278,21 @@ impl Pool {
     }
 }
 
-impl Status {
-    fn readmit(&mut self, slow_start: Duration, now: Instant) {
-        self.ejected_until = None;
-        self.ramp_since = (!slow_start.is_zero()).then_some(now);
+/// Each backend's zone, as its number in order of first appearance.
+fn number_zones(backends: &[config::Backend]) -> Vec<u16> {
+    let mut zones: Vec<&Option<String>> = Vec::new();
+    let mut numbers = Vec::with_capacity(backends.len());
+    for config::Backend { zone, .. } in backends {
+        let number = zones
+            .iter()
+            .position(|known| *known == zone)
+            .unwrap_or(zones.len());
+        if number == zones.len() {
+            zones.push(zone);
+        }
+        numbers.push(number as u16);
     }
+    numbers
 }
 
 fn take_snapshot(config: &config::Pool, slots: &[Slot], generation: u64, now: Instant) -> Snapshot {
@@ -261,5 +309,7 @@ fn take_snapshot(config: &config::Pool, slots: &[Slot], generation: u64, now: In
     Snapshot::new(generation, members.collect(), config.panic_threshold)
 }
 
+#[cfg(test)]
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;

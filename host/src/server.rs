@@ -156,7 +156,7 @@ impl Control {
         mut self,
         mut orders: mpsc::Receiver<Command>,
         mut rebuilds: mpsc::UnboundedReceiver<Rebuild>,
-        mut watcher: watch::Watcher,
+        watcher: watch::Watcher,
     ) {
         loop {
             tokio::select! {
@@ -243,7 +243,7 @@ impl Control {
             let _ = applied.await;
         }
         self.service = service;
-        self.handle.set_pools(self.service.views());
+        self.handle.set_service(self.service.views(), self.service.addresses());
         let metrics = self.handle.metrics();
         metrics.reloads.fetch_add(1, Ordering::Relaxed);
         metrics.swaps.fetch_add(report.policies.len() as u64, Ordering::Relaxed);

@@ -88,7 +88,11 @@ impl Load {
             None => add(&self.failures, 1),
         }
         let failed = matches!(status, None | Some(502..=504));
-        let in_a_row = if failed { self.failures_in_a_row.load(Relaxed).saturating_add(1) } else { 0 };
+        let in_a_row = if failed {
+            self.failures_in_a_row.load(Relaxed).saturating_add(1)
+        } else {
+            0
+        };
         self.failures_in_a_row.store(in_a_row, Relaxed);
         in_a_row
     }
@@ -168,7 +172,7 @@ impl LatencySum {
         let idle_us = now_us.saturating_sub(self.last_us) as f64;
         // A pause shorter than the decay is ordinary; fading begins after it.
         let fade = (-(idle_us - LATENCY_DECAY_US).max(0.0) / LATENCY_FADE_US).exp();
-        ((self.sum / self.weight * fade) as u32).max(1)
+        ((self.sum / self.weight * fade).round() as u32).max(1)
     }
 }
 

@@ -54,8 +54,9 @@ impl Member {
 
 impl Snapshot {
     /// Decides who is usable. Of several tiers the first whose ready share reaches the panic threshold serves alone. When
-    /// none does, the first tier with a candidate serves and its health is ignored (panic), since sending everything to
-    /// the few that are left would take them down too; with a threshold of 0 the first tier with a ready backend serves.
+    /// none does, the first tier with a ready backend serves and its health is ignored (panic), since sending everything
+    /// to the few that are left would take them down too; without any ready backend, the first tier with a candidate.
+    /// With a threshold of 0 there is no panic: the first tier with a ready backend serves, with its ready ones.
     pub(super) fn new(generation: u64, mut members: Vec<Member>, panic_threshold: u8) -> Self {
         let mut tiers: Vec<u8> = members.iter().map(|member| member.tier).collect();
         tiers.sort_unstable();
@@ -69,7 +70,10 @@ impl Snapshot {
             let (ready, candidates) = counts(*tier);
             ready > 0 && ready * 100 >= usize::from(panic_threshold) * candidates
         });
-        let panic = tiers.iter().copied().find(|tier| counts(*tier).1 > 0 && panic_threshold > 0);
+        // A tier that is wholly dead is no refuge as long as a later one has anything alive.
+        let alive = tiers.iter().copied().find(|tier| counts(*tier).0 > 0);
+        let panic = alive.or_else(|| tiers.iter().copied().find(|tier| counts(*tier).1 > 0));
+        let panic = panic.filter(|_| panic_threshold > 0);
         let in_panic = healthy.is_none() && panic.is_some();
         for member in &mut members {
             member.usable = match (healthy, panic) {
@@ -79,7 +83,12 @@ impl Snapshot {
             };
         }
         let usable = members.iter().filter(|member| member.usable).count();
-        Self { generation, members: members.into(), usable, in_panic }
+        Self {
+            generation,
+            members: members.into(),
+            usable,
+            in_panic,
+        }
     }
 
     /// The index of a backend.

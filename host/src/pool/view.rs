@@ -77,8 +77,14 @@ impl View {
     fn merge_slow_columns(&self, snapshot: &Snapshot, now_us: u64) {
         for (index, member) in snapshot.members.iter().enumerate() {
             let latency = member.backend.loads().map(|load| load.latency(now_us));
-            let latency = latency.fold(LatencySum::default(), LatencySum::merge).average_us(now_us);
-            let bytes: u64 = member.backend.loads().map(|load| load.throughput(now_us / 1000)).sum();
+            let latency = latency
+                .fold(LatencySum::default(), LatencySum::merge)
+                .average_us(now_us);
+            let bytes: u64 = member
+                .backend
+                .loads()
+                .map(|load| load.throughput(now_us / 1000))
+                .sum();
             self.latency_us[index].store(latency, Relaxed);
             self.throughput[index].store(bytes, Relaxed);
         }
@@ -89,7 +95,8 @@ impl View {
     pub fn begin(&self, index: usize) {
         if let Some(active) = self.active.get(index) {
             active.store(active.load(Relaxed) + 1, Relaxed);
-            self.active_total.store(self.active_total.load(Relaxed) + 1, Relaxed);
+            self.active_total
+                .store(self.active_total.load(Relaxed) + 1, Relaxed);
         }
     }
 
@@ -98,7 +105,8 @@ impl View {
     pub fn end(&self, index: usize) {
         if let Some(active) = self.active.get(index) {
             active.store(active.load(Relaxed).saturating_sub(1), Relaxed);
-            self.active_total.store(self.active_total.load(Relaxed).saturating_sub(1), Relaxed);
+            self.active_total
+                .store(self.active_total.load(Relaxed).saturating_sub(1), Relaxed);
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Service {
     pub(super) config: Arc<Config>,
     pub(super) access_log: Option<AccessLog>,
     listeners: Vec<Arc<config::Listener>>,
+    /// Where each listener really listens; differs from what is configured for port 0.
+    addresses: BTreeMap<SocketAddr, SocketAddr>,
     pools: BTreeMap<String, PoolView>,
 }
 
@@ -50,7 +52,13 @@ impl Service {
     /// Nothing yet.
     pub(super) fn empty(config: &Config) -> Self {
         let config = Config { listeners: Vec::new(), pools: BTreeMap::new(), ..config.clone() };
-        Self { config: Arc::new(config), access_log: None, listeners: Vec::new(), pools: BTreeMap::new() }
+        Self {
+            config: Arc::new(config),
+            access_log: None,
+            listeners: Vec::new(),
+            addresses: BTreeMap::new(),
+            pools: BTreeMap::new(),
+        }
     }
 
     /// The components in use that are files.
@@ -59,6 +67,12 @@ impl Service {
             PolicySource::File(path) => Some(path.clone()),
             PolicySource::Builtin(_) => None,
         })
+    }
+
+    /// Names of the listeners and where they really listen.
+    pub(super) fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let real = |address| self.addresses.get(&address).copied().unwrap_or(address);
+        self.listeners.iter().map(|listener| (listener.name.clone(), real(listener.listen))).collect()
     }
 
     pub(super) fn views(&self) -> Vec<PoolView> {
@@ -96,7 +110,12 @@ impl Service {
             || listeners != self.listeners
             || config.log != self.config.log
             || config.drain != self.config.drain;
-        let service = Self { config: Arc::new(config), access_log: None, listeners, pools };
+        let mut addresses = self.addresses.clone();
+        for (address, sockets) in &sockets {
+            let real = sockets.first().and_then(|socket| socket.local_addr().ok());
+            addresses.insert(*address, real.unwrap_or(*address));
+        }
+        let service = Self { config: Arc::new(config), access_log: None, listeners, addresses, pools };
         Ok(Prepared { service, instances, sockets, report })
     }
 
@@ -172,7 +191,7 @@ impl Service {
         let is_new = |address| self.listeners.iter().all(|listener| listener.listen != address);
         let new = config.listeners.iter().filter(|listener| is_new(listener.listen));
         new.map(|listener| {
-            let sockets = (0..workers).map(|_| bind(listener.listen)).collect::<std::io::Result<_>>();
+            let sockets = bind_all(listener.listen, workers);
             let failed = |error| StartError::Bind {
                 name: listener.name.clone(),
                 address: listener.listen,
@@ -284,14 +303,34 @@ async fn resolve(pool: &Arc<config::Pool>) -> Result<Vec<SocketAddr>, StartError
 }
 
 /// A socket of its own for each worker: the kernel spreads connections over them, without a lock.
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn bind_all(address: SocketAddr, workers: usize) -> std::io::Result<Vec<TcpListener>> {
+    // Shared ports are shared with every process of the same user. A first try without sharing finds out whether
+    // another one, most likely a second trimtab started by mistake, has this one.
+    let alone = bind(address, Sharing::Alone)?;
+    let address = alone.local_addr()?;
+    drop(alone);
+    (0..workers).map(|_| bind(address, Sharing::Workers)).collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    Workers,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> std::io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(sharing == Sharing::Workers)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    if sharing == Sharing::Workers {
+        socket.listen(BACKLOG)?;
+    }
     Ok(socket.into())
 }
 

@@ -1,0 +1,251 @@
+//! Active checks: one connection, one question, one answer, in time.
+//!
+//! Owns how a backend is asked and how often. It must not know what an answer leads to: results go to the supervisor.
+//!
+//! Invariants: checks of one backend never overlap; each has a connection of its own, since a kept one would prove only
+//! that an old connection still works; no check takes longer than `timeout`.
+//! Read next: `health/tally.rs`.
+
+use std::{
+    future::pending,
+    hash::{BuildHasher, RandomState},
+    io,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::{body::Incoming, client::conn::http1};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::stream::Stream;
+use crate::{
+    config::{Health, HealthKind},
+    pool::Backend,
+};
+
+/// As much of a body is read as lets an ordinary backend finish its answer undisturbed. The rest is cut off.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+/// First checks are spread over the interval, but nobody should wait longer than this to learn what works.
+const FIRST_CHECK_MAX: Duration = Duration::from_secs(1);
+const USER_AGENT: &str = concat!("trimtab-health/", env!("CARGO_PKG_VERSION"));
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckResult {
+    /// Whether it counts as good.
+    pub ok: bool,
+    /// What was seen, in words: `status 200`, `connect refused`, `timed out after 500ms`.
+    pub reason: String,
+    /// When the check began.
+    pub at: std::time::Instant,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Why a check is bad. All of them count alike.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Nobody listens there.
+    #[error("connect refused")]
+    Refused,
+    /// The connection could not be opened for another cause.
+    #[error("connect failed: {0}")]
+    Connect(#[source] io::Error),
+    /// Connecting, asking and answering together took too long.
+    #[error("timed out after {0:?}")]
+    TimedOut(Duration),
+    /// It answered, but not as it should.
+    #[error("status {status} (expected {})", range(.expected))]
+    Status {
+        status: u16,
+        expected: RangeInclusive<u16>,
+    },
+    /// The connection ended before the answer did, or the answer was not HTTP.
+    #[error("broken answer: {0}")]
+    Answer(#[from] hyper::Error),
+    /// The configured path or host cannot be sent.
+    #[error("the request cannot be made: {0}")]
+    Request(#[from] http::Error),
+}
+
+/// As the configuration writes it.
+fn range(expected: &RangeInclusive<u16>) -> String {
+    match (expected.start(), expected.end()) {
+        (start, end) if start == end => start.to_string(),
+        (start, end) => format!("{start}-{end}"),
+    }
+}
+
+/// A finished check, for the supervisor.
+#[derive(Debug)]
+pub(super) struct Check {
+    /// Index of the backend in its pool.
+    pub(super) index: usize,
+    pub(super) result: CheckResult,
+}
+
+/// One backend, and how it is checked.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    index: usize,
+    address: String,
+    socket: SocketAddr,
+    rule: Health,
+}
+
+impl Probe {
+    pub(super) fn new(index: usize, backend: &Backend, rule: &Health) -> Self {
+        let mut socket = backend.socket;
+        socket.set_port(rule.port.unwrap_or(socket.port()));
+        Self {
+            index,
+            address: backend.address.to_string(),
+            socket,
+            rule: rule.clone(),
+        }
+    }
+
+    /// Checks the backend again and again until nobody receives the results. May be dropped at any time.
+    pub(super) async fn run(self, schedule: Schedule, results: mpsc::Sender<Check>) {
+        let mut start = Instant::now() + schedule.first();
+        for round in 1.. {
+            sleep_until(start).await;
+            let result = self.check().await;
+            if results
+                .send(Check {
+                    index: self.index,
+                    result,
+                })
+                .await
+                .is_err()
+            {
+                return;
+            }
+            start = (start + schedule.pause(round)).max(Instant::now());
+        }
+    }
+
+    /// One check. Dropping it closes its connection.
+    pub(super) async fn check(&self) -> CheckResult {
+        let start = Instant::now();
+        let limit = self.rule.timeout;
+        let outcome = timeout(limit, self.ask())
+            .await
+            .unwrap_or(Err(Failure::TimedOut(limit)));
+        CheckResult {
+            ok: outcome.is_ok(),
+            reason: outcome.unwrap_or_else(|failure| failure.to_string()),
+            at: start.into_std(),
+            duration: start.elapsed(),
+        }
+    }
+
+    async fn ask(&self) -> Result<String, Failure> {
+        let stream = TcpStream::connect(self.socket)
+            .await
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::ConnectionRefused => Failure::Refused,
+                _ => Failure::Connect(error),
+            })?;
+        match &self.rule.kind {
+            HealthKind::Tcp => Ok("connected".into()),
+            HealthKind::Http { path, host, expect } => {
+                let request = self.request(path, host.as_deref())?;
+                let status = get(Stream(stream), request, expect).await?;
+                Ok(format!("status {status}"))
+            }
+        }
+    }
+
+    fn request(&self, path: &str, host: Option<&str>) -> Result<Request<Empty<Bytes>>, http::Error> {
+        Request::get(path)
+            .header(header::HOST, host.unwrap_or(&self.address))
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::CONNECTION, "close")
+            .body(Empty::new())
+    }
+}
+
+/// Asks over a connection that is used for nothing else, and gives the status if it is as expected.
+async fn get(
+    stream: Stream,
+    request: Request<Empty<Bytes>>,
+    expected: &RangeInclusive<u16>,
+) -> Result<u16, Failure> {
+    let (mut sender, connection) = http1::handshake(stream).await?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        if !expected.contains(&status) {
+            return Err(Failure::Status {
+                status,
+                expected: expected.clone(),
+            });
+        }
+        read_body(response).await?;
+        Ok(status)
+    };
+    // The connection moves the bytes. When it ends before the exchange has looked at the last of them, that is no end of
+    // the exchange, which hears of a broken connection by itself.
+    let drive = async {
+        let _ = connection.await;
+        pending().await
+    };
+    tokio::select! {
+        outcome = exchange => outcome,
+        never = drive => never,
+    }
+}
+
+/// Waits for the body, so that a backend that stops in the middle of its answer is found out.
+async fn read_body(response: Response<Incoming>) -> Result<(), hyper::Error> {
+    let mut body = response.into_body();
+    let mut read = 0;
+    while read < BODY_BYTES_MAX {
+        let Some(frame) = body.frame().await else { break };
+        read += frame?.data_ref().map_or(0, Bytes::len);
+    }
+    Ok(())
+}
+
+/// When a backend is checked. Spread by chance that differs for every backend and every process, so that neither the
+/// backends of one balancer nor the balancers of one backend fall into step.
+#[derive(Clone, Debug)]
+pub(super) struct Schedule {
+    interval: Duration,
+    backend: u64,
+    keys: RandomState,
+}
+
+impl Schedule {
+    pub(super) fn new(interval: Duration, backend: u64) -> Self {
+        Self {
+            interval,
+            backend,
+            keys: RandomState::new(),
+        }
+    }
+
+    /// From the start to the first check.
+    pub(super) fn first(&self) -> Duration {
+        self.interval.min(FIRST_CHECK_MAX).mul_f64(self.chance(0))
+    }
+
+    /// From the start of one check to that of the next: the interval, give or take 10 %.
+    pub(super) fn pause(&self, round: u64) -> Duration {
+        self.interval.mul_f64(0.9 + 0.2 * self.chance(round))
+    }
+
+    /// Between 0 and 1.
+    fn chance(&self, round: u64) -> f64 {
+        self.keys.hash_one((self.backend, round)) as f64 / u64::MAX as f64
+    }
+}
