@@ -68,8 +68,16 @@ struct Inner {
 
 impl Handle {
     pub(crate) fn new(metrics: Arc<Metrics>, commands: mpsc::Sender<Command>) -> Self {
-        let inner = Inner { metrics, pools: ArcSwap::default(), listeners: ArcSwap::default(), commands, is_ready: AtomicBool::new(false) };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            metrics,
+            pools: ArcSwap::default(),
+            listeners: ArcSwap::default(),
+            commands,
+            is_ready: AtomicBool::new(false),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// The counters.
@@ -120,7 +128,11 @@ impl Handle {
     ) -> Result<ReloadReport, String> {
         let (done, answer) = oneshot::channel();
         let stopped = || "the balancer is stopping".to_owned();
-        self.inner.commands.send(command(done)).await.map_err(|_| stopped())?;
+        self.inner
+            .commands
+            .send(command(done))
+            .await
+            .map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 

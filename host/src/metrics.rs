@@ -71,7 +71,9 @@ impl Metrics {
     /// All zero.
     pub fn new(workers: usize) -> Self {
         Self {
-            workers: (0..workers).map(|_| CachePadded::new(Worker::default())).collect(),
+            workers: (0..workers)
+                .map(|_| CachePadded::new(Worker::default()))
+                .collect(),
             reloads: AtomicU64::new(0),
             reloads_refused: AtomicU64::new(0),
             swaps: AtomicU64::new(0),

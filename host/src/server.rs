@@ -85,7 +85,10 @@ impl Server {
         let engine = Arc::new(Engine::new().map_err(|error| StartError::Engine(error.to_string()))?);
         let metrics = Arc::new(Metrics::new(config.workers.get()));
         let (rebuild_sender, rebuilds) = mpsc::unbounded_channel();
-        let shared = Shared { metrics: metrics.clone(), rebuilds: rebuild_sender };
+        let shared = Shared {
+            metrics: metrics.clone(),
+            rebuilds: rebuild_sender,
+        };
         let (commands, orders) = mpsc::channel(16);
         let handle = Handle::new(metrics.clone(), commands.clone());
         let mut control = Control {
@@ -127,7 +130,11 @@ struct WorkerHandle {
 fn start_workers(count: usize, shared: &Shared) -> Result<Vec<WorkerHandle>, StartError> {
     let start = |id| {
         let (messages, orders) = mpsc::unbounded_channel();
-        let worker = Worker { id, shared: shared.clone(), messages: orders };
+        let worker = Worker {
+            id,
+            shared: shared.clone(),
+            messages: orders,
+        };
         let thread = std::thread::Builder::new()
             .name(format!("trimtab-{id}"))
             .stack_size(WORKER_STACK_BYTES)
@@ -138,7 +145,10 @@ fn start_workers(count: usize, shared: &Shared) -> Result<Vec<WorkerHandle>, Sta
             })?;
         Ok(WorkerHandle { messages, thread })
     };
-    (0..count).map(start).collect::<std::io::Result<_>>().map_err(StartError::Thread)
+    (0..count)
+        .map(start)
+        .collect::<std::io::Result<_>>()
+        .map_err(StartError::Thread)
 }
 
 /// The control task's state.
@@ -181,8 +191,12 @@ impl Control {
     }
 
     fn watched(&self) -> Vec<PathBuf> {
-        let Source::File(path) = &self.source else { return Vec::new() };
-        std::iter::once(path.clone()).chain(self.service.component_files()).collect()
+        let Source::File(path) = &self.source else {
+            return Vec::new();
+        };
+        std::iter::once(path.clone())
+            .chain(self.service.component_files())
+            .collect()
     }
 
     async fn replace(&mut self, text: String) -> Result<ReloadReport, String> {
@@ -217,7 +231,10 @@ impl Control {
                 Ok(report)
             }
             Err(error) => {
-                self.handle.metrics().reloads_refused.fetch_add(1, Ordering::Relaxed);
+                self.handle
+                    .metrics()
+                    .reloads_refused
+                    .fetch_add(1, Ordering::Relaxed);
                 let text = error.to_string();
                 tracing::error!("configuration refused, the old one keeps serving:\n{text}");
                 Err(text)
@@ -227,14 +244,26 @@ impl Control {
 
     /// Prepares everything, then tells the workers.
     async fn put_into_service(&mut self, config: Config) -> Result<ReloadReport, StartError> {
-        let prepared = self.service.prepare(config, &self.engine, self.workers.len()).await?;
-        let Prepared { mut service, instances, sockets, report } = prepared;
+        let prepared = self
+            .service
+            .prepare(config, &self.engine, self.workers.len())
+            .await?;
+        let Prepared {
+            mut service,
+            instances,
+            sockets,
+            report,
+        } = prepared;
         let access_log = self.open_access_log(&mut service)?;
         let mut waiting = Vec::new();
         let plans = service.plans(instances, sockets, self.workers.len());
         for (worker, (listeners, pools)) in self.workers.iter().zip(plans) {
             let (done, applied) = oneshot::channel();
-            let plan = Plan { listeners, pools, access_log: access_log.clone() };
+            let plan = Plan {
+                listeners,
+                pools,
+                access_log: access_log.clone(),
+            };
             // A worker that is gone has logged why.
             let _ = worker.messages.send(Message::Apply(Box::new(plan), done));
             waiting.push(applied);
@@ -243,10 +272,13 @@ impl Control {
             let _ = applied.await;
         }
         self.service = service;
-        self.handle.set_service(self.service.views(), self.service.addresses());
+        self.handle
+            .set_service(self.service.views(), self.service.addresses());
         let metrics = self.handle.metrics();
         metrics.reloads.fetch_add(1, Ordering::Relaxed);
-        metrics.swaps.fetch_add(report.policies.len() as u64, Ordering::Relaxed);
+        metrics
+            .swaps
+            .fetch_add(report.policies.len() as u64, Ordering::Relaxed);
         Ok(report)
     }
 
@@ -265,22 +297,40 @@ impl Control {
 
     /// Builds an instance in place of one that failed, without keeping anybody waiting.
     fn rebuild(&self, order: Rebuild) {
-        let Rebuild { worker, pool, deployment, mut pause } = order;
-        let Some(messages) = self.workers.get(worker).map(|worker| worker.messages.clone()) else { return };
+        let Rebuild {
+            worker,
+            pool,
+            deployment,
+            mut pause,
+        } = order;
+        let Some(messages) = self.workers.get(worker).map(|worker| worker.messages.clone()) else {
+            return;
+        };
         let handle = self.handle.clone();
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(pause).await;
                 // By now the pool may have been reloaded, or have another policy.
-                let view = handle.pools().iter().find(|view| view.pool.name() == pool.name()).cloned();
-                let Some(view) = view.filter(|view| Arc::ptr_eq(&view.deployment, &deployment)) else { return };
+                let view = handle
+                    .pools()
+                    .iter()
+                    .find(|view| view.pool.name() == pool.name())
+                    .cloned();
+                let Some(view) = view.filter(|view| Arc::ptr_eq(&view.deployment, &deployment)) else {
+                    return;
+                };
                 let candidate = deployment.candidate.clone();
-                let built = tokio::task::spawn_blocking(move || Instance::build(&candidate, &view.pool)).await;
+                let built =
+                    tokio::task::spawn_blocking(move || Instance::build(&candidate, &view.pool)).await;
                 match built {
                     Ok(Ok(instance)) => {
                         let pool = pool.name().to_owned();
                         let instance = Box::new(instance);
-                        let _ = messages.send(Message::Install { pool, deployment, instance });
+                        let _ = messages.send(Message::Install {
+                            pool,
+                            deployment,
+                            instance,
+                        });
                         return;
                     }
                     Ok(Err(fault)) => {
@@ -301,7 +351,12 @@ impl Control {
         for worker in &self.workers {
             let _ = worker.messages.send(Message::Stop(drain));
         }
-        let Self { workers, service, access_writer, .. } = self;
+        let Self {
+            workers,
+            service,
+            access_writer,
+            ..
+        } = self;
         drop(service);
         let ended = tokio::task::spawn_blocking(move || {
             for WorkerHandle { messages, thread } in workers {

@@ -102,7 +102,10 @@ impl Candidate {
         let outcomes = check_exports(&component)?;
         let linker = linker(engine, wasi).map_err(|error| Refusal::WrongWorld(format!("{error:#}")))?;
         let wrong_world = |error: wasmtime::Error| Refusal::WrongWorld(format!("{error:#}"));
-        let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(wrong_world)?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .and_then(PolicyPre::new)
+            .map_err(wrong_world)?;
         Ok(Self {
             spec,
             version: digest[..12].into(),
@@ -120,7 +123,10 @@ impl Candidate {
 }
 
 fn hex_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Core modules and components differ in the layer half of the version field.
@@ -135,7 +141,9 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
         .module(module)
         .and_then(|encoder| encoder.encode());
     encoded.map_err(|error| {
-        Refusal::NotComponent(format!("a core module that cannot be made into a component: {error:#}"))
+        Refusal::NotComponent(format!(
+            "a core module that cannot be made into a component: {error:#}"
+        ))
     })
 }
 
@@ -172,7 +180,9 @@ fn check_imports(engine: &Engine, component: &Component, granted: config::Wasi) 
 /// Checks for the picker, and finds the outcomes function if there is one. Other exports are nobody's business: some
 /// languages have a few of their own.
 fn check_exports(component: &Component) -> Result<Option<ComponentExportIndex>, Refusal> {
-    component.get_export_index(None, PICKER).ok_or(Refusal::NoPicker)?;
+    component
+        .get_export_index(None, PICKER)
+        .ok_or(Refusal::NoPicker)?;
     let observer = component.get_export_index(None, OBSERVER);
     Ok(observer.and_then(|observer| component.get_export_index(Some(&observer), "outcomes")))
 }

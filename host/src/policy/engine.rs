@@ -50,13 +50,18 @@ impl Engine {
         let inner = wasmtime::Engine::new(&config).map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let (stop, stopped) = channel::<()>();
         let engine = inner.weak();
-        let thread = std::thread::Builder::new().name("trimtab-ticker".into()).spawn(move || {
-            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                let Some(engine) = engine.upgrade() else { return };
-                engine.increment_epoch();
-            }
-        })?;
-        Ok(Self { inner, ticker: Some((stop, thread)) })
+        let thread = std::thread::Builder::new()
+            .name("trimtab-ticker".into())
+            .spawn(move || {
+                while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    let Some(engine) = engine.upgrade() else { return };
+                    engine.increment_epoch();
+                }
+            })?;
+        Ok(Self {
+            inner,
+            ticker: Some((stop, thread)),
+        })
     }
 }
 

@@ -13,7 +13,10 @@ const DRAWS: usize = 4;
 pub(super) fn choose(snapshot: &Snapshot, view: &View, tried: &Tried, random: u64) -> Option<usize> {
     let members = &snapshot.members;
     let untried = |index: usize| members[index].usable && !tried.contains(members[index].backend.id);
-    two_choices(snapshot, view, members.len(), random, |place| untried(place).then_some(place)).or_else(|| {
+    two_choices(snapshot, view, members.len(), random, |place| {
+        untried(place).then_some(place)
+    })
+    .or_else(|| {
         let usable = |place: usize| members[place].usable.then_some(place);
         two_choices(snapshot, view, members.len(), random, usable)
     })
@@ -44,7 +47,11 @@ fn two_choices(
 ) -> Option<usize> {
     let one = draw(places, random, &eligible)?;
     let two = draw(places, random.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15, &eligible)?;
-    Some(if load(snapshot, view, two) < load(snapshot, view, one) { two } else { one })
+    Some(if load(snapshot, view, two) < load(snapshot, view, one) {
+        two
+    } else {
+        one
+    })
 }
 
 fn draw(places: usize, mut random: u64, eligible: impl Fn(usize) -> Option<usize>) -> Option<usize> {

@@ -55,14 +55,20 @@ pub(super) struct Wasi {
 impl Wasi {
     /// No arguments, no environment, no files, no network; standard streams go nowhere.
     pub(super) fn empty() -> Self {
-        Self { context: wasmtime_wasi::WasiCtx::builder().build(), table: wasmtime_wasi::ResourceTable::new() }
+        Self {
+            context: wasmtime_wasi::WasiCtx::builder().build(),
+            table: wasmtime_wasi::ResourceTable::new(),
+        }
     }
 }
 
 impl wasmtime_wasi::WasiView for Guest {
     fn ctx(&mut self) -> wasmtime_wasi::WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::empty()));
-        wasmtime_wasi::WasiCtxView { ctx: &mut wasi.context, table: &mut wasi.table }
+        wasmtime_wasi::WasiCtxView {
+            ctx: &mut wasi.context,
+            table: &mut wasi.table,
+        }
     }
 }
 
@@ -78,7 +84,14 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn new(pool: Arc<str>, policy: Arc<str>, version: Arc<str>) -> Self {
-        Self { pool, policy, version, second: 0, lines: 0, dropped: 0 }
+        Self {
+            pool,
+            policy,
+            version,
+            second: 0,
+            lines: 0,
+            dropped: 0,
+        }
     }
 
     /// Whether another line may be written; gives how many were dropped before it.
@@ -125,7 +138,10 @@ impl pool::Host for Guest {
     }
 
     fn usable(&mut self, i: u32) -> bool {
-        self.snapshot.members.get(i as usize).is_some_and(|member| member.usable)
+        self.snapshot
+            .members
+            .get(i as usize)
+            .is_some_and(|member| member.usable)
     }
 
     fn active_all(&mut self) -> Vec<u32> {
@@ -158,15 +174,21 @@ impl request::Host for Guest {
     }
 
     fn method(&mut self) -> String {
-        self.head().map(|head| head.method.as_str().to_owned()).unwrap_or_default()
+        self.head()
+            .map(|head| head.method.as_str().to_owned())
+            .unwrap_or_default()
     }
 
     fn authority(&mut self) -> String {
-        self.head().map(|head| authority(head).to_owned()).unwrap_or_default()
+        self.head()
+            .map(|head| authority(head).to_owned())
+            .unwrap_or_default()
     }
 
     fn path(&mut self) -> String {
-        self.head().map(|head| head.uri.path().to_owned()).unwrap_or_default()
+        self.head()
+            .map(|head| head.uri.path().to_owned())
+            .unwrap_or_default()
     }
 
     fn query(&mut self) -> Option<String> {
@@ -184,16 +206,27 @@ impl request::Host for Guest {
 
     fn reject(&mut self, status: u16) {
         if self.is_picking {
-            self.rejected = Some(if (400..=599).contains(&status) { status } else { 503 });
+            self.rejected = Some(if (400..=599).contains(&status) {
+                status
+            } else {
+                503
+            });
         }
     }
 }
 
 impl diagnostics::Host for Guest {
     fn log(&mut self, level: u8, mut message: String) {
-        let Some(dropped) = self.log.admit(crate::clock::now_us()) else { return };
+        let Some(dropped) = self.log.admit(crate::clock::now_us()) else {
+            return;
+        };
         cut(&mut message, LOG_LINE_BYTES);
-        let Log { pool, policy, version, .. } = &self.log;
+        let Log {
+            pool,
+            policy,
+            version,
+            ..
+        } = &self.log;
         macro_rules! say {
             ($event:ident) => {
                 tracing::$event!(target: "policy", %pool, %policy, %version, dropped, "{message}")

@@ -138,7 +138,9 @@ impl Instance {
             let instance = candidate.pre.instance_pre().instantiate(&mut *store)?;
             let policy = Policy::new(&mut *store, &instance)?;
             // The interface was found by name; a wrong signature is the guest's mistake and refused here.
-            let outcomes = candidate.outcomes.map(|export| instance.get_typed_func(&mut *store, export));
+            let outcomes = candidate
+                .outcomes
+                .map(|export| instance.get_typed_func(&mut *store, export));
             Ok((policy, outcomes.transpose()?))
         });
         let (policy, outcomes) = started?;
@@ -160,7 +162,11 @@ impl Instance {
         let answer = guarded(&mut self.store, "configure", ticks(BUILD_DEADLINE), |store| {
             picker.call_configure(store, json)
         })?;
-        answer.map_err(|message| Fault { kind: FaultKind::Configure, call: "configure", message })
+        answer.map_err(|message| Fault {
+            kind: FaultKind::Configure,
+            call: "configure",
+            message,
+        })
     }
 
     /// One pick that counts for nothing, so that a policy that cannot answer at all never goes into service.
@@ -168,7 +174,12 @@ impl Instance {
         if self.store.data().snapshot.usable == 0 {
             return Ok(());
         }
-        let facts = Facts { key: fastrand::u64(..), random: fastrand::u64(..), client: 1, now_us };
+        let facts = Facts {
+            key: fastrand::u64(..),
+            random: fastrand::u64(..),
+            client: 1,
+            now_us,
+        };
         let mut head = empty_head();
         if let Answer::Index(index) = self.pick(&facts, &Tried::default(), &mut head)? {
             self.check(index, &Tried::default())?;
@@ -184,13 +195,19 @@ impl Instance {
         let guest = self.store.data_mut();
         guest.snapshot = snapshot.clone();
         guest.view = view.clone();
-        if is_known { Ok(()) } else { self.call_update(ticks(UPDATE_DEADLINE)) }
+        if is_known {
+            Ok(())
+        } else {
+            self.call_update(ticks(UPDATE_DEADLINE))
+        }
     }
 
     fn call_update(&mut self, ticks: u64) -> Result<(), Fault> {
         let columns = columns(&self.store.data().snapshot);
         let picker = self.policy.trimtab_policy_picker();
-        guarded(&mut self.store, "update", ticks, |store| picker.call_update(store, &columns))
+        guarded(&mut self.store, "update", ticks, |store| {
+            picker.call_update(store, &columns)
+        })
     }
 
     /// Asks for a decision. The request's head is lent to the imports for the time of the call.
@@ -204,7 +221,15 @@ impl Instance {
         let picker = self.policy.trimtab_policy_picker();
         let (high, low) = ((facts.client >> 64) as u64, facts.client as u64);
         let answer = guarded(&mut self.store, "pick", self.pick_ticks, |store| {
-            picker.call_pick(store, facts.key, facts.random, high, low, tried.attempts(), facts.now_us)
+            picker.call_pick(
+                store,
+                facts.key,
+                facts.random,
+                high,
+                low,
+                tried.attempts(),
+                facts.now_us,
+            )
         });
         let guest = self.store.data_mut();
         std::mem::swap(&mut guest.head, head);
@@ -221,9 +246,18 @@ impl Instance {
     #[inline]
     pub(super) fn check(&self, index: u32, tried: &Tried) -> Result<usize, Fault> {
         let members = &self.store.data().snapshot.members;
-        let fault = |kind, message| Err(Fault { kind, call: "pick", message });
+        let fault = |kind, message| {
+            Err(Fault {
+                kind,
+                call: "pick",
+                message,
+            })
+        };
         let Some(member) = members.get(index as usize) else {
-            return fault(FaultKind::BadIndex, format!("picked index {index} of {} backends", members.len()));
+            return fault(
+                FaultKind::BadIndex,
+                format!("picked index {index} of {} backends", members.len()),
+            );
         };
         if !member.usable {
             let state = member.state.name();
@@ -244,7 +278,14 @@ impl Instance {
     }
 
     /// Notes how an attempt ended, for guests that want to know.
-    pub(super) fn observe(&mut self, index: usize, latency_us: u64, bytes: u64, status: Option<u16>, now_us: u64) {
+    pub(super) fn observe(
+        &mut self,
+        index: usize,
+        latency_us: u64,
+        bytes: u64,
+        status: Option<u16>,
+        now_us: u64,
+    ) {
         let pending = &mut self.pending;
         // Without picks nothing is handed over, and outcomes without picks can only be few; the bound is for safety.
         if self.outcomes.is_none() || pending.index.len() >= 2 * OUTCOMES_MAX {
@@ -254,7 +295,9 @@ impl Instance {
             pending.since_us = now_us;
         }
         pending.index.push(index as u32);
-        pending.latency_us.push(u32::try_from(latency_us).unwrap_or(u32::MAX));
+        pending
+            .latency_us
+            .push(u32::try_from(latency_us).unwrap_or(u32::MAX));
         pending.bytes.push(bytes);
         pending.status.push(status.unwrap_or(0));
     }
@@ -266,10 +309,20 @@ impl Instance {
         if waiting == 0 || (waiting < OUTCOMES_MAX && now_us < self.pending.since_us + OUTCOMES_AGE_US) {
             return Ok(());
         }
-        let Outcomes { index, latency_us, bytes, status, .. } = std::mem::take(&mut self.pending);
-        let Some(function) = self.outcomes else { return Ok(()) };
+        let Outcomes {
+            index,
+            latency_us,
+            bytes,
+            status,
+            ..
+        } = std::mem::take(&mut self.pending);
+        let Some(function) = self.outcomes else {
+            return Ok(());
+        };
         let columns = (index, latency_us, bytes, status, now_us);
-        guarded(&mut self.store, "outcomes", self.pick_ticks, |store| function.call(store, columns))
+        guarded(&mut self.store, "outcomes", self.pick_ticks, |store| {
+            function.call(store, columns)
+        })
     }
 
     /// Waiting outcomes are by the old indices; those of backends that left are dropped.
@@ -278,11 +331,25 @@ impl Instance {
             return;
         }
         let old = self.store.data().snapshot.clone();
-        let Outcomes { index, latency_us, bytes, status, since_us } = std::mem::take(&mut self.pending);
+        let Outcomes {
+            index,
+            latency_us,
+            bytes,
+            status,
+            since_us,
+        } = std::mem::take(&mut self.pending);
         for (place, old_index) in index.into_iter().enumerate() {
-            let Some(member) = old.members.get(old_index as usize) else { continue };
+            let Some(member) = old.members.get(old_index as usize) else {
+                continue;
+            };
             if let Some(new) = snapshot.position(member.backend.id) {
-                self.observe(new, latency_us[place].into(), bytes[place], Some(status[place]), since_us);
+                self.observe(
+                    new,
+                    latency_us[place].into(),
+                    bytes[place],
+                    Some(status[place]),
+                    since_us,
+                );
             }
         }
     }
@@ -304,14 +371,21 @@ fn new_store(candidate: &Candidate, pool: &Pool, snapshot: &Arc<Snapshot>, now_u
     let guest = Guest {
         snapshot: snapshot.clone(),
         view: Arc::new(View::new(snapshot, now_us)),
-        limits: Limits { inner: limits, denied: false },
+        limits: Limits {
+            inner: limits,
+            denied: false,
+        },
         head: empty_head(),
         is_picking: false,
         tried: Tried::default(),
         random: 0,
         rejected: None,
         note: None,
-        log: Log::new(pool.name().into(), spec.name.as_str().into(), candidate.version.clone()),
+        log: Log::new(
+            pool.name().into(),
+            spec.name.as_str().into(),
+            candidate.version.clone(),
+        ),
         wasi: None,
     };
     let mut store = Store::new(candidate.pre.engine(), guest);
@@ -328,13 +402,23 @@ pub(super) struct Limits {
 }
 
 impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let granted = self.inner.memory_growing(current, desired, maximum)?;
         self.denied |= !granted;
         Ok(granted)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         self.inner.table_growing(current, desired, maximum)
     }
 
@@ -363,7 +447,11 @@ fn guarded<T>(
     match catch_unwind(AssertUnwindSafe(|| run(store))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fault(store, call, &error)),
-        Err(_) => Err(Fault { kind: FaultKind::Host, call, message: "the host panicked in an import".into() }),
+        Err(_) => Err(Fault {
+            kind: FaultKind::Host,
+            call,
+            message: "the host panicked in an import".into(),
+        }),
     }
 }
 
@@ -385,12 +473,19 @@ fn fault(store: &Store<Guest>, call: &'static str, error: &wasmtime::Error) -> F
 fn columns(snapshot: &Snapshot) -> picker::Snapshot {
     let members = &snapshot.members;
     let labels = |member: &crate::pool::Member| {
-        member.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+        member
+            .labels
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     };
     picker::Snapshot {
         generation: snapshot.generation,
         ids: members.iter().map(|member| member.backend.id).collect(),
-        addresses: members.iter().map(|member| member.backend.address.to_string()).collect(),
+        addresses: members
+            .iter()
+            .map(|member| member.backend.address.to_string())
+            .collect(),
         weights: members.iter().map(|member| member.weight).collect(),
         ramps: members.iter().map(|member| member.ramp).collect(),
         zones: members.iter().map(|member| member.zone).collect(),

@@ -92,7 +92,11 @@ pub(super) fn header_hash(headers: &HeaderMap, name: &str) -> Option<u64> {
 pub(crate) fn authority(head: &Parts) -> &str {
     match head.uri.authority() {
         Some(authority) => authority.as_str(),
-        None => head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        None => head
+            .headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default(),
     }
 }
 
@@ -107,7 +111,10 @@ pub(crate) fn host_of(authority: &str) -> &str {
 
 /// The value of the first cookie of this name (RFC 6265, 5.4: pairs separated by semicolons).
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let fields = headers.get_all(header::COOKIE).into_iter().filter_map(|field| field.to_str().ok());
+    let fields = headers
+        .get_all(header::COOKIE)
+        .into_iter()
+        .filter_map(|field| field.to_str().ok());
     fields
         .flat_map(|field| field.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
@@ -116,8 +123,12 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 
 /// The raw value of the first query parameter of this name; empty for a name without `=`.
 fn query_parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.into_iter().find_map(|(key, value)| (key == name).then_some(value))
+    let pairs = query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs
+        .into_iter()
+        .find_map(|(key, value)| (key == name).then_some(value))
 }
 
 #[cfg(test)]
@@ -141,7 +152,10 @@ mod tests {
             HashOn::ClientIp,
         ];
         let key = |head: &Parts| key_of(&sources, head, 7, 99);
-        assert_eq!(key(&head("/?id=3", &[("x-user", "ann"), ("cookie", "sid=1")])), xxh3_64(b"ann"));
+        assert_eq!(
+            key(&head("/?id=3", &[("x-user", "ann"), ("cookie", "sid=1")])),
+            xxh3_64(b"ann")
+        );
         assert_eq!(key(&head("/?id=3", &[("cookie", "a=b; sid=1")])), xxh3_64(b"1"));
         assert_eq!(key(&head("/?x=1&id=3", &[])), xxh3_64(b"3"));
         assert_eq!(key(&head("/", &[])), xxh3_64(&7u128.to_be_bytes()));
@@ -149,7 +163,10 @@ mod tests {
 
     #[test]
     fn a_request_without_any_source_gets_a_random_key() {
-        assert_eq!(key_of(&[HashOn::Header("x-user".into())], &head("/", &[]), 7, 99), 99);
+        assert_eq!(
+            key_of(&[HashOn::Header("x-user".into())], &head("/", &[]), 7, 99),
+            99
+        );
     }
 
     #[test]

@@ -11,10 +11,7 @@ use std::{sync::Arc, time::Duration};
 use http::request::Parts;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{
-    Deployment, Facts, Fault, Instance, Reason, Tried, fallback,
-    instance::Answer,
-};
+use super::{Deployment, Facts, Fault, Instance, Reason, Tried, fallback, instance::Answer};
 use crate::pool::{Pool, Snapshot, View, add};
 
 /// Pause before the instance of a failed policy is replaced: doubled with every fault in a row, up to the maximum. A
@@ -122,7 +119,10 @@ impl Seat {
     /// it can be dropped where it costs no request anything.
     pub fn install(&mut self, deployment: Arc<Deployment>, mut instance: Instance) -> Option<Instance> {
         if Arc::ptr_eq(&deployment, &self.deployment) {
-            add(&self.deployment.stats(self.worker).rebuilds, u64::from(self.strikes > 0));
+            add(
+                &self.deployment.stats(self.worker).rebuilds,
+                u64::from(self.strikes > 0),
+            );
         } else {
             (self.strikes, self.struck_us) = (0, 0);
             self.deployment = deployment;
@@ -211,7 +211,11 @@ impl Seat {
         match checked {
             Ok(Ok(index)) => {
                 let note = instance.take_note();
-                Decision::Send(Choice { index, chooser: Chooser::Policy, note })
+                Decision::Send(Choice {
+                    index,
+                    chooser: Chooser::Policy,
+                    note,
+                })
             }
             Ok(Err(Answer::Reject(status))) => {
                 add(&self.deployment.stats(self.worker).rejected, 1);
@@ -230,7 +234,11 @@ impl Seat {
     fn choose(&self, reason: Reason, facts: &Facts, tried: &Tried) -> Decision {
         self.deployment.stats(self.worker).count_host(reason);
         match fallback::choose(&self.snapshot, &self.view, tried, facts.random) {
-            Some(index) => Decision::Send(Choice { index, chooser: Chooser::Host(reason), note: None }),
+            Some(index) => Decision::Send(Choice {
+                index,
+                chooser: Chooser::Host(reason),
+                note: None,
+            }),
             None => Decision::NoBackend,
         }
     }

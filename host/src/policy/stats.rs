@@ -26,7 +26,11 @@ impl Deployment {
     /// A version that has not decided anything yet.
     pub fn new(candidate: Arc<Candidate>, pool: &str, workers: usize) -> Self {
         let workers = (0..workers).map(|_| CachePadded::new(Stats::default())).collect();
-        Self { candidate, pool: pool.into(), workers }
+        Self {
+            candidate,
+            pool: pool.into(),
+            workers,
+        }
     }
 
     /// The counters that this worker writes.
@@ -42,7 +46,10 @@ impl Deployment {
 
     /// Faults of all kinds.
     pub fn faults(&self) -> u64 {
-        FaultKind::ALL.iter().map(|kind| self.total(|stats| stats.faults(*kind))).sum()
+        FaultKind::ALL
+            .iter()
+            .map(|kind| self.total(|stats| stats.faults(*kind)))
+            .sum()
     }
 }
 

@@ -50,7 +50,11 @@ pub(super) struct Rules {
 
 impl ListenerState {
     pub(super) fn new(rules: Rc<Rules>) -> Self {
-        Self { rules: RefCell::new(rules), close: Notify::new(), is_closed: Cell::new(false) }
+        Self {
+            rules: RefCell::new(rules),
+            close: Notify::new(),
+            is_closed: Cell::new(false),
+        }
     }
 
     #[inline]
@@ -74,7 +78,11 @@ impl ListenerState {
 }
 
 /// Accepts until the listener is closed.
-pub(super) async fn accept(worker: Rc<WorkerState>, listener: Rc<ListenerState>, socket: std::net::TcpListener) {
+pub(super) async fn accept(
+    worker: Rc<WorkerState>,
+    listener: Rc<ListenerState>,
+    socket: std::net::TcpListener,
+) {
     match TcpListener::from_std(socket) {
         Ok(socket) => accept_all(&worker, &listener, &socket).await,
         Err(error) => tracing::error!(%error, "cannot listen"),
@@ -105,17 +113,28 @@ async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, sock
 
 fn is_about_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 /// Serves one connection to its end.
-async fn connection(worker: Rc<WorkerState>, listener: Rc<ListenerState>, stream: TcpStream, address: SocketAddr) {
+async fn connection(
+    worker: Rc<WorkerState>,
+    listener: Rc<ListenerState>,
+    stream: TcpStream,
+    address: SocketAddr,
+) {
     // Without it small responses would wait for the client's acknowledgement of the last ones.
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let (key, watch) = worker.register(&listener);
-    let _guard = Registered { worker: worker.clone(), key };
+    let _guard = Registered {
+        worker: worker.clone(),
+        key,
+    };
     let limits = listener.rules().config.limits.clone();
     let client = Rc::new(Client {
         worker,
@@ -127,7 +146,10 @@ async fn connection(worker: Rc<WorkerState>, listener: Rc<ListenerState>, stream
             .unwrap_or(HeaderValue::from_static("unknown")),
     });
     let mut server = http1::Builder::new();
-    server.max_buf_size(limits.header_bytes).header_read_timeout(None).pipeline_flush(true);
+    server
+        .max_buf_size(limits.header_bytes)
+        .header_read_timeout(None)
+        .pipeline_flush(true);
     if limits.headers != HEADERS_ON_STACK {
         server.max_headers(limits.headers);
     }

@@ -98,5 +98,7 @@ fn write_lines(queue: &Receiver<Line>, mut output: impl Write) {
 
 /// Milliseconds since 1970.
 pub(super) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |age| age.as_millis() as u64)
 }

@@ -40,7 +40,11 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        Self::Client(ClientBody { incoming, watch: watch.clone(), bytes: bytes.clone() })
+        Self::Client(ClientBody {
+            incoming,
+            watch: watch.clone(),
+            bytes: bytes.clone(),
+        })
     }
 
     /// Whether it can be sent again after some of it was read.
@@ -53,8 +57,13 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Client(body) = &mut *self else { return Poll::Ready(None) };
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self::Client(body) = &mut *self else {
+            return Poll::Ready(None);
+        };
         let poll = Pin::new(&mut body.incoming).poll_frame(cx);
         body.watch.wait_for_body(poll.is_pending());
         if let Poll::Ready(Some(Ok(frame))) = &poll
@@ -104,16 +113,25 @@ enum Source {
 
 impl ResponseBody {
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { source: Source::Full(Some(bytes)), journey: None }
+        Self {
+            source: Source::Full(Some(bytes)),
+            journey: None,
+        }
     }
 
     /// A backend's body. The exchange ends with it, at once if there is none.
     pub(super) fn backend(incoming: Incoming, exchange: Exchange) -> Self {
         if incoming.is_end_stream() {
             exchange.complete();
-            return Self { source: Source::Done, journey: None };
+            return Self {
+                source: Source::Done,
+                journey: None,
+            };
         }
-        Self { source: Source::Backend { incoming, exchange }, journey: None }
+        Self {
+            source: Source::Backend { incoming, exchange },
+            journey: None,
+        }
     }
 
     /// Ties the request's end to the body's.
@@ -150,11 +168,17 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let (poll, is_last) = match &mut this.source {
             Source::Done => return Poll::Ready(None),
-            Source::Full(bytes) => (Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))), true),
+            Source::Full(bytes) => (
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+                true,
+            ),
             Source::Backend { incoming, exchange } => {
                 let poll = poll_backend(incoming, exchange, cx);
                 let is_last = incoming.is_end_stream();

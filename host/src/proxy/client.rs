@@ -21,7 +21,8 @@ use tokio::{
 
 use crate::config::Limits;
 
-const TIMEOUT_RESPONSE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TIMEOUT_RESPONSE: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +155,9 @@ impl Watch {
         let expired = match self.phase.get() {
             _ if self.expired.get().is_some() => None,
             _ if waits => Some(Expired::Body),
-            Phase::Fresh | Phase::Head if over(self.since_ms.get(), limits.header_timeout) => Some(Expired::Head),
+            Phase::Fresh | Phase::Head if over(self.since_ms.get(), limits.header_timeout) => {
+                Some(Expired::Head)
+            }
             Phase::Idle if over(self.since_ms.get(), limits.idle_timeout) => Some(Expired::Idle),
             _ => None,
         };

@@ -96,7 +96,9 @@ impl Error {
         match self {
             // What was left unread of a request that is not understood must not become the next one.
             Self::BadRequest(_) | Self::Expectation => {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Method(_) => {
                 let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");

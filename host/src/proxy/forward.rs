@@ -5,11 +5,7 @@
 //!
 //! Invariant: an [`Exchange`] begins and ends its backend's `active` exactly once, however it ends.
 
-use std::{
-    cell::Cell,
-    rc::Rc,
-    task::Context,
-};
+use std::{cell::Cell, rc::Rc, task::Context};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -65,7 +61,11 @@ pub(super) struct Failed {
 impl Failed {
     /// Nothing more can be done.
     pub(super) fn for_good(error: Error) -> Self {
-        Self { error, unsent: None, was_stale: false }
+        Self {
+            error,
+            unsent: None,
+            was_stale: false,
+        }
     }
 }
 
@@ -113,8 +113,14 @@ impl Exchange {
             Ok(connection) => connection,
             Err(error) => {
                 self.record_failure();
-                self.worker.metrics().count(|metrics| &metrics.upstream_connect_failures);
-                return Err(Failed { error, unsent: Some(request), was_stale: false });
+                self.worker
+                    .metrics()
+                    .count(|metrics| &metrics.upstream_connect_failures);
+                return Err(Failed {
+                    error,
+                    unsent: Some(request),
+                    was_stale: false,
+                });
             }
         };
         let response_timeout = self.settings.config.response_timeout;
@@ -141,7 +147,11 @@ impl Exchange {
         if !was_stale {
             self.record_failure();
         }
-        Failed { error, unsent, was_stale }
+        Failed {
+            error,
+            unsent,
+            was_stale,
+        }
     }
 
     async fn connection(&self, freshness: Freshness) -> Result<Box<Connection>, Error> {
@@ -152,7 +162,10 @@ impl Exchange {
         }
         self.worker.metrics().count(|metrics| &metrics.upstream_connects);
         let within = self.settings.config.connect_timeout;
-        self.upstream.connect(within).await.map_err(|error| Error::Connect(error.to_string()))
+        self.upstream
+            .connect(within)
+            .await
+            .map_err(|error| Error::Connect(error.to_string()))
     }
 
     fn record_response(&mut self, status: u16) {
@@ -178,7 +191,9 @@ impl Exchange {
     #[inline]
     fn report(&self, in_a_row: u32) {
         if in_a_row > 0 {
-            self.settings.reporter.failures(self.upstream.backend.id, in_a_row);
+            self.settings
+                .reporter
+                .failures(self.upstream.backend.id, in_a_row);
         }
     }
 
@@ -203,7 +218,8 @@ impl Exchange {
 
     /// The next piece has to wait.
     pub(super) fn wait(&self, cx: &Context<'_>) {
-        self.watch.expect_backend(self.settings.config.body_timeout.as_millis() as u64);
+        self.watch
+            .expect_backend(self.settings.config.body_timeout.as_millis() as u64);
         self.watch.remember(cx.waker());
     }
 
@@ -216,7 +232,11 @@ impl Exchange {
         let sent = self.sent.get();
         let load = self.upstream.backend.load(self.worker.id);
         let now_ms = self.worker.coarse_ms();
-        load.record_bytes(sent - self.recorded_sent, self.received - self.recorded_received, now_ms);
+        load.record_bytes(
+            sent - self.recorded_sent,
+            self.received - self.recorded_received,
+            now_ms,
+        );
         (self.recorded_sent, self.recorded_received) = (sent, self.received);
     }
 

@@ -46,14 +46,20 @@ pub(super) fn check(head: &Parts) -> Result<(), Error> {
 /// readers.
 fn check_host(host: &HeaderValue) -> Result<(), Error> {
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
-    if host.as_bytes().iter().all(fits) { Ok(()) } else { Err(Error::BadRequest("malformed Host header")) }
+    if host.as_bytes().iter().all(fits) {
+        Ok(())
+    } else {
+        Err(Error::BadRequest("malformed Host header"))
+    }
 }
 
 /// The fields that go to the backend. `client` is the client's address as text.
 pub(super) fn for_backend(head: &Parts, listener: &Listener, client: &HeaderValue) -> HeaderMap {
     let mut fields = head.headers.clone();
-    let wants_trailers =
-        head.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let wants_trailers = head
+        .headers
+        .get(header::TE)
+        .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     strip_hop_by_hop(&mut fields, &head.headers);
     if wants_trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -97,12 +103,22 @@ fn forwarded(fields: &mut HeaderMap, mode: Forwarded, client: &HeaderValue) {
         }
         return;
     }
-    let all: Vec<&[u8]> = fields.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
-    let list = all.into_iter().chain([client.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+    let all: Vec<&[u8]> = fields
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let list = all
+        .into_iter()
+        .chain([client.as_bytes()])
+        .collect::<Vec<_>>()
+        .join(&b", "[..]);
     if let Ok(list) = HeaderValue::from_bytes(&list) {
         fields.insert(FORWARDED_FOR, list);
     }
-    fields.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    fields
+        .entry(FORWARDED_PROTO)
+        .or_insert(HeaderValue::from_static("http"));
     if let Some(host) = host {
         fields.entry(FORWARDED_HOST).or_insert(host);
     }
@@ -132,7 +148,9 @@ fn strip_hop_by_hop(fields: &mut HeaderMap, original: &HeaderMap) {
 
 /// Fields that decide where a message ends or goes: `Connection` cannot take them away.
 fn is_protected(name: &str) -> bool {
-    ["host", "content-length", "transfer-encoding", ""].iter().any(|kept| kept.eq_ignore_ascii_case(name))
+    ["host", "content-length", "transfer-encoding", ""]
+        .iter()
+        .any(|kept| kept.eq_ignore_ascii_case(name))
 }
 
 /// `Proxy` is no hop-by-hop field but an attack on CGI programs; `Expect` is answered here, when the body is first

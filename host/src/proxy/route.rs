@@ -16,24 +16,38 @@ pub(super) struct Route {
 /// The first route that takes a request for this host (lower or upper case, without port) and path.
 #[inline]
 pub(super) fn find<'a>(routes: &'a [Route], host: &str, path: &str) -> Option<&'a Rc<WorkerPool>> {
-    routes.iter().find(|route| matches(&route.rule, host, path)).map(|route| &route.pool)
+    routes
+        .iter()
+        .find(|route| matches(&route.rule, host, path))
+        .map(|route| &route.pool)
 }
 
 fn matches(rule: &config::Route, host: &str, path: &str) -> bool {
-    let host_fits = rule.host.as_deref().is_none_or(|pattern| host_matches(pattern, host));
-    host_fits && rule.path_prefix.as_deref().is_none_or(|prefix| path_matches(prefix, path))
+    let host_fits = rule
+        .host
+        .as_deref()
+        .is_none_or(|pattern| host_matches(pattern, host));
+    host_fits
+        && rule
+            .path_prefix
+            .as_deref()
+            .is_none_or(|prefix| path_matches(prefix, path))
 }
 
 /// `*.example.com` takes every name below example.com, at any depth, and not example.com itself.
 fn host_matches(pattern: &str, host: &str) -> bool {
-    let Some(suffix) = pattern.strip_prefix('*') else { return pattern.eq_ignore_ascii_case(host) };
+    let Some(suffix) = pattern.strip_prefix('*') else {
+        return pattern.eq_ignore_ascii_case(host);
+    };
     host.len() > suffix.len()
         && host.as_bytes()[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
 }
 
 /// Whole segments: `/api` takes `/api` and `/api/x`, not `/apix`; `/api/` takes only what is below.
 fn path_matches(prefix: &str, path: &str) -> bool {
-    let Some(rest) = path.strip_prefix(prefix) else { return false };
+    let Some(rest) = path.strip_prefix(prefix) else {
+        return false;
+    };
     rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')
 }
 

@@ -11,8 +11,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, request::Par
 use hyper::body::Incoming;
 
 use super::{
-    access::{Line, unix_ms},
     accept::ListenerState,
+    access::{Line, unix_ms},
     body::{RequestBody, ResponseBody},
     client::Watch,
     error::{Error, Fault},
@@ -41,7 +41,10 @@ pub(super) struct Client {
 ///
 /// Dropping this future, as happens when the client goes away, drops the attempt under way and with it the upstream
 /// connection.
-pub(super) async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+pub(super) async fn serve(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
     client.watch.request_began();
     let (head, body) = request.into_parts();
     let mut journey = Journey::begin(&client, &head);
@@ -126,7 +129,12 @@ impl<'a> Attempts<'a> {
             return Ok(again.clone());
         }
         let random = self.client.worker.random();
-        let facts = Facts { key: self.key, random, client: self.client.bits, now_us: self.now_us };
+        let facts = Facts {
+            key: self.key,
+            random,
+            client: self.client.bits,
+            now_us: self.now_us,
+        };
         let (decision, target) = self.pool.decide(&facts, &self.tried, head);
         journey.decided(self.pool, &decision, target.as_ref());
         match decision {
@@ -150,19 +158,37 @@ impl<'a> Attempts<'a> {
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, Failed> {
         let Client { worker, watch, .. } = &**self.client;
-        let freshness = if self.again.take().is_some() { Freshness::New } else { Freshness::Any };
-        let mut exchange = Exchange::begin(worker, self.pool, &self.settings, target, watch, &self.sent, self.now_us);
+        let freshness = if self.again.take().is_some() {
+            Freshness::New
+        } else {
+            Freshness::Any
+        };
+        let mut exchange = Exchange::begin(
+            worker,
+            self.pool,
+            &self.settings,
+            target,
+            watch,
+            &self.sent,
+            self.now_us,
+        );
         let response = exchange.send(request, freshness).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             exchange.record_failure();
-            return Err(Failed::for_good(Error::BadResponse("backend switched protocols unasked")));
+            return Err(Failed::for_good(Error::BadResponse(
+                "backend switched protocols unasked",
+            )));
         }
         Ok(response.map(|body| ResponseBody::backend(body, exchange)))
     }
 
     /// Whether the request may be sent again, and what is remembered for it. Gives the error if it may not.
     fn allow_another(&mut self, target: Target, failed: Failed) -> Result<(), Error> {
-        let Failed { error, unsent, was_stale } = failed;
+        let Failed {
+            error,
+            unsent,
+            was_stale,
+        } = failed;
         if let Some(request) = unsent {
             self.body = Some(request.into_body());
         } else if !self.is_repeatable || !matches!(error, Error::Upstream(_)) {
@@ -173,13 +199,20 @@ impl<'a> Attempts<'a> {
             return Ok(());
         }
         self.tried.push(target.upstream.backend.id);
-        if self.tried.attempts() < self.settings.config.retry.attempts.get() { Ok(()) } else { Err(error) }
+        if self.tried.attempts() < self.settings.config.retry.attempts.get() {
+            Ok(())
+        } else {
+            Err(error)
+        }
     }
 }
 
 /// RFC 9110, 9.2.2. An unknown method may do anything.
 fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    )
 }
 
 /// Path and query only, as a request to an origin server has it (RFC 9112, 3.2.1). `*` stays.
@@ -187,7 +220,10 @@ fn origin_form(uri: &Uri) -> Uri {
     if uri.authority().is_none() {
         return uri.clone();
     }
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
     Uri::from(path)
 }
 
@@ -209,11 +245,21 @@ impl Journey {
                 client: client.address.ip().to_string(),
                 method: head.method.to_string(),
                 host: policy::authority(head).to_owned(),
-                path: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+                path: head
+                    .uri
+                    .path_and_query()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 ..Line::default()
             })
         });
-        Self { client: client.clone(), began_us: client.worker.tick(), status: 0, is_complete: false, line }
+        Self {
+            client: client.clone(),
+            began_us: client.worker.tick(),
+            status: 0,
+            is_complete: false,
+            line,
+        }
     }
 
     fn decided(&mut self, pool: &WorkerPool, decision: &Decision, target: Option<&Target>) {

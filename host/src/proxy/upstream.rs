@@ -61,7 +61,10 @@ pub(super) enum SendError {
 
 impl Upstream {
     pub(super) fn new(backend: Arc<Backend>) -> Self {
-        Self { backend, idle: RefCell::new(VecDeque::new()) }
+        Self {
+            backend,
+            idle: RefCell::new(VecDeque::new()),
+        }
     }
 
     /// An unused connection that is still good, as far as can be known without asking the network.
@@ -82,18 +85,28 @@ impl Upstream {
     /// Opens a connection.
     pub(super) async fn connect(&self, within: Duration) -> io::Result<Box<Connection>> {
         let connecting = tokio::time::timeout(within, TcpStream::connect(self.backend.socket));
-        let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let stream = connecting
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(io::Error::other)?;
-        Ok(Box::new(Connection { sender, driver, is_done: false, is_reused: false }))
+        Ok(Box::new(Connection {
+            sender,
+            driver,
+            is_done: false,
+            is_reused: false,
+        }))
     }
 
     /// Stores a connection after a complete exchange.
     pub(super) fn put_idle(&self, connection: Box<Connection>, keep: usize, now_ms: u64) {
         let mut idle = self.idle.borrow_mut();
         if !connection.is_done && idle.len() < keep {
-            idle.push_back(Idle { connection, since_ms: now_ms });
+            idle.push_back(Idle {
+                connection,
+                since_ms: now_ms,
+            });
         }
     }
 
@@ -127,7 +140,12 @@ impl Connection {
         request: Request<RequestBody>,
         watch: &Watch,
     ) -> Result<Response<Incoming>, SendError> {
-        let Self { sender, driver, is_done, .. } = self;
+        let Self {
+            sender,
+            driver,
+            is_done,
+            ..
+        } = self;
         let mut response = pin!(sender.try_send_request(request));
         poll_fn(|cx| {
             if !*is_done {

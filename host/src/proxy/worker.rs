@@ -21,8 +21,8 @@ use tokio::sync::{
 };
 
 use super::{
-    access::AccessLog,
     accept::{self, ListenerState, Rules},
+    access::AccessLog,
     client::Watch,
     forward::Target,
     route::Route,
@@ -112,7 +112,11 @@ impl Worker {
     /// # Errors
     /// When the thread cannot have a runtime.
     pub fn run(self) -> std::io::Result<()> {
-        let Self { id, shared, mut messages } = self;
+        let Self {
+            id,
+            shared,
+            mut messages,
+        } = self;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
@@ -126,7 +130,11 @@ impl Worker {
                         // Nobody waits for the answer when the process is stopping.
                         let _ = done.send(());
                     }
-                    Message::Install { pool, deployment, instance } => state.install(&pool, deployment, *instance),
+                    Message::Install {
+                        pool,
+                        deployment,
+                        instance,
+                    } => state.install(&pool, deployment, *instance),
                     Message::Stop(within) => return state.stop(within).await,
                 }
             }
@@ -212,7 +220,9 @@ impl WorkerState {
         let watch = Rc::new(Watch::new(self.clock.clone()));
         let key = self.next_connection.get();
         self.next_connection.set(key + 1);
-        self.connections.borrow_mut().insert(key, (watch.clone(), listener.clone()));
+        self.connections
+            .borrow_mut()
+            .insert(key, (watch.clone(), listener.clone()));
         self.metrics().count(|metrics| &metrics.connections);
         (key, watch)
     }
@@ -225,7 +235,12 @@ impl WorkerState {
     fn apply(self: &Rc<Self>, plan: Plan) {
         *self.access_log.borrow_mut() = plan.access_log;
         let mut pools = HashMap::new();
-        for PoolPlan { pool, reporter, policy } in plan.pools {
+        for PoolPlan {
+            pool,
+            reporter,
+            policy,
+        } in plan.pools
+        {
             let name = pool.name().to_owned();
             let known = self.pools.borrow().get(&name).cloned();
             let applied = match (known, policy) {
@@ -234,8 +249,20 @@ impl WorkerState {
                     known
                 }
                 (None, Some((deployment, instance))) => {
-                    let seat = Seat::new(self.id, pool.clone(), deployment, *instance, self.shared.rebuilds.clone());
-                    Rc::new(WorkerPool::new(PoolSettings { config: pool.config.clone(), reporter }, seat))
+                    let seat = Seat::new(
+                        self.id,
+                        pool.clone(),
+                        deployment,
+                        *instance,
+                        self.shared.rebuilds.clone(),
+                    );
+                    Rc::new(WorkerPool::new(
+                        PoolSettings {
+                            config: pool.config.clone(),
+                            reporter,
+                        },
+                        seat,
+                    ))
                 }
                 // The plan's maker knows which pools are new; without a policy there is nobody to decide.
                 (None, None) => {
@@ -275,9 +302,15 @@ impl WorkerState {
     fn rules(&self, config: Arc<config::Listener>) -> Rules {
         let pools = self.pools.borrow();
         let route = |rule: &config::Route| {
-            pools.get(&rule.pool).map(|pool| Route { rule: rule.clone(), pool: pool.clone() })
+            pools.get(&rule.pool).map(|pool| Route {
+                rule: rule.clone(),
+                pool: pool.clone(),
+            })
         };
-        Rules { routes: config.routes.iter().filter_map(route).collect(), config }
+        Rules {
+            routes: config.routes.iter().filter_map(route).collect(),
+            config,
+        }
     }
 
     /// Short time-outs need closer watching.
@@ -293,7 +326,8 @@ impl WorkerState {
             [config.response_timeout, config.body_timeout]
         });
         let shortest = client.chain(backend).min().unwrap_or(WATCH_EVERY_MAX);
-        self.watch_every.set((shortest / 4).clamp(WATCH_EVERY_MIN, WATCH_EVERY_MAX));
+        self.watch_every
+            .set((shortest / 4).clamp(WATCH_EVERY_MIN, WATCH_EVERY_MAX));
     }
 
     fn install(&self, pool: &str, deployment: Arc<Deployment>, instance: Instance) {
@@ -310,7 +344,10 @@ impl WorkerState {
         let deadline = tokio::time::Instant::now() + within;
         while tokio::time::Instant::now() < deadline {
             // Connections that the listeners' queues still held come in during the first rounds, so all are told again.
-            self.connections.borrow().values().for_each(|(watch, _)| watch.stop());
+            self.connections
+                .borrow()
+                .values()
+                .for_each(|(watch, _)| watch.stop());
             let are_closed = listeners.values().all(|listener| listener.is_closed());
             if are_closed && self.connections.borrow().is_empty() {
                 return;
@@ -319,7 +356,11 @@ impl WorkerState {
         }
         let cut = self.connections.borrow().len();
         if cut > 0 {
-            tracing::warn!(worker = self.id, connections = cut, "drain time is over, connections are cut");
+            tracing::warn!(
+                worker = self.id,
+                connections = cut,
+                "drain time is over, connections are cut"
+            );
         }
     }
 }
@@ -344,9 +385,17 @@ async fn watch(state: Rc<WorkerState>) {
 
 impl WorkerPool {
     fn new(settings: PoolSettings, seat: Seat) -> Self {
-        let upstreams = seat.snapshot().members.iter().map(|member| Rc::new(Upstream::new(member.backend.clone())));
+        let upstreams = seat
+            .snapshot()
+            .members
+            .iter()
+            .map(|member| Rc::new(Upstream::new(member.backend.clone())));
         let upstreams = RefCell::new(upstreams.collect());
-        Self { settings: RefCell::new(Rc::new(settings)), seat: RefCell::new(seat), upstreams }
+        Self {
+            settings: RefCell::new(Rc::new(settings)),
+            seat: RefCell::new(seat),
+            upstreams,
+        }
     }
 
     pub(super) fn settings(&self) -> Rc<PoolSettings> {
@@ -364,13 +413,20 @@ impl WorkerPool {
 
     /// Decides one attempt. The target is there exactly if the decision is to send.
     #[inline]
-    pub(super) fn decide(&self, facts: &Facts, tried: &Tried, head: &mut Parts) -> (Decision, Option<Target>) {
+    pub(super) fn decide(
+        &self,
+        facts: &Facts,
+        tried: &Tried,
+        head: &mut Parts,
+    ) -> (Decision, Option<Target>) {
         let mut seat = self.seat.borrow_mut();
         if seat.sync(facts.now_us) {
             self.resync(&seat);
         }
         let decision = seat.decide(facts, tried, head);
-        let Decision::Send(choice) = &decision else { return (decision, None) };
+        let Decision::Send(choice) = &decision else {
+            return (decision, None);
+        };
         let target = self.upstreams.borrow().get(choice.index).map(|upstream| Target {
             upstream: upstream.clone(),
             generation: seat.snapshot().generation,
@@ -383,16 +439,30 @@ impl WorkerPool {
     #[cold]
     fn resync(&self, seat: &Seat) {
         let mut upstreams = self.upstreams.borrow_mut();
-        let old: HashMap<u64, Rc<Upstream>> =
-            upstreams.drain(..).map(|upstream| (upstream.backend.id, upstream)).collect();
+        let old: HashMap<u64, Rc<Upstream>> = upstreams
+            .drain(..)
+            .map(|upstream| (upstream.backend.id, upstream))
+            .collect();
         upstreams.extend(seat.snapshot().members.iter().map(|member| {
-            let known = old.get(&member.backend.id).filter(|known| Arc::ptr_eq(&known.backend, &member.backend));
-            known.cloned().unwrap_or_else(|| Rc::new(Upstream::new(member.backend.clone())))
+            let known = old
+                .get(&member.backend.id)
+                .filter(|known| Arc::ptr_eq(&known.backend, &member.backend));
+            known
+                .cloned()
+                .unwrap_or_else(|| Rc::new(Upstream::new(member.backend.clone())))
         }));
     }
 
-    fn reconfigure(&self, pool: Arc<Pool>, reporter: Reporter, policy: Option<(Arc<Deployment>, Box<Instance>)>) {
-        *self.settings.borrow_mut() = Rc::new(PoolSettings { config: pool.config.clone(), reporter });
+    fn reconfigure(
+        &self,
+        pool: Arc<Pool>,
+        reporter: Reporter,
+        policy: Option<(Arc<Deployment>, Box<Instance>)>,
+    ) {
+        *self.settings.borrow_mut() = Rc::new(PoolSettings {
+            config: pool.config.clone(),
+            reporter,
+        });
         self.seat.borrow_mut().set_pool(pool);
         if let Some((deployment, instance)) = policy {
             self.install(deployment, *instance);
@@ -408,11 +478,16 @@ impl WorkerPool {
         let old = seat.install(deployment, instance);
         // Unmapping a big guest's memory takes a while, which need not be this worker's. If no thread can be had, the
         // closure is dropped here with the instance in it.
-        let _ = std::thread::Builder::new().name("trimtab-drop".into()).spawn(move || drop(old));
+        let _ = std::thread::Builder::new()
+            .name("trimtab-drop".into())
+            .spawn(move || drop(old));
     }
 
     fn sweep(&self, now_ms: u64) {
         let longest_ms = self.settings.borrow().config.idle_timeout.as_millis() as u64;
-        self.upstreams.borrow().iter().for_each(|upstream| upstream.sweep(longest_ms, now_ms));
+        self.upstreams
+            .borrow()
+            .iter()
+            .for_each(|upstream| upstream.sweep(longest_ms, now_ms));
     }
 }

@@ -51,7 +51,11 @@ type Sockets = BTreeMap<SocketAddr, Vec<TcpListener>>;
 impl Service {
     /// Nothing yet.
     pub(super) fn empty(config: &Config) -> Self {
-        let config = Config { listeners: Vec::new(), pools: BTreeMap::new(), ..config.clone() };
+        let config = Config {
+            listeners: Vec::new(),
+            pools: BTreeMap::new(),
+            ..config.clone()
+        };
         Self {
             config: Arc::new(config),
             access_log: None,
@@ -63,16 +67,22 @@ impl Service {
 
     /// The components in use that are files.
     pub(super) fn component_files(&self) -> impl Iterator<Item = PathBuf> {
-        self.config.policies.values().filter_map(|policy| match &policy.source {
-            PolicySource::File(path) => Some(path.clone()),
-            PolicySource::Builtin(_) => None,
-        })
+        self.config
+            .policies
+            .values()
+            .filter_map(|policy| match &policy.source {
+                PolicySource::File(path) => Some(path.clone()),
+                PolicySource::Builtin(_) => None,
+            })
     }
 
     /// Names of the listeners and where they really listen.
     pub(super) fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let real = |address| self.addresses.get(&address).copied().unwrap_or(address);
-        self.listeners.iter().map(|listener| (listener.name.clone(), real(listener.listen))).collect()
+        self.listeners
+            .iter()
+            .map(|listener| (listener.name.clone(), real(listener.listen)))
+            .collect()
     }
 
     pub(super) fn views(&self) -> Vec<PoolView> {
@@ -102,7 +112,12 @@ impl Service {
             }
             pools.insert(name.clone(), view);
         }
-        report.pools.extend(self.pools.keys().filter(|name| !pools.contains_key(*name)).cloned());
+        report.pools.extend(
+            self.pools
+                .keys()
+                .filter(|name| !pools.contains_key(*name))
+                .cloned(),
+        );
         let sockets = self.sockets(&config, workers)?;
         let listeners: Vec<_> = config.listeners.iter().cloned().map(Arc::new).collect();
         report.changed = !report.pools.is_empty()
@@ -115,19 +130,35 @@ impl Service {
             let real = sockets.first().and_then(|socket| socket.local_addr().ok());
             addresses.insert(*address, real.unwrap_or(*address));
         }
-        let service = Self { config: Arc::new(config), access_log: None, listeners, addresses, pools };
-        Ok(Prepared { service, instances, sockets, report })
+        let service = Self {
+            config: Arc::new(config),
+            access_log: None,
+            listeners,
+            addresses,
+            pools,
+        };
+        Ok(Prepared {
+            service,
+            instances,
+            sockets,
+            report,
+        })
     }
 
     fn note_what_needs_a_restart(&self, config: &Config, workers: usize, report: &mut ReloadReport) {
         if config.workers.get() != workers {
-            report.warnings.push(format!("workers = {} takes a restart; {workers} are running", config.workers));
+            report.warnings.push(format!(
+                "workers = {} takes a restart; {workers} are running",
+                config.workers
+            ));
         }
         if config.admin != self.config.admin {
             report.warnings.push("admin.listen takes a restart".to_owned());
         }
         if (config.log.level, config.log.format) != (self.config.log.level, self.config.log.format) {
-            report.warnings.push("log.level and log.format take a restart".to_owned());
+            report
+                .warnings
+                .push("log.level and log.format take a restart".to_owned());
         }
     }
 
@@ -141,7 +172,10 @@ impl Service {
         let mut candidates = BTreeMap::new();
         for (name, spec) in &config.policies {
             let known = self.pools.values().map(|view| &view.deployment.candidate);
-            let known = known.filter(|candidate| is_same(&candidate.spec, spec)).cloned().next();
+            let known = known
+                .filter(|candidate| is_same(&candidate.spec, spec))
+                .cloned()
+                .next();
             let (engine, spec) = (engine.clone(), spec.clone());
             let candidate = tokio::task::spawn_blocking(move || candidate(&engine, &spec, known)).await;
             let candidate = candidate.map_err(|error| StartError::Engine(error.to_string()))??;
@@ -163,7 +197,11 @@ impl Service {
         let is_unchanged = |view: &&PoolView| {
             let snapshot = view.pool.snapshot();
             *view.pool.config == **pool_config
-                && snapshot.members.iter().map(|member| member.backend.socket).eq(sockets.iter().copied())
+                && snapshot
+                    .members
+                    .iter()
+                    .map(|member| member.backend.socket)
+                    .eq(sockets.iter().copied())
         };
         let (pool, supervisor) = match known.filter(is_unchanged) {
             Some(view) => (view.pool.clone(), view.supervisor.clone()),
@@ -177,14 +215,28 @@ impl Service {
         };
         let in_service = known.map(|view| &view.deployment);
         if let Some(deployment) = in_service.filter(|old| Arc::ptr_eq(&old.candidate, &candidate)) {
-            return Ok((PoolView { pool, deployment: deployment.clone(), supervisor }, None));
+            return Ok((
+                PoolView {
+                    pool,
+                    deployment: deployment.clone(),
+                    supervisor,
+                },
+                None,
+            ));
         }
         if known.is_some() {
             report.policies.push(pool_config.name.clone());
         }
         let instances = build(&pool, &candidate, workers).await?;
         let deployment = Arc::new(Deployment::new(candidate, &pool_config.name, workers));
-        Ok((PoolView { pool, deployment, supervisor }, Some(instances)))
+        Ok((
+            PoolView {
+                pool,
+                deployment,
+                supervisor,
+            },
+            Some(instances),
+        ))
     }
 
     fn sockets(&self, config: &Config, workers: usize) -> Result<Sockets, StartError> {
@@ -232,7 +284,10 @@ impl Service {
 
 /// Whether a compiled component serves another entry of the configuration too. Its line may differ.
 fn is_same(known: &config::Policy, spec: &config::Policy) -> bool {
-    config::Policy { line: spec.line, ..known.clone() } == *spec
+    config::Policy {
+        line: spec.line,
+        ..known.clone()
+    } == *spec
 }
 
 fn candidate(
@@ -263,12 +318,19 @@ fn candidate(
 }
 
 fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
-    let line = spec.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+    let line = spec
+        .line
+        .map(|line| format!(" (line {line})"))
+        .unwrap_or_default();
     let place = match &spec.source {
         PolicySource::File(path) => format!(".component = \"{}\"{line}", path.display()),
         PolicySource::Builtin(_) => line,
     };
-    StartError::Refused { policy: spec.name.clone(), place, refusal }
+    StartError::Refused {
+        policy: spec.name.clone(),
+        place,
+        refusal,
+    }
 }
 
 /// One instance for each worker. All are tried before any serves.
@@ -279,27 +341,42 @@ async fn build(
 ) -> Result<Vec<Instance>, StartError> {
     let (pool, spec, candidate) = (pool.clone(), candidate.spec.clone(), candidate.clone());
     let built = tokio::task::spawn_blocking(move || {
-        (0..workers).map(|_| Instance::build(&candidate, &pool)).collect::<Result<Vec<_>, _>>()
+        (0..workers)
+            .map(|_| Instance::build(&candidate, &pool))
+            .collect::<Result<Vec<_>, _>>()
     });
-    let built = built.await.map_err(|error| StartError::Engine(error.to_string()))?;
+    let built = built
+        .await
+        .map_err(|error| StartError::Engine(error.to_string()))?;
     built.map_err(|fault| refused(&spec, fault.into()))
 }
 
 /// Addresses of the backends, in order. Names are asked for each time, since that is what a reload is for.
 async fn resolve(pool: &Arc<config::Pool>) -> Result<Vec<SocketAddr>, StartError> {
     let name = pool.name.clone();
-    let addresses: Vec<String> = pool.backends.iter().map(|backend| backend.address.clone()).collect();
+    let addresses: Vec<String> = pool
+        .backends
+        .iter()
+        .map(|backend| backend.address.clone())
+        .collect();
     let resolve_all = move || {
         let resolve_one = |address: String| match address.to_socket_addrs().map(|mut found| found.next()) {
             Ok(Some(socket)) => Ok(socket),
             Ok(None) => Err((address, std::io::ErrorKind::NotFound.into())),
             Err(error) => Err((address, error)),
         };
-        addresses.into_iter().map(resolve_one).collect::<Result<Vec<_>, _>>()
+        addresses
+            .into_iter()
+            .map(resolve_one)
+            .collect::<Result<Vec<_>, _>>()
     };
     let resolved = tokio::task::spawn_blocking(resolve_all).await;
     let resolved = resolved.map_err(|error| StartError::Engine(error.to_string()))?;
-    resolved.map_err(|(address, error)| StartError::Resolve { pool: name, address, error })
+    resolved.map_err(|(address, error)| StartError::Resolve {
+        pool: name,
+        address,
+        error,
+    })
 }
 
 /// A socket of its own for each worker: the kernel spreads connections over them, without a lock.
@@ -342,7 +419,10 @@ pub(super) fn access_output(access: &config::AccessLog) -> Result<Option<Box<dyn
         config::AccessLog::Stderr => Some(Box::new(std::io::stderr())),
         config::AccessLog::File(path) => {
             let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            let failed = |error| StartError::AccessLog { path: path.display().to_string(), error };
+            let failed = |error| StartError::AccessLog {
+                path: path.display().to_string(),
+                error,
+            };
             Some(Box::new(opened.map_err(failed)?))
         }
     })

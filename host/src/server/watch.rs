@@ -121,14 +121,22 @@ fn stamp(file: &Path) -> Stamp {
 /// Watches the directories of the files, and those of what links point to.
 fn follow(inotify: &mut RecommendedWatcher, watched: &mut BTreeSet<PathBuf>, files: &[PathBuf]) {
     let real = files.iter().filter_map(|file| file.canonicalize().ok());
-    let wanted: BTreeSet<PathBuf> =
-        files.iter().cloned().chain(real).filter_map(|file| file.parent().map(Path::to_path_buf)).collect();
+    let wanted: BTreeSet<PathBuf> = files
+        .iter()
+        .cloned()
+        .chain(real)
+        .filter_map(|file| file.parent().map(Path::to_path_buf))
+        .collect();
     for gone in watched.difference(&wanted) {
         // A directory that no longer exists is not watched anyway.
         let _ = inotify.unwatch(gone);
     }
     for new in wanted.difference(watched) {
-        let directory = if new.as_os_str().is_empty() { Path::new(".") } else { new };
+        let directory = if new.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            new
+        };
         if let Err(error) = inotify.watch(directory, RecursiveMode::NonRecursive) {
             tracing::warn!(%error, directory = %directory.display(), "cannot watch for changes; looking every {LOOK_AGAIN:?}");
         }

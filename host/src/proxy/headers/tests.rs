@@ -27,11 +27,19 @@ fn head(fields: &[(&'static str, &'static str)]) -> Parts {
 }
 
 fn forward(mode: Forwarded, fields: &[(&'static str, &'static str)]) -> HeaderMap {
-    for_backend(&head(fields), &listener(mode), &HeaderValue::from_static("192.0.2.7"))
+    for_backend(
+        &head(fields),
+        &listener(mode),
+        &HeaderValue::from_static("192.0.2.7"),
+    )
 }
 
 fn all<'a>(fields: &'a HeaderMap, name: &str) -> Vec<&'a str> {
-    fields.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    fields
+        .get_all(name)
+        .iter()
+        .map(|value| value.to_str().unwrap())
+        .collect()
 }
 
 #[test]
@@ -58,7 +66,11 @@ fn hop_by_hop_fields_stay_behind() {
 
 #[test]
 fn connection_cannot_take_away_what_frames_or_addresses_a_message() {
-    let fields = [("host", "a"), ("content-length", "3"), ("connection", "host, content-length, x-forwarded-for")];
+    let fields = [
+        ("host", "a"),
+        ("content-length", "3"),
+        ("connection", "host, content-length, x-forwarded-for"),
+    ];
     let sent = forward(Forwarded::Replace, &fields);
     assert_eq!(all(&sent, "host"), ["a"]);
     assert_eq!(all(&sent, "content-length"), ["3"]);
@@ -93,7 +105,10 @@ fn via_is_appended_to_the_one_that_is_there() {
 
 #[test]
 fn trailers_are_asked_for_when_the_client_does() {
-    let sent = forward(Forwarded::Off, &[("host", "a"), ("te", "trailers"), ("connection", "te")]);
+    let sent = forward(
+        Forwarded::Off,
+        &[("host", "a"), ("te", "trailers"), ("connection", "te")],
+    );
     assert_eq!(all(&sent, "te"), ["trailers"]);
     assert_eq!(all(&sent, "connection"), ["te"]);
 }
@@ -103,16 +118,25 @@ fn a_request_needs_exactly_one_sensible_host() {
     assert!(check(&head(&[("host", "a.example:80")])).is_ok());
     assert!(check(&head(&[("host", "[::1]:80")])).is_ok());
     assert!(matches!(check(&head(&[])), Err(Error::BadRequest(_))));
-    assert!(matches!(check(&head(&[("host", "a"), ("host", "a")])), Err(Error::BadRequest(_))));
+    assert!(matches!(
+        check(&head(&[("host", "a"), ("host", "a")])),
+        Err(Error::BadRequest(_))
+    ));
     for host in ["a, b", "a/b", "user@a", "a b"] {
-        assert!(matches!(check(&head(&[("host", host)])), Err(Error::BadRequest(_))), "{host}");
+        assert!(
+            matches!(check(&head(&[("host", host)])), Err(Error::BadRequest(_))),
+            "{host}"
+        );
     }
 }
 
 #[test]
 fn only_continue_may_be_expected() {
     assert!(check(&head(&[("host", "a"), ("expect", "100-Continue")])).is_ok());
-    assert!(matches!(check(&head(&[("host", "a"), ("expect", "200-ok")])), Err(Error::Expectation)));
+    assert!(matches!(
+        check(&head(&[("host", "a"), ("expect", "200-ok")])),
+        Err(Error::Expectation)
+    ));
 }
 
 #[test]
