@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask plugins`, `test` and `lint`. CI runs the same commands.
+//! Project chores: `cargo xtask plugins`, `examples`, `test` and `lint`. CI runs the same commands.
 //!
 //! Not here: anything a user of trimtab needs. The built policies are committed (`plugins/dist/`), so nobody else needs
 //! a wasm toolchain.
@@ -8,6 +8,7 @@
 mod build;
 mod chores;
 mod dist;
+mod examples;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Build the example policies as a user would get them, and have the host check their configurations
+    Examples,
     /// Run all tests: by cargo-nextest if it is installed, else by cargo
     Test,
     /// Check formatting and lints
@@ -41,6 +44,7 @@ fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Plugins { check: false } => dist::write(&root),
         Chore::Plugins { check: true } => dist::check(&root),
+        Chore::Examples => examples::check(&root),
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
     }
