@@ -24,7 +24,9 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         fs::copy(&module, &to).with_context(|| format!("{} to {}", module.display(), to.display()))?;
         let mut check = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         check.args(["run", "--quiet", "--package", "trimtab", "--", "check"]);
-        check.arg(format!("examples/{name}/trimtab.toml")).current_dir(root);
+        check
+            .arg(format!("examples/{name}/trimtab.toml"))
+            .current_dir(root);
         run(check)?;
     }
     Ok(())

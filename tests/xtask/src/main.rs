@@ -10,7 +10,7 @@ mod chores;
 mod dist;
 mod examples;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -39,9 +39,20 @@ enum Chore {
     Lint,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match work(&Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // By hand: a back trace of this program helps nobody who reads CI's output.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(chore: &Chore) -> Result<()> {
     let root = root()?;
-    match Arguments::parse().chore {
+    match chore {
         Chore::Plugins { check: false } => dist::write(&root),
         Chore::Plugins { check: true } => dist::check(&root),
         Chore::Examples => examples::check(&root),
