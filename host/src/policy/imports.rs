@@ -14,8 +14,8 @@ use super::{
     Tried,
     bindings::trimtab::policy::{diagnostics, pool, request},
     fallback,
-    instance::Limits,
     request::{authority, cookie, header_hash},
+    store::Limits,
 };
 use crate::pool::{Snapshot, View};
 
