@@ -255,6 +255,8 @@ impl Control {
             report,
         } = prepared;
         let access_log = self.open_access_log(&mut service)?;
+        // Before the workers hear of it: a policy that fails at once is looked up here to be rebuilt.
+        self.handle.set_service(service.views(), service.addresses());
         let mut waiting = Vec::new();
         let plans = service.plans(instances, sockets, self.workers.len());
         for (worker, (listeners, pools)) in self.workers.iter().zip(plans) {
@@ -272,10 +274,10 @@ impl Control {
             let _ = applied.await;
         }
         self.service = service;
-        self.handle
-            .set_service(self.service.views(), self.service.addresses());
         let metrics = self.handle.metrics();
-        metrics.reloads.fetch_add(1, Ordering::Relaxed);
+        metrics
+            .reloads
+            .fetch_add(u64::from(report.changed), Ordering::Relaxed);
         metrics
             .swaps
             .fetch_add(report.policies.len() as u64, Ordering::Relaxed);

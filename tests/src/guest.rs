@@ -182,6 +182,6 @@ fn encode(module: &[u8]) -> Vec<u8> {
     ComponentEncoder::default()
         .validate(true)
         .module(module)
-        .and_then(|encoder| encoder.encode())
+        .and_then(|mut encoder| encoder.encode())
         .unwrap_or_else(|error| panic!("{error:#}"))
 }

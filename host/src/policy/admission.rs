@@ -139,7 +139,7 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(module)
-        .and_then(|encoder| encoder.encode());
+        .and_then(|mut encoder| encoder.encode());
     encoded.map_err(|error| {
         Refusal::NotComponent(format!(
             "a core module that cannot be made into a component: {error:#}"

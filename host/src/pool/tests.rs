@@ -450,11 +450,11 @@ fn zones_are_numbered_in_order_of_first_appearance() {
     for (backend, zone) in config
         .backends
         .iter_mut()
-        .zip([Some("b"), None, Some("a"), Some("b")])
+        .zip([Some("b"), None, Some("b"), Some("a")])
     {
         backend.zone = zone.map(str::to_owned);
     }
     let pool = pool(config, None, Instant::now());
     let zones: Vec<u16> = pool.snapshot().members.iter().map(|member| member.zone).collect();
-    assert_eq!(zones, [0, 1, 2, 0]);
+    assert_eq!(zones, [0, 1, 0, 2]);
 }

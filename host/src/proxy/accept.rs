@@ -11,6 +11,7 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -32,6 +33,8 @@ use crate::{config, policy::client_bits};
 
 /// Pause after an error that will not go away at once, above all running out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A listener that closes takes at most this many more: what its queue can hold.
+const DRAINED_AT_CLOSE: usize = 4096;
 /// hyper's own default, for which it needs no allocation.
 const HEADERS_ON_STACK: usize = 100;
 
@@ -91,22 +94,29 @@ pub(super) async fn accept(
 }
 
 async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, socket: &TcpListener) {
+    let spawn = |(stream, address)| {
+        tokio::task::spawn_local(connection(worker.clone(), listener.clone(), stream, address));
+    };
     loop {
-        // Closing comes second: connections that the kernel has already taken for us would be reset.
         let accepted = tokio::select! {
             biased;
+            () = listener.close.notified() => break,
             accepted = socket.accept() => accepted,
-            () = listener.close.notified() => return,
         };
         match accepted {
-            Ok((stream, address)) => {
-                tokio::task::spawn_local(connection(worker.clone(), listener.clone(), stream, address));
-            }
+            Ok(accepted) => spawn(accepted),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept, trying again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+    // Connections that the kernel has already taken for us would be reset with the socket.
+    for _ in 0..DRAINED_AT_CLOSE {
+        match poll_fn(|cx| Poll::Ready(socket.poll_accept(cx))).await {
+            Poll::Ready(Ok(accepted)) => spawn(accepted),
+            Poll::Ready(Err(_)) | Poll::Pending => return,
         }
     }
 }

@@ -70,6 +70,7 @@ impl Body for RequestBody {
             && let Some(data) = frame.data_ref()
         {
             body.bytes.set(body.bytes.get() + data.len() as u64);
+            body.watch.extend_backend();
         }
         poll
     }

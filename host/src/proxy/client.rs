@@ -55,6 +55,7 @@ pub(super) struct Watch {
     body_wait_ms: Cell<u64>,
     write_wait_ms: Cell<u64>,
     backend_deadline_ms: Cell<u64>,
+    backend_within_ms: Cell<u64>,
     backend_expired: Cell<bool>,
     expired: Cell<Option<Expired>>,
     stopping: Cell<bool>,
@@ -71,6 +72,7 @@ impl Watch {
             body_wait_ms: Cell::new(0),
             write_wait_ms: Cell::new(0),
             backend_deadline_ms: Cell::new(0),
+            backend_within_ms: Cell::new(0),
             backend_expired: Cell::new(false),
             expired: Cell::new(None),
             stopping: Cell::new(false),
@@ -107,7 +109,16 @@ impl Watch {
     /// The backend must act before this much time has passed, counted from the first such call since it last did.
     pub(super) fn expect_backend(&self, within_ms: u64) {
         if self.backend_deadline_ms.get() == 0 {
+            self.backend_within_ms.set(within_ms.max(1));
             self.backend_deadline_ms.set(self.clock.get() + within_ms.max(1));
+        }
+    }
+
+    /// The backend has taken a piece of the request, so its time begins anew.
+    pub(super) fn extend_backend(&self) {
+        if self.backend_deadline_ms.get() > 0 {
+            self.backend_deadline_ms
+                .set(self.clock.get() + self.backend_within_ms.get());
         }
     }
 
@@ -146,8 +157,10 @@ impl Watch {
         let over = |since: u64, limit: std::time::Duration| {
             since > 0 && now.saturating_sub(since) > limit.as_millis() as u64
         };
+        // While the client keeps us from reading or writing, the backend can do nothing about it.
+        let is_clients_turn = self.body_wait_ms.get() > 0 || self.write_wait_ms.get() > 0;
         let deadline = self.backend_deadline_ms.get();
-        if deadline > 0 && now > deadline && !self.backend_expired.replace(true) {
+        if deadline > 0 && now > deadline && !is_clients_turn && !self.backend_expired.replace(true) {
             self.wake();
         }
         let waits = over(self.body_wait_ms.get(), limits.body_timeout)
@@ -242,6 +255,8 @@ impl AsyncRead for ClientStream {
             }
             self.watch.remember(cx.waker());
         } else if self.watch.is_between_requests() && buffer.filled().len() > before {
+            // It came just before an idle connection was closed, and is served after all.
+            self.watch.expired.set(None);
             self.watch.enter(Phase::Head);
         }
         poll

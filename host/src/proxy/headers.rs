@@ -60,7 +60,7 @@ pub(super) fn for_backend(head: &Parts, listener: &Listener, client: &HeaderValu
         .headers
         .get(header::TE)
         .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    strip_hop_by_hop(&mut fields, &head.headers);
+    strip_hop_by_hop(&mut fields);
     if wants_trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
         fields.insert(header::CONNECTION, HeaderValue::from_static("te"));
@@ -81,10 +81,7 @@ pub(super) fn for_backend(head: &Parts, listener: &Listener, client: &HeaderValu
 /// Makes a backend's fields fit for the client.
 #[inline]
 pub(super) fn for_client(fields: &mut HeaderMap, listener: &Listener) {
-    if fields.keys().any(is_hop_by_hop) {
-        let original = fields.clone();
-        strip_hop_by_hop(fields, &original);
-    }
+    strip_hop_by_hop(fields);
     if listener.via {
         append_via(fields);
     }
@@ -133,24 +130,42 @@ fn append_via(fields: &mut HeaderMap) {
     }
 }
 
-/// Removes the fields that mean only one connection, and those that `original` says do.
-fn strip_hop_by_hop(fields: &mut HeaderMap, original: &HeaderMap) {
-    for value in original.get_all(header::CONNECTION) {
-        let names = value.to_str().unwrap_or_default().split(',').map(str::trim);
-        for name in names.filter(|name| !is_protected(name)) {
-            fields.remove(name);
-        }
+/// Removes the fields that mean only one connection: those that `Connection` names, and those that always do.
+fn strip_hop_by_hop(fields: &mut HeaderMap) {
+    for name in named_by_connection(fields) {
+        fields.remove(name);
     }
-    for name in original.keys().filter(|name| is_hop_by_hop(name)) {
+    while let Some(name) = fields.keys().find(|name| is_hop_by_hop(name)).cloned() {
         fields.remove(name);
     }
 }
 
-/// Fields that decide where a message ends or goes: `Connection` cannot take them away.
-fn is_protected(name: &str) -> bool {
-    ["host", "content-length", "transfer-encoding", ""]
+/// The fields that `Connection` names, but for those that are never its to take away. Mostly none: it says
+/// `keep-alive` or `close`.
+fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
+    let values = fields
+        .get_all(header::CONNECTION)
         .iter()
-        .any(|kept| kept.eq_ignore_ascii_case(name))
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !is_protected(name))
+        .filter_map(|name| name.parse().ok())
+        .collect()
+}
+
+/// Fields that decide where a message ends or goes, which `Connection` cannot take away; and its own two words.
+fn is_protected(name: &str) -> bool {
+    [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "keep-alive",
+        "close",
+    ]
+    .iter()
+    .any(|kept| kept.eq_ignore_ascii_case(name))
 }
 
 /// `Proxy` is no hop-by-hop field but an attack on CGI programs; `Expect` is answered here, when the body is first

@@ -68,7 +68,7 @@ async fn handle(
     let listener = client.listener.rules();
     let host = policy::host_of(policy::authority(&head));
     let pool = route::find(&listener.routes, host, head.uri.path()).ok_or(Error::NoRoute)?;
-    let mut attempts = Attempts::new(client, pool, &head, body);
+    let mut attempts = Attempts::new(client, pool, &head, body, journey.began_us);
     loop {
         let target = attempts.pick(&mut head, journey)?;
         let request = attempts.request(&head, &listener.config);
@@ -100,7 +100,13 @@ struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(client: &'a Rc<Client>, pool: &'a Rc<WorkerPool>, head: &Parts, body: Incoming) -> Self {
+    fn new(
+        client: &'a Rc<Client>,
+        pool: &'a Rc<WorkerPool>,
+        head: &Parts,
+        body: Incoming,
+        now_us: u64,
+    ) -> Self {
         let settings = pool.settings();
         let random = client.worker.random();
         let sent = Rc::new(Cell::new(0));
@@ -111,7 +117,7 @@ impl<'a> Attempts<'a> {
             key: policy::key_of(&settings.config.hash_on, head, client.bits, random),
             settings,
             tried: Tried::default(),
-            now_us: clock::now_us(),
+            now_us,
             is_repeatable: is_idempotent(&head.method) && body.is_empty(),
             body: Some(body),
             again: None,

@@ -37,7 +37,7 @@ impl Watcher {
         Self { files: sender, task }
     }
 
-    /// Watches these files from now on, and takes them to be known as they are.
+    /// Watches these files from now on.
     pub(super) fn set(&self, files: &[PathBuf]) {
         // The task ends only with the watcher.
         let _ = self.files.send(files.to_vec());
@@ -67,12 +67,14 @@ async fn watch(
     if let Ok(inotify) = &mut inotify {
         follow(inotify, &mut directories, &files);
     }
-    let mut known = stamps(&files);
+    // Nothing is taken to be known: a change between the reading and the watching would be lost otherwise. The price is
+    // one reload that finds nothing new.
+    let mut known = BTreeMap::new();
     loop {
         tokio::select! {
             Some(new) = changes.recv() => {
                 files = new;
-                known = stamps(&files);
+                known.retain(|file, _| files.contains(file));
                 if let Ok(inotify) = &mut inotify {
                     follow(inotify, &mut directories, &files);
                 }

@@ -88,17 +88,21 @@ pub(crate) fn plugins(root: &Path) -> Result<Vec<String>> {
 
 /// Builds every plugin below `target`, and returns the components by name.
 pub(crate) fn components(root: &Path, target: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
-    let names = plugins(root)?;
-    compile(root, target, &names)?;
-    let modules = target.join(TARGET).join("policy");
     let mut components = BTreeMap::new();
-    for name in names {
-        let module = modules.join(format!("{}.wasm", name.replace('-', "_")));
+    for (name, module) in modules(root, target, &plugins(root)?)? {
         let module = fs::read(&module).with_context(|| format!("no module at {}", module.display()))?;
         let component = componentise(&module).with_context(|| format!("plugin `{name}`"))?;
         components.insert(name, component);
     }
     Ok(components)
+}
+
+/// Builds these crates below `target`, and returns their core modules: by name, as files.
+pub(crate) fn modules(root: &Path, target: &Path, names: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+    compile(root, target, names)?;
+    let folder = target.join(TARGET).join("policy");
+    let file = |name: &String| folder.join(format!("{}.wasm", name.replace('-', "_")));
+    Ok(names.iter().map(|name| (name.clone(), file(name))).collect())
 }
 
 fn compile(root: &Path, target: &Path, names: &[String]) -> Result<()> {

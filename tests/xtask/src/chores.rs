@@ -5,15 +5,15 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// All tests. nextest runs no doctests, so these follow by cargo.
+/// All tests. nextest runs no doctests, so cargo runs these first; the last lines are nextest's own summary.
 pub(crate) fn test(root: &Path) -> Result<()> {
     let nextest = cargo(root, "nextest --version")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
     if nextest.is_ok_and(|status| status.success()) {
-        run(cargo(root, "nextest run --workspace"))?;
-        return run(cargo(root, "test --workspace --doc"));
+        run(cargo(root, "test --workspace --doc"))?;
+        return run(cargo(root, "nextest run --workspace"));
     }
     run(cargo(root, "test --workspace"))
 }

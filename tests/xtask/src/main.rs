@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask plugins`, `test` and `lint`. CI runs the same commands.
+//! Project chores: `cargo xtask plugins`, `examples`, `test` and `lint`. CI runs the same commands.
 //!
 //! Not here: anything a user of trimtab needs. The built policies are committed (`plugins/dist/`), so nobody else needs
 //! a wasm toolchain.
@@ -8,8 +8,9 @@
 mod build;
 mod chores;
 mod dist;
+mod examples;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -30,17 +31,31 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Build the example policies as a user would get them, and have the host check their configurations
+    Examples,
     /// Run all tests: by cargo-nextest if it is installed, else by cargo
     Test,
     /// Check formatting and lints
     Lint,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match work(&Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // By hand: a back trace of this program helps nobody who reads CI's output.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(chore: &Chore) -> Result<()> {
     let root = root()?;
-    match Arguments::parse().chore {
+    match chore {
         Chore::Plugins { check: false } => dist::write(&root),
         Chore::Plugins { check: true } => dist::check(&root),
+        Chore::Examples => examples::check(&root),
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
     }

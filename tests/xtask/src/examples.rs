@@ -1,0 +1,33 @@
+//! The example policies: built to core modules, the way a user's own cargo builds them, and checked by the host.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::build::modules;
+use crate::chores::run;
+
+/// Crates below `examples/`, each with a `trimtab.toml` that puts it into service.
+const EXAMPLES: [&str; 1] = ["hello-policy"];
+
+/// Builds every example, puts the module where its configuration looks for it, and runs `trimtab check` on that.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let names: Vec<String> = EXAMPLES.iter().map(|name| (*name).to_owned()).collect();
+    let built = modules(root, &root.join("target/policies"), &names)?;
+    // Where `cargo build --release --target wasm32-unknown-unknown` would have put it.
+    let place = root.join("target/wasm32-unknown-unknown/release");
+    fs::create_dir_all(&place)?;
+    for (name, module) in built {
+        let to = place.join(module.file_name().context("a module has a name")?);
+        fs::copy(&module, &to).with_context(|| format!("{} to {}", module.display(), to.display()))?;
+        let mut check = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        check.args(["run", "--quiet", "--package", "trimtab", "--", "check"]);
+        check
+            .arg(format!("examples/{name}/trimtab.toml"))
+            .current_dir(root);
+        run(check)?;
+    }
+    Ok(())
+}
