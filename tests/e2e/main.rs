@@ -1,0 +1,9 @@
+//! The balancer as its clients, its origins and its operator see it: real sockets, one process, ports of the system's
+//! choice. Each module is a side of it; each test's name is the rule that it holds.
+
+mod health;
+mod hostile;
+mod policy;
+mod proxy;
+mod reload;
+mod stop;

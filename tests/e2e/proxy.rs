@@ -1,0 +1,10 @@
+//! A request's way to an origin and back, judged on the bytes at both ends.
+
+mod bodies;
+mod errors;
+mod fields;
+mod framing;
+mod limits;
+mod retries;
+mod routes;
+mod timeouts;

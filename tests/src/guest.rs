@@ -1,0 +1,187 @@
+//! Policies written by hand, for what no honest compiler would produce.
+//!
+//! A [`Guest`] is a core module in text form whose functions can be replaced one by one; what is not replaced behaves.
+//! Building embeds the world of `wit/` and makes a component of it, as the tools of real languages do.
+
+use std::path::Path;
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// Where an answer is written, below everything else in memory.
+const RESULT: u32 = 64;
+/// Where [`Guest::text`] is.
+pub const TEXT: u32 = 1024;
+/// First byte of the heap.
+const HEAP: u32 = 1 << 20;
+
+/// A policy in the making. Bodies are WebAssembly instructions in text form.
+///
+/// `$picks` and `$updates` count the calls so far, the current one excluded; both are globals of type i32. The first
+/// pick and the first update of an instance are those of its admission.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// `(param $json i32) (param $length i32) (result i32)`: see [`Guest::accept`].
+    pub configure: String,
+    /// `(param $snapshot i32)`
+    pub update: String,
+    /// `(param $key i64) (param $random i64) (param $hi i64) (param $lo i64) (param $attempt i32) (param $now i64)
+    /// (result i32)`: the address of an option; `$some` and `$none` make one.
+    pub pick: String,
+    /// More functions, memories and so on.
+    pub more: String,
+    /// Runs when the module is instantiated.
+    pub start: String,
+    /// Text at [`TEXT`].
+    pub text: String,
+    /// Pages of memory at the start; all of the heap's allocations have to fit.
+    pub pages: u32,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self {
+            configure: Self::accept(),
+            update: String::new(),
+            pick: Self::any(),
+            more: String::new(),
+            start: String::new(),
+            text: String::new(),
+            pages: 64,
+        }
+    }
+}
+
+impl Guest {
+    /// The answer `ok` of `configure`.
+    #[must_use]
+    pub fn accept() -> String {
+        format!("(i32.store8 (i32.const {RESULT}) (i32.const 0)) (i32.const {RESULT})")
+    }
+
+    /// The answer `err` of `configure`, with [`Guest::text`] as its words.
+    #[must_use]
+    pub fn refuse(&self) -> String {
+        format!(
+            "(i32.store8 (i32.const {RESULT}) (i32.const 1))
+             (i32.store offset=4 (i32.const {RESULT}) (i32.const {TEXT}))
+             (i32.store offset=8 (i32.const {RESULT}) (i32.const {}))
+             (i32.const {RESULT})",
+            self.text.len()
+        )
+    }
+
+    /// A pick at random.
+    #[must_use]
+    pub fn any() -> String {
+        "(call $some (i32.wrap_i64 (i64.rem_u (local.get $random) (i64.extend_i32_u (call $len)))))".to_owned()
+    }
+
+    /// A pick that runs `bad` from the second pick on, so that the guest is admitted, and every other time.
+    #[must_use]
+    pub fn every_other(bad: &str) -> String {
+        format!(
+            "(if (i32.and (global.get $picks) (i32.const 1)) (then {bad})) {}",
+            Self::any()
+        )
+    }
+
+    /// The module's text.
+    fn module(&self) -> String {
+        let Self {
+            configure,
+            update,
+            pick,
+            more,
+            start,
+            text,
+            pages,
+        } = self;
+        format!(
+            r#"(module
+  (import "trimtab:policy/pool@0.1.0" "len" (func $len (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "active" (func $active (param i32) (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "delegate" (func $delegate (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.0" "header" (func $header (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.0" "header-hash" (func $header_hash (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.0" "authority" (func $authority (param i32)))
+  (import "trimtab:policy/request@0.1.0" "query" (func $query (param i32)))
+  (import "trimtab:policy/request@0.1.0" "tried" (func $tried (param i32) (result i32)))
+  (import "trimtab:policy/request@0.1.0" "reject" (func $reject (param i32)))
+  (import "trimtab:policy/diagnostics@0.1.0" "log" (func $log (param i32 i32 i32)))
+  (import "trimtab:policy/diagnostics@0.1.0" "note" (func $note (param i32 i32)))
+  (memory (export "memory") {pages})
+  (global $heap (mut i32) (i32.const {HEAP}))
+  (global $picks (mut i32) (i32.const 0))
+  (global $updates (mut i32) (i32.const 0))
+  (data (i32.const {TEXT}) "{text}")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
+    (global.set $heap (i32.add (local.get $at) (local.get 3)))
+    (local.get $at))
+  (func $some (param i32) (result i32)
+    (i32.store8 (i32.const {RESULT}) (i32.const 1))
+    (i32.store offset=4 (i32.const {RESULT}) (local.get 0))
+    (i32.const {RESULT}))
+  (func $none (result i32)
+    (i32.store8 (i32.const {RESULT}) (i32.const 0))
+    (i32.const {RESULT}))
+  {more}
+  (func $configure (export "trimtab:policy/picker@0.1.0#configure")
+    (param $json i32) (param $length i32) (result i32)
+    {configure})
+  (func $do_update (param $snapshot i32) {update})
+  (func (export "trimtab:policy/picker@0.1.0#update") (param $snapshot i32)
+    (call $do_update (local.get $snapshot))
+    (global.set $updates (i32.add (global.get $updates) (i32.const 1)))
+    (global.set $heap (i32.const {HEAP})))
+  (func $do_pick (param $key i64) (param $random i64) (param $hi i64) (param $lo i64)
+    (param $attempt i32) (param $now i64) (result i32)
+    {pick})
+  (func (export "trimtab:policy/picker@0.1.0#pick") (param i64 i64 i64 i64 i32 i64) (result i32)
+    (local $answer i32)
+    (local.set $answer
+      (call $do_pick (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4) (local.get 5)))
+    (global.set $picks (i32.add (global.get $picks) (i32.const 1)))
+    (global.set $heap (i32.const {HEAP}))
+    (local.get $answer))
+  (func $start {start})
+  (start $start))"#
+        )
+    }
+
+    /// The component.
+    ///
+    /// # Panics
+    /// When the text is no WebAssembly; its message points at the place.
+    #[must_use]
+    pub fn build(&self) -> Vec<u8> {
+        encode(&self.core())
+    }
+
+    /// The core module with its world embedded, which is what `wit-bindgen` leaves.
+    ///
+    /// # Panics
+    /// As [`Guest::build`].
+    #[must_use]
+    pub fn core(&self) -> Vec<u8> {
+        let mut module = wat::parse_str(self.module()).unwrap_or_else(|error| panic!("{error}"));
+        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+        let mut resolve = Resolve::default();
+        let (package, _) = resolve.push_dir(wit).expect("the contract");
+        let world = resolve
+            .select_world(&[package], Some("policy"))
+            .expect("the world");
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("embedded");
+        module
+    }
+}
+
+fn encode(module: &[u8]) -> Vec<u8> {
+    ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|mut encoder| encoder.encode())
+        .unwrap_or_else(|error| panic!("{error:#}"))
+}
