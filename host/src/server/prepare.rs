@@ -245,7 +245,7 @@ impl Service {
         new.map(|listener| {
             let sockets = bind_all(listener.listen, workers);
             let failed = |error| StartError::Bind {
-                name: listener.name.clone(),
+                name: format!("listener.{}", listener.name),
                 address: listener.listen,
                 error,
             };
@@ -290,7 +290,7 @@ fn is_same(known: &config::Policy, spec: &config::Policy) -> bool {
     } == *spec
 }
 
-fn candidate(
+pub(super) fn candidate(
     engine: &Engine,
     spec: &Arc<config::Policy>,
     known: Option<Arc<Candidate>>,
@@ -317,7 +317,7 @@ fn candidate(
     compiled.map(Arc::new).map_err(|refusal| refused(spec, refusal))
 }
 
-fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
+pub(super) fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
     let line = spec
         .line
         .map(|line| format!(" (line {line})"))
