@@ -19,3 +19,5 @@ pub mod proxy;
 pub mod control;
 
 pub mod server;
+
+pub mod demo;
