@@ -32,6 +32,15 @@ enum Command {
         /// The configuration (TOML)
         file: PathBuf,
     },
+    /// Show what it does
+    Demo {
+        /// Length in seconds
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Stay up
+        #[arg(long)]
+        keep: bool,
+    },
     /// Print the version
     Version,
 }
@@ -40,6 +49,11 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { file } => run(file),
         Command::Check { file } => check(&file),
+        Command::Demo { seconds, keep } => trimtab::demo::run(trimtab::demo::Options {
+            seconds,
+            keep,
+            colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }),
         Command::Version => {
             say(&format!("trimtab {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
