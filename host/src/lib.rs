@@ -23,4 +23,5 @@ pub mod admin;
 pub mod server;
 
 pub mod demo;
+
 pub mod logging;

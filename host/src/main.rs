@@ -22,7 +22,14 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { file } => run(&file),
         Command::Check { file } => check(&file),
-        Command::Demo { seconds, keep } => demo::run(demo::Options { seconds, keep }),
+        Command::Demo { seconds, keep } => {
+            let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            demo::run(demo::Options {
+                seconds,
+                keep,
+                colour,
+            })
+        }
         Command::Version => {
             say(&format!("trimtab {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
