@@ -18,7 +18,9 @@ impl Filed {
 
     async fn in_directory(directory: Directory, setup: &Setup) -> Self {
         let file = directory.write("trimtab.toml", setup.text());
-        let balancer = Balancer::start_file(file).await.unwrap_or_else(|error| panic!("{error}"));
+        let balancer = Balancer::start_file(file)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
         Self { directory, balancer }
     }
 
@@ -126,7 +128,11 @@ async fn of_many_edits_in_a_row_the_last_one_is_in_service_in_the_end() {
         );
         let handle = filed.balancer.handle().clone();
         wait_until("the first edit is read", DEADLINE, || {
-            handle.metrics().reloads.load(std::sync::atomic::Ordering::Relaxed) > reloads
+            handle
+                .metrics()
+                .reloads
+                .load(std::sync::atomic::Ordering::Relaxed)
+                > reloads
         })
         .await;
         filed
@@ -223,7 +229,10 @@ async fn what_is_bad_is_refused_with_its_reason_and_the_old_keeps_serving() {
     filed
         .directory
         .replace("trimtab.toml", setup().pool("policy = \"round-robin\"").text());
-    wait_until("a good one is taken again", DEADLINE, || filed.version() != before).await;
+    wait_until("a good one is taken again", DEADLINE, || {
+        filed.version() != before
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -248,7 +257,9 @@ async fn a_hundred_policy_swaps_under_load_fail_nothing() {
     let cycle = ["least-connections", "consistent-hash", "peak-ewma", "round-robin"];
     for swap in 0..100 {
         let policy = cycle[swap % cycle.len()];
-        within("a swap", LONG, balancer.replace(&setup(policy))).await.unwrap();
+        within("a swap", LONG, balancer.replace(&setup(policy)))
+            .await
+            .unwrap();
         assert_eq!(balancer.view().deployment.candidate.spec.name, policy);
         load.more(5).await;
     }
@@ -279,9 +290,8 @@ async fn twenty_reloads_that_change_the_backends_under_load_fail_nothing() {
 #[tokio::test]
 async fn reloads_that_change_the_listeners_limits_keep_the_connections() {
     let origin = Origin::start("a").await;
-    let setup = |headers: usize| {
-        Setup::to(origin.address()).listener(&format!("limits = {{ headers = {headers} }}"))
-    };
+    let setup =
+        |headers: usize| Setup::to(origin.address()).listener(&format!("limits = {{ headers = {headers} }}"));
     let balancer = setup(50).start().await;
     let mut client = Client::connect(balancer.address).await;
     for headers in 51..60 {
@@ -298,10 +308,7 @@ async fn a_request_in_flight_survives_the_reload_that_removes_its_backend() {
     let mut client = Client::connect(balancer.address).await;
     client.send("GET /held HTTP/1.1\r\nhost: a\r\n\r\n").await;
     wait_until("it is with the origin", DEADLINE, || origins[0].in_flight() == 1).await;
-    balancer
-        .replace(&Setup::to(origins[1].address()))
-        .await
-        .unwrap();
+    balancer.replace(&Setup::to(origins[1].address())).await.unwrap();
     assert_eq!(get(balancer.address, "/").await.text(), "b");
     origins[0].release();
     assert_eq!(client.response().await.text(), "a");

@@ -222,7 +222,8 @@ impl Client {
 
     /// Asks for a path on this connection.
     pub async fn get(&mut self, path: &str) -> Response {
-        self.ask(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await
+        self.ask(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"))
+            .await
     }
 }
 

@@ -162,8 +162,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     if let Ok(status) = hyper::StatusCode::from_u16(state.status.load(Ordering::SeqCst)) {
         *response.status_mut() = status;
     }
-    response
-        .headers_mut()
-        .insert("x-origin", HeaderValue::from_str(&state.name).expect("a plain name"));
+    response.headers_mut().insert(
+        "x-origin",
+        HeaderValue::from_str(&state.name).expect("a plain name"),
+    );
     Ok(response)
 }

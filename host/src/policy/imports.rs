@@ -15,7 +15,7 @@ use super::{
     bindings::trimtab::policy::{diagnostics, pool, request},
     fallback,
     request::{authority, cookie, header_hash},
-    store::Limits,
+    store::{Limits, Overtime},
 };
 use crate::pool::{Snapshot, View};
 
@@ -29,6 +29,8 @@ pub(super) struct Guest {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) view: Arc<View>,
     pub(super) limits: Limits,
+    /// Reset before every call into the guest.
+    pub(super) overtime: Overtime,
     /// The request being decided, while `is_picking`; an empty one otherwise.
     pub(super) head: Parts,
     pub(super) is_picking: bool,

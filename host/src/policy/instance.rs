@@ -19,7 +19,7 @@ use super::{
     bindings::{Policy, exports::trimtab::policy::picker},
     engine::ticks,
     imports::Guest,
-    store::{empty_head, new_store},
+    store::{Overtime, empty_head, new_store},
 };
 use crate::pool::{Pool, Snapshot, View};
 
@@ -27,9 +27,6 @@ use crate::pool::{Pool, Snapshot, View};
 pub(super) const BUILD_DEADLINE: Duration = Duration::from_millis(500);
 /// Time for an update of a live instance: its worker waits.
 const UPDATE_DEADLINE: Duration = Duration::from_millis(10);
-/// A deadline counts time and not work, so on a busy machine the trial pick of a good policy may be late; five times in
-/// a row it is the policy.
-const TRIALS: usize = 5;
 /// Outcomes are handed over at the latest in these numbers, and after this time.
 const OUTCOMES_MAX: usize = 64;
 const OUTCOMES_AGE_US: u64 = 100_000;
@@ -134,17 +131,6 @@ impl Instance {
     /// # Errors
     /// The fault of the step that failed.
     pub fn build(candidate: &Candidate, pool: &Pool) -> Result<Self, Fault> {
-        let is_late = |fault: &Fault| fault.kind == FaultKind::Deadline && fault.call == "pick";
-        for _ in 1..TRIALS {
-            match Self::build_once(candidate, pool) {
-                Err(fault) if is_late(&fault) => {}
-                built => return built,
-            }
-        }
-        Self::build_once(candidate, pool)
-    }
-
-    fn build_once(candidate: &Candidate, pool: &Pool) -> Result<Self, Fault> {
         let snapshot = pool.snapshot();
         let now_us = crate::clock::now_us();
         let view = Arc::new(View::new(&snapshot, now_us));
@@ -405,6 +391,7 @@ fn guarded<T>(
     run: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
 ) -> Result<T, Fault> {
     store.set_epoch_deadline(ticks);
+    store.data_mut().overtime = Overtime::default();
     match catch_unwind(AssertUnwindSafe(|| run(store))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fault(store, call, &error)),

@@ -1,13 +1,15 @@
 //! What an instance lives in: its store, with the limits of what it may use.
 //!
-//! Owns the limits on memory, tables and handles. It must not call the guest.
+//! Owns the limits on memory, tables and handles, and the judgement whether a late guest is to blame for it. It must not
+//! call the guest.
 //!
 //! Invariant: a limit that said no is remembered, since the trap that follows does not tell.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::request::Parts;
-use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 
 use super::{
     Candidate, Tried,
@@ -47,6 +49,7 @@ pub(super) fn new_store(
             inner: limits,
             denied: false,
         },
+        overtime: Overtime::default(),
         head: empty_head(),
         is_picking: false,
         tried: Tried::default(),
@@ -58,6 +61,7 @@ pub(super) fn new_store(
     };
     let mut store = Store::new(candidate.pre.engine(), guest);
     store.limiter(|guest| &mut guest.limits);
+    store.epoch_deadline_callback(|mut late| Ok(late.data_mut().overtime.judge()));
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(1024);
     store
@@ -100,5 +104,66 @@ impl ResourceLimiter for Limits {
 
     fn memories(&self) -> usize {
         self.inner.memories()
+    }
+}
+
+/// What a guest did after its deadline. Deadlines count time, since counting work would cost every call; but on a busy
+/// machine a worker may lose its core in the middle of a pick that needs 100 ns, and that is not the guest's fault. So a
+/// late guest gets one tick more, and is cut off only once it has spent half of one running.
+#[derive(Default)]
+pub(super) struct Overtime {
+    /// The thread's CPU time at the deadline.
+    began: Option<Duration>,
+    ticks: u32,
+}
+
+impl Overtime {
+    /// CPU time after the deadline that only a guest that really runs can have spent.
+    const ALLOWED: Duration = Duration::from_micros(500);
+    /// A guest that is not let run for this many ticks is cut off anyway: its worker has waited long enough.
+    const TICKS_MAX: u32 = 100;
+
+    fn judge(&mut self) -> UpdateDeadline {
+        let now = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
+        let began = *self.began.get_or_insert(now);
+        self.ticks += 1;
+        if now.saturating_sub(began) >= Self::ALLOWED || self.ticks > Self::TICKS_MAX {
+            return UpdateDeadline::Interrupt;
+        }
+        UpdateDeadline::Continue(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn burn(time: Duration) {
+        let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+        let end = now() + time;
+        while now() < end {
+            std::hint::black_box(0);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_runs_on_is_cut_off_at_the_next_tick() {
+        let mut overtime = Overtime::default();
+        assert!(matches!(overtime.judge(), UpdateDeadline::Continue(1)));
+        burn(Overtime::ALLOWED);
+        assert!(matches!(overtime.judge(), UpdateDeadline::Interrupt));
+    }
+
+    #[test]
+    fn a_guest_that_was_not_let_run_is_given_time_but_not_for_ever() {
+        let mut overtime = Overtime::default();
+        let granted = std::iter::repeat_with(|| overtime.judge());
+        let granted = granted
+            .take_while(|judgement| matches!(judgement, UpdateDeadline::Continue(1)))
+            .count();
+        assert!(
+            granted > 1 && granted <= Overtime::TICKS_MAX as usize,
+            "{granted}"
+        );
     }
 }

@@ -129,7 +129,11 @@ async fn responses_that_have_no_body_end_at_once() {
                 assert_eq!(head.field("content-length"), Some("5"));
             }
         }
-        assert_eq!(origin.connections(), 1, "{method} {answer:?} keeps the connection");
+        assert_eq!(
+            origin.connections(),
+            1,
+            "{method} {answer:?} keeps the connection"
+        );
     }
 }
 
@@ -161,7 +165,11 @@ async fn a_slow_reader_holds_the_origin_back() {
     let mut last = (0, 0);
     wait_until("the origin is held back", DEADLINE, || {
         let now = written.load(Ordering::SeqCst);
-        last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
+        last = if now == last.0 {
+            (now, last.1 + 1)
+        } else {
+            (now, 0)
+        };
         now > 0 && last.1 > 50
     })
     .await;
@@ -207,7 +215,11 @@ async fn a_slow_origin_holds_the_client_back() {
     let mut last = (0, 0);
     wait_until("the client is held back", DEADLINE, || {
         let now = written.load(Ordering::SeqCst);
-        last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
+        last = if now == last.0 {
+            (now, last.1 + 1)
+        } else {
+            (now, 0)
+        };
         now > 0 && last.1 > 50
     })
     .await;

@@ -167,7 +167,10 @@ async fn a_client_that_goes_away_cancels_its_request_at_the_origin() {
     client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
     origin.wait_for("GET /slow").await;
     drop(client);
-    wait_until("the origin's connection is closed", DEADLINE, || origin.closed() == 1).await;
+    wait_until("the origin's connection is closed", DEADLINE, || {
+        origin.closed() == 1
+    })
+    .await;
     wait_until("it is counted", DEADLINE, || {
         balancer.count(|worker| &worker.aborted) == 1
     })
@@ -184,14 +187,18 @@ async fn a_client_that_goes_away_in_its_body_cancels_its_request_at_the_origin()
         .await;
     origin.wait_for("half").await;
     drop(client);
-    wait_until("the origin's connection is closed", DEADLINE, || origin.closed() == 1).await;
+    wait_until("the origin's connection is closed", DEADLINE, || {
+        origin.closed() == 1
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_in_a_response_cancels_it_at_the_origin() {
     let origin = RawOrigin::start(|mut peer| async move {
         peer.head().await;
-        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+            .await;
         peer.until_closed().await;
     })
     .await;
@@ -200,5 +207,8 @@ async fn a_client_that_goes_away_in_a_response_cancels_it_at_the_origin() {
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     client.head().await.unwrap();
     drop(client);
-    wait_until("the origin's connection is closed", DEADLINE, || origin.closed() == 1).await;
+    wait_until("the origin's connection is closed", DEADLINE, || {
+        origin.closed() == 1
+    })
+    .await;
 }

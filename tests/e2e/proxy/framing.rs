@@ -70,7 +70,10 @@ async fn a_bad_chunk_never_becomes_a_complete_request() {
         assert_ne!(status, 200, "{body:?}");
         client.until_closed().await;
         let received = origin.received();
-        assert!(!received.ends_with("0\r\n\r\n"), "{body:?} ended well: {received}");
+        assert!(
+            !received.ends_with("0\r\n\r\n"),
+            "{body:?} ended well: {received}"
+        );
         assert_eq!(get(balancer.address, "/").await.status, 200);
     }
 }
@@ -161,7 +164,8 @@ async fn an_unknown_expectation_fails() {
 async fn an_early_response_does_not_make_a_body_the_next_request() {
     let origin = RawOrigin::start(|mut peer| async move {
         while peer.head().await.is_some() {
-            peer.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
+            peer.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+                .await;
         }
     })
     .await;
@@ -187,10 +191,9 @@ async fn an_early_response_does_not_make_a_body_the_next_request() {
 
 #[tokio::test]
 async fn http_1_0_clients_are_served_and_their_connection_closed() {
-    let origin = RawOrigin::answering(
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    )
-    .await;
+    let origin =
+        RawOrigin::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+            .await;
     let balancer = Setup::to(origin.address()).start().await;
     let mut client = Client::connect(balancer.address).await;
     client.send("GET / HTTP/1.0\r\n\r\n").await;
