@@ -125,8 +125,8 @@ struct Outcomes {
 }
 
 impl Instance {
-    /// Instantiates, configures, shows the backends, and asks for a trial pick; all of it again when that pick was late.
-    /// Runs guest code for up to 2 s each time, so not on a worker.
+    /// Instantiates, configures, shows the backends, and asks for a trial pick. Runs guest code for up to 2 s, so not on
+    /// a worker.
     ///
     /// # Errors
     /// The fault of the step that failed.
