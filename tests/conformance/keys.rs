@@ -15,7 +15,7 @@ use trimtab_policy::{
 use crate::{
     chance::Chance,
     run::seed,
-    sides::{Side, both},
+    sides::{Builds, Side},
     traffic::{Ask, Head},
     world::World,
 };
@@ -39,11 +39,12 @@ fn a_change_moves_only_the_keys_of_its_backend_ip_hash() {
 }
 
 fn every_pool(name: &str, native: fn() -> Box<dyn Native>) {
+    let mut builds = Builds::new(name, native);
     for number in 0..POOLS {
         let mut dice = Dice::new(seed().wrapping_add(number));
         let size = 2 + dice.below(62);
         let backends = backends(&mut dice, size);
-        for side in both(name, native, "{}", &World::of(backends.clone()).snapshot()) {
+        for side in builds.start("{}", &World::of(backends.clone()).snapshot()) {
             let side_name = side.name();
             let changing = 1 + dice.below(size - 1) as usize;
             let check = KeysOfOne { side, changing };

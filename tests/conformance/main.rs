@@ -29,7 +29,7 @@ macro_rules! policies {
 
         #[test]
         fn every_built_in_policy_is_compared() {
-            let mut compared = [$(stringify!($name).replace('_', "-")),*];
+            let mut compared = vec![$(stringify!($name).replace('_', "-")),*];
             let mut builtin = trimtab::config::BUILTIN_POLICIES;
             compared.sort();
             builtin.sort();

@@ -6,7 +6,7 @@ use trimtab_policy::testing::Native;
 use crate::{
     chance::Chance,
     rules,
-    sides::{Side, both},
+    sides::{Builds, Side},
     traffic::{Ask, outcomes},
     world::World,
 };
@@ -37,10 +37,11 @@ pub(crate) fn seed() -> u64 {
 /// # Panics
 /// At the first step where they differ or break a rule.
 pub(crate) fn conform(name: &str, native: fn() -> Box<dyn Native>, settings: &[(Conduct, &str)]) {
+    let mut builds = Builds::new(name, native);
     for number in 0..WORLDS {
         let (conduct, settings) = settings[number as usize % settings.len()];
         let world = World::new(seed().wrapping_add(number));
-        let mut sides = both(name, native, settings, &world.snapshot());
+        let mut sides = builds.start(settings, &world.snapshot());
         let mut run = Run {
             world,
             conduct,

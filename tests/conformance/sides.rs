@@ -32,17 +32,32 @@ pub(crate) trait Side {
     fn observe(&mut self, outcomes: &[Outcome], now_us: u64) -> Result<(), String>;
 }
 
-/// Makes the two builds of a policy, with the same settings and the same first update.
-pub(crate) fn both(
-    name: &str,
+/// A policy's two builds, from which any number of instances can be made.
+pub(crate) struct Builds {
     native: fn() -> Box<dyn Native>,
-    settings: &str,
-    snapshot: &Arc<Snapshot>,
-) -> [Box<dyn Side>; 2] {
-    [
-        Box::new(NativeSide::new(native(), settings, snapshot)),
-        Box::new(ComponentSide::new(name, settings, snapshot)),
-    ]
+    candidate: Candidate,
+}
+
+impl Builds {
+    /// Compiles the component, which takes half a second in a debug build of the compiler.
+    pub(crate) fn new(name: &str, native: fn() -> Box<dyn Native>) -> Self {
+        Self {
+            native,
+            candidate: candidate(name),
+        }
+    }
+
+    /// Two instances with the same settings and the same first update.
+    pub(crate) fn start(&mut self, settings: &str, snapshot: &Arc<Snapshot>) -> [Box<dyn Side>; 2] {
+        self.candidate.spec = Arc::new(config::Policy {
+            config_json: settings.into(),
+            ..(*self.candidate.spec).clone()
+        });
+        [
+            Box::new(NativeSide::new((self.native)(), settings, snapshot)),
+            Box::new(ComponentSide::new(&self.candidate, snapshot)),
+        ]
+    }
 }
 
 /// The native build, under the SDK's test host.
@@ -167,9 +182,8 @@ fn columns(snapshot: &Snapshot) -> trimtab_policy::Snapshot {
 struct ComponentSide(Trial);
 
 impl ComponentSide {
-    fn new(name: &str, settings: &str, snapshot: &Arc<Snapshot>) -> Self {
-        let candidate = candidate(name, settings);
-        Self(Trial::new(&candidate, snapshot).expect("the component starts"))
+    fn new(candidate: &Candidate, snapshot: &Arc<Snapshot>) -> Self {
+        Self(Trial::new(candidate, snapshot).expect("the component starts"))
     }
 }
 
@@ -205,7 +219,7 @@ impl Side for ComponentSide {
 }
 
 /// Compiles a policy's component. The deadline is the longest there is: the machine may be busy.
-fn candidate(name: &str, settings: &str) -> Candidate {
+fn candidate(name: &str) -> Candidate {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| Engine::new().expect("an engine"));
     let directory = std::env::var("TRIMTAB_POLICIES")
@@ -218,7 +232,7 @@ fn candidate(name: &str, settings: &str) -> Candidate {
         memory_bytes: 32 << 20,
         deadline: Duration::from_secs(1),
         wasi: config::Wasi::None,
-        config_json: settings.into(),
+        config_json: "{}".into(),
         line: None,
     };
     Candidate::compile(engine, Arc::new(spec), &bytes).expect("a fit component")
