@@ -12,6 +12,7 @@ use http::request::Parts;
 
 use super::{
     Tried,
+    engine::Allowance,
     bindings::trimtab::policy::{diagnostics, pool, request},
     fallback,
     instance::Limits,
@@ -29,6 +30,7 @@ pub(super) struct Guest {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) view: Arc<View>,
     pub(super) limits: Limits,
+    pub(super) allowance: Allowance,
     /// The request being decided, while `is_picking`; an empty one otherwise.
     pub(super) head: Parts,
     pub(super) is_picking: bool,

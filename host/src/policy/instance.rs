@@ -17,7 +17,7 @@ use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, co
 use super::{
     Candidate, Facts, Tried,
     bindings::{Policy, exports::trimtab::policy::picker},
-    engine::ticks,
+    engine::{Allowance, ticks},
     imports::{Guest, Log},
 };
 use crate::pool::{Pool, Snapshot, View};
@@ -375,6 +375,7 @@ fn new_store(candidate: &Candidate, pool: &Pool, snapshot: &Arc<Snapshot>, now_u
             inner: limits,
             denied: false,
         },
+        allowance: Allowance::default(),
         head: empty_head(),
         is_picking: false,
         tried: Tried::default(),
@@ -390,6 +391,7 @@ fn new_store(candidate: &Candidate, pool: &Pool, snapshot: &Arc<Snapshot>, now_u
     };
     let mut store = Store::new(candidate.pre.engine(), guest);
     store.limiter(|guest| &mut guest.limits);
+    store.epoch_deadline_callback(|mut store| Ok(store.data_mut().allowance.decide()));
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(1024);
     store
@@ -443,6 +445,7 @@ fn guarded<T>(
     ticks: u64,
     run: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
 ) -> Result<T, Fault> {
+    store.data_mut().allowance.begin(ticks);
     store.set_epoch_deadline(ticks);
     match catch_unwind(AssertUnwindSafe(|| run(store))) {
         Ok(Ok(value)) => Ok(value),
