@@ -158,8 +158,9 @@ async fn connection(
     let mut server = http1::Builder::new();
     server
         .max_buf_size(limits.header_bytes)
-        .header_read_timeout(None)
-        .pipeline_flush(true);
+        // `pipeline_flush` stays off: it holds an answer back until the next request is complete, if a part of that has
+        // arrived, and never sends the answer to a malformed head.
+        .header_read_timeout(None);
     if limits.headers != HEADERS_ON_STACK {
         server.max_headers(limits.headers);
     }

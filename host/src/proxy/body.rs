@@ -135,10 +135,11 @@ impl ResponseBody {
         }
     }
 
-    /// Ties the request's end to the body's.
-    pub(super) fn carry(&mut self, journey: Journey) {
+    /// Ties the request's end to the body's. Of a response to HEAD, nobody reads the body.
+    pub(super) fn carry(&mut self, journey: Journey, is_head: bool) {
         match self.source {
             Source::Done => journey.complete(),
+            Source::Full(_) if is_head => journey.complete(),
             _ => self.journey = Some(journey),
         }
     }

@@ -23,6 +23,10 @@ use crate::config::Limits;
 
 const TIMEOUT_RESPONSE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// How the HTTP library's answer to a head that is too large begins. It does not say which part of it is.
+const TOO_LARGE: &[u8] = b"HTTP/1.1 431 ";
+const TARGET_TOO_LONG_RESPONSE: &[u8] =
+    b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub(super) enum Expired {
 pub(super) struct Watch {
     phase: Cell<Phase>,
     since_ms: Cell<u64>,
+    /// The request line of the head that arrives has not ended yet.
+    line_is_open: Cell<bool>,
     body_wait_ms: Cell<u64>,
     write_wait_ms: Cell<u64>,
     backend_deadline_ms: Cell<u64>,
@@ -69,6 +75,7 @@ impl Watch {
         Self {
             phase: Cell::new(Phase::Fresh),
             since_ms: Cell::new(clock.get()),
+            line_is_open: Cell::new(false),
             body_wait_ms: Cell::new(0),
             write_wait_ms: Cell::new(0),
             backend_deadline_ms: Cell::new(0),
@@ -222,6 +229,34 @@ impl ClientStream {
         }
     }
 
+    /// Notes the first bytes of a head, and whether its request line has ended.
+    #[inline]
+    fn watch_head(&self, bytes: &[u8]) {
+        let is_first = self.watch.is_between_requests();
+        if is_first {
+            // It came just before an idle connection was closed, and is served after all.
+            self.watch.expired.set(None);
+            self.watch.enter(Phase::Head);
+        }
+        if is_first || self.watch.line_is_open.get() {
+            self.watch.line_is_open.set(!bytes.contains(&b'\n'));
+        }
+    }
+
+    /// Whether these bytes say that a head is too large whose request line alone is. Then the right answer is given in
+    /// their place.
+    #[inline]
+    fn replace_answer(&self, bytes: &[u8]) -> bool {
+        let is_wrong = self.watch.line_is_open.get()
+            && self.watch.phase.get() == Phase::Head
+            && bytes.starts_with(TOO_LARGE);
+        if is_wrong {
+            // If the socket takes no more bytes there is nobody to tell.
+            let _ = self.inner.try_write(TARGET_TOO_LONG_RESPONSE);
+        }
+        is_wrong
+    }
+
     /// Notes whether a write waits for the client.
     #[inline]
     fn watch_write<T>(&self, cx: &Context<'_>, poll: &Poll<T>) {
@@ -254,10 +289,8 @@ impl AsyncRead for ClientStream {
                 return Poll::Ready(Ok(()));
             }
             self.watch.remember(cx.waker());
-        } else if self.watch.is_between_requests() && buffer.filled().len() > before {
-            // It came just before an idle connection was closed, and is served after all.
-            self.watch.expired.set(None);
-            self.watch.enter(Phase::Head);
+        } else if buffer.filled().len() > before {
+            self.watch_head(&buffer.filled()[before..]);
         }
         poll
     }
@@ -268,6 +301,9 @@ impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(Expired::Body) = self.watch.expired.get() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if self.replace_answer(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
         }
         let poll = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.watch_write(cx, &poll);
@@ -282,6 +318,9 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         if let Some(Expired::Body) = self.watch.expired.get() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if slices.first().is_some_and(|first| self.replace_answer(first)) {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
         self.watch_write(cx, &poll);

@@ -27,6 +27,14 @@ pub(super) fn check(head: &Parts) -> Result<(), Error> {
         http::Method::TRACE => return Err(Error::Method("TRACE")),
         _ => {}
     }
+    // RFC 9110, 4.2.4: it has no meaning here, and it would tell another host to some readers.
+    if head
+        .uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err(Error::BadRequest("user information in the target"));
+    }
     let mut hosts = head.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => check_host(host)?,

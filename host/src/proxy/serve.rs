@@ -47,6 +47,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, Infallible> {
     client.watch.request_began();
     let (head, body) = request.into_parts();
+    let is_head = head.method == Method::HEAD;
     let mut journey = Journey::begin(&client, &head);
     let result = handle(&client, head, body, &mut journey).await;
     let mut response = result.unwrap_or_else(|error| {
@@ -54,7 +55,7 @@ pub(super) async fn serve(
         error.into_response()
     });
     journey.status = response.status().as_u16();
-    response.body_mut().carry(journey);
+    response.body_mut().carry(journey, is_head);
     Ok(response)
 }
 
