@@ -1,8 +1,9 @@
-//! The command line's words.
+//! The command line's words: what it takes, and what `check` says of a good file.
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use trimtab::config::Config;
 
 /// A load balancer whose every backend choice is made by a sandboxed WebAssembly component.
 #[derive(Parser)]
@@ -40,4 +41,16 @@ pub(crate) enum Command {
     },
     /// Print the version
     Version,
+}
+
+/// One line for a configuration without mistakes.
+pub(crate) fn summary(config: &Config) -> String {
+    let backends: usize = config.pools.values().map(|pool| pool.backends.len()).sum();
+    let policies: Vec<&str> = config.policies.keys().map(String::as_str).collect();
+    format!(
+        "ok; listeners: {}, pools: {}, backends: {backends}, policies: {}",
+        config.listeners.len(),
+        config.pools.len(),
+        policies.join(", ")
+    )
 }

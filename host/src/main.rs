@@ -12,7 +12,7 @@ use trimtab::{
     server::{self, Server, Source},
 };
 
-use cli::{Arguments, Command};
+use cli::{Arguments, Command, summary};
 
 /// Small objects by the million: the system's allocator costs about 5 % more CPU a request.
 #[global_allocator]
@@ -53,17 +53,6 @@ fn check(file: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn summary(config: &Config) -> String {
-    let backends: usize = config.pools.values().map(|pool| pool.backends.len()).sum();
-    let policies: Vec<&str> = config.policies.keys().map(String::as_str).collect();
-    format!(
-        "ok: {} listeners, {} pools, {backends} backends, policies {}",
-        config.listeners.len(),
-        config.pools.len(),
-        policies.join(", ")
-    )
 }
 
 /// Mistakes are for a person in front of it: plain, and not in the log's format.

@@ -50,8 +50,12 @@ impl Signals {
                 () = &mut stopped => break,
                 _ = self.hangup.recv() => {
                     let handle = handle.clone();
-                    // In a task of its own, so that a stop need not wait for it. What it did is in the log.
-                    tokio::spawn(async move { handle.reload().await });
+                    // In a task of its own, so that a stop need not wait for it. What it changed is in the log already.
+                    tokio::spawn(async move {
+                        if handle.reload().await.is_ok_and(|report| !report.changed) {
+                            tracing::info!("configuration read again, nothing changed");
+                        }
+                    });
                     continue;
                 }
                 _ = self.terminate.recv() => {}

@@ -42,22 +42,42 @@ pub(super) fn json(body: &impl Serialize) -> Answer {
             bytes.push(b'\n');
             with_body(StatusCode::OK, JSON, bytes)
         }
-        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into(),
     }
 }
 
-pub(super) fn refusal(status: StatusCode, error: String) -> Answer {
-    let body = serde_json::json!({ "error": error });
-    with_body(status, JSON, format!("{body}\n"))
+/// Why a request is not done.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: String,
+    allow: Option<&'static str>,
 }
 
-pub(super) fn wrong_method(allow: &'static str) -> Answer {
-    let mut answer = refusal(
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("the method must be one of: {allow}"),
-    );
-    answer
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static(allow));
-    answer
+pub(super) fn refusal(status: StatusCode, error: String) -> Refusal {
+    Refusal {
+        status,
+        error,
+        allow: None,
+    }
+}
+
+pub(super) fn wrong_method(allow: &'static str) -> Refusal {
+    Refusal {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        error: format!("the method must be one of: {allow}"),
+        allow: Some(allow),
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        let body = serde_json::json!({ "error": refusal.error });
+        let mut answer = with_body(refusal.status, JSON, format!("{body}\n"));
+        if let Some(allow) = refusal.allow {
+            let allow = HeaderValue::from_static(allow);
+            answer.headers_mut().insert(header::ALLOW, allow);
+        }
+        answer
+    }
 }

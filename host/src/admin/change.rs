@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Context,
-    answer::{self, Answer, refusal},
+    answer::{self, Answer, Refusal, refusal},
     pools,
 };
 
@@ -23,7 +23,7 @@ struct Change {
 }
 
 /// Changes a backend and shows it. It holds until the process ends, or until a configuration changes what it replaced.
-pub(super) fn apply(context: &Context, pool: &str, address: &str, body: &[u8]) -> Result<Answer, Answer> {
+pub(super) fn apply(context: &Context, pool: &str, address: &str, body: &[u8]) -> Result<Answer, Refusal> {
     let view = pools::find(context, pool)?;
     let snapshot = view.pool.snapshot();
     let known = || snapshot.members.iter().map(|member| &*member.backend.address);
@@ -55,7 +55,7 @@ pub(super) fn apply(context: &Context, pool: &str, address: &str, body: &[u8]) -
 }
 
 impl Change {
-    fn parse(body: &[u8]) -> Result<Self, Answer> {
+    fn parse(body: &[u8]) -> Result<Self, Refusal> {
         let bad = |error: String| refusal(StatusCode::BAD_REQUEST, error);
         let value: Value =
             serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;

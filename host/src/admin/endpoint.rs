@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::{
     Context, READ_TIMEOUT,
-    answer::{self, Answer, refusal},
+    answer::{self, Answer, Refusal, refusal},
     change, guard, metrics, pools,
 };
 
@@ -19,12 +19,10 @@ const READS: &str = "GET, HEAD";
 
 /// Answers any request.
 pub(super) async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
-    match route(context, request).await {
-        Ok(answer) | Err(answer) => answer,
-    }
+    route(context, request).await.unwrap_or_else(Answer::from)
 }
 
-async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, Answer> {
+async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, Refusal> {
     guard::check(&request, context.address)?;
     let (head, body) = request.into_parts();
     let path = segments(head.uri.path())?;
@@ -47,7 +45,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
         ["v1", "reload"] => {
             allow(&head, &[Method::POST], "POST")?;
             read(&head, body).await?;
-            Ok(reload(context).await)
+            reload(context).await
         }
         _ => Err(refusal(
             StatusCode::NOT_FOUND,
@@ -58,7 +56,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
     }
 }
 
-fn allow(head: &Parts, methods: &[Method], names: &'static str) -> Result<(), Answer> {
+fn allow(head: &Parts, methods: &[Method], names: &'static str) -> Result<(), Refusal> {
     if methods.contains(&head.method) {
         Ok(())
     } else {
@@ -67,7 +65,7 @@ fn allow(head: &Parts, methods: &[Method], names: &'static str) -> Result<(), An
 }
 
 /// The path's parts, decoded one by one: an encoded slash is part of a name.
-fn segments(path: &str) -> Result<Vec<String>, Answer> {
+fn segments(path: &str) -> Result<Vec<String>, Refusal> {
     let decoded = path.trim_start_matches('/').split('/').map(decode).collect();
     Option::ok_or_else(decoded, || {
         let error = "the path has a bad percent escape".to_owned();
@@ -95,7 +93,7 @@ fn decode(text: &str) -> Option<String> {
 }
 
 /// Reads the body, within limits of size and time.
-async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Answer> {
+async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     let all = Limited::new(body, BODY_BYTES_MAX).collect();
     let body = match tokio::time::timeout(READ_TIMEOUT, all).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -130,14 +128,14 @@ fn ready(context: &Context) -> Answer {
     answer::text(StatusCode::OK, text)
 }
 
-async fn reload(context: &Context) -> Answer {
+async fn reload(context: &Context) -> Result<Answer, Refusal> {
     if !context.handle.is_ready() {
         let error = "the balancer is starting or stopping".to_owned();
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, error);
+        return Err(refusal(StatusCode::SERVICE_UNAVAILABLE, error));
     }
     match context.handle.reload().await {
-        Ok(report) => answer::json(&report),
-        Err(mistakes) => refusal(StatusCode::UNPROCESSABLE_ENTITY, mistakes),
+        Ok(report) => Ok(answer::json(&report)),
+        Err(mistakes) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, mistakes)),
     }
 }
 

@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Method, Request, StatusCode, Version, header, uri::Authority};
 
-use super::answer::{Answer, refusal};
+use super::answer::{Refusal, refusal};
 
 /// Refuses what no honest client of an admin listener at this address sends.
-pub(super) fn check<B>(request: &Request<B>, address: SocketAddr) -> Result<(), Answer> {
+pub(super) fn check<B>(request: &Request<B>, address: SocketAddr) -> Result<(), Refusal> {
     if address.ip().to_canonical().is_loopback() {
         check_host(request)?;
     }
@@ -23,7 +23,7 @@ pub(super) fn check<B>(request: &Request<B>, address: SocketAddr) -> Result<(), 
     Ok(())
 }
 
-fn check_host<B>(request: &Request<B>) -> Result<(), Answer> {
+fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
     let hosts = request.headers().get_all(header::HOST);
     if hosts.iter().count() != 1 && request.version() != Version::HTTP_10 {
         let error = "exactly one Host is expected".to_owned();
@@ -46,7 +46,7 @@ fn is_local(authority: &Authority) -> bool {
 }
 
 /// Refuses a body that does not say that it is JSON: the types that pages send without asking are others.
-pub(super) fn check_content_type(headers: &HeaderMap, body: &[u8]) -> Result<(), Answer> {
+pub(super) fn check_content_type(headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return if body.is_empty() {
             Ok(())
@@ -63,7 +63,7 @@ pub(super) fn check_content_type(headers: &HeaderMap, body: &[u8]) -> Result<(),
     }
 }
 
-fn unsupported(found: &str) -> Answer {
+fn unsupported(found: &str) -> Refusal {
     refusal(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         format!("content-type must be application/json, not {found}"),

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     Context,
-    answer::{Answer, refusal},
+    answer::{Refusal, refusal},
     reading::{BackendReading, PoolReading, read_all},
 };
 use crate::{
@@ -90,7 +90,7 @@ pub(super) fn all(context: &Context) -> Pools {
     Pools { pools }
 }
 
-pub(super) fn one(context: &Context, name: &str) -> Result<Pool, Answer> {
+pub(super) fn one(context: &Context, name: &str) -> Result<Pool, Refusal> {
     Ok(Pool::new(&PoolReading::read(find(context, name)?)))
 }
 
@@ -107,7 +107,7 @@ pub(super) fn backend(view: PoolView, id: u64) -> Option<Backend> {
     Some(Backend::new(&found, check.as_ref(), Instant::now()))
 }
 
-pub(super) fn find(context: &Context, name: &str) -> Result<PoolView, Answer> {
+pub(super) fn find(context: &Context, name: &str) -> Result<PoolView, Refusal> {
     let pools = context.handle.pools();
     let found = pools.iter().find(|view| view.pool.name() == name);
     found.cloned().ok_or_else(|| {

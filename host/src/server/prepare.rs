@@ -171,11 +171,8 @@ impl Service {
     ) -> Result<BTreeMap<String, Arc<Candidate>>, StartError> {
         let mut candidates = BTreeMap::new();
         for (name, spec) in &config.policies {
-            let known = self.pools.values().map(|view| &view.deployment.candidate);
-            let known = known
-                .filter(|candidate| is_same(&candidate.spec, spec))
-                .cloned()
-                .next();
+            let mut known = self.pools.values().map(|view| &view.deployment.candidate);
+            let known = known.find(|candidate| is_same(&candidate.spec, spec)).cloned();
             let (engine, spec) = (engine.clone(), spec.clone());
             let candidate = tokio::task::spawn_blocking(move || candidate(&engine, &spec, known)).await;
             let candidate = candidate.map_err(|error| StartError::Engine(error.to_string()))??;
