@@ -152,10 +152,13 @@ pub(super) struct WorkerState {
     access_log: RefCell<Option<AccessLog>>,
     pools: RefCell<HashMap<String, Rc<WorkerPool>>>,
     listeners: RefCell<HashMap<SocketAddr, Rc<ListenerState>>>,
-    connections: RefCell<HashMap<u64, (Rc<Watch>, Rc<ListenerState>)>>,
+    connections: RefCell<HashMap<u64, Connection>>,
     next_connection: Cell<u64>,
     watch_every: Cell<Duration>,
 }
+
+/// A client's connection, and whose limits it is under.
+type Connection = (Rc<Watch>, Rc<ListenerState>);
 
 /// What a request needs to know of its pool's configuration, from its beginning to its end.
 pub(super) struct PoolSettings {
