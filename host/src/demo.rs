@@ -14,6 +14,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use crate::{
@@ -53,6 +54,10 @@ pub struct Options {
     pub colour: bool,
 }
 
+/// Over the walk-through's own time: its changes take 30 ms each, and seconds in a build without optimisation on a
+/// machine with other work.
+const LATE_MAX: Duration = Duration::from_secs(60);
+
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -68,6 +73,9 @@ enum Error {
     /// The policy that always traps was taken.
     #[error("bug: a policy that always traps was not refused")]
     NotRefused,
+    /// Compiling policies took far longer than anybody wants to watch.
+    #[error("this machine has too much other work for a demo")]
+    Late,
     /// The balancer serves, and not the demo's pool.
     #[error("bug: the demo's pool is not in service")]
     NoPool,
@@ -149,7 +157,9 @@ async fn show(
     };
     let mut stage = Stage::new(handle, backends, &load, screen, colour, settings)?;
     let acts = async {
-        stage.play(acts::total(options.seconds)).await?;
+        let total = acts::total(options.seconds);
+        let played = tokio::time::timeout(total + LATE_MAX, stage.play(total)).await;
+        played.map_err(|_| Error::Late)??;
         if options.keep {
             stage.stay_up(listener).await?;
         }

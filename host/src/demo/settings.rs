@@ -73,7 +73,7 @@ listen = \"127.0.0.1:0\"
 policy = \"{policy}\"
 backends = [
 {backends}]
-health = {{ kind = \"http\", interval = \"200ms\", timeout = \"200ms\" }}
+health = {{ kind = \"http\", interval = \"200ms\", timeout = \"200ms\", fall = 5 }}
 ",
             self.admin
         );

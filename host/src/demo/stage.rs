@@ -126,6 +126,8 @@ impl<'a> Stage<'a> {
             }
             Act::Death => {
                 self.backends.turn_over(MORTAL).await?;
+                // A machine that stood still for a second may have taken it out before.
+                self.picks_when_out = None;
                 self.note(&format!("`{}` is dead.", CAST[MORTAL].name));
                 self.watch(lasts, is_shown).await?;
                 self.see_that_it_got_nothing()?;

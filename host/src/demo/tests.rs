@@ -37,7 +37,7 @@ fn every_act_of_a_six_second_demo_shows_its_effect_and_nothing_fails() {
         "turns are equal"
     );
     assert!(
-        shares(swap.picks)[SLOW] < shares(turns.picks)[SLOW] / 1.5,
+        shares(swap.picks)[SLOW] + 5.0 < shares(turns.picks)[SLOW],
         "the slow one gets less"
     );
     assert!(swap.picks[SPARE] > 0, "the spare one joins");
