@@ -17,10 +17,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    control::Handle,
-    server::{self, Server, Source, StartError},
-};
+use crate::server::{self, Server, Source, StartError};
 
 mod acts;
 mod backends;
@@ -149,7 +146,7 @@ async fn show(
     let handle = server.handle();
     let listener = handle.listeners().first().map(|(_, address)| *address);
     let listener = listener.ok_or(Error::NoPool)?;
-    screen.say(&introduction(&settings.text(), listener, admin_address(handle)));
+    screen.say(&introduction(&settings.text(), listener, handle.admin()));
     let load = Load::start(listener)?;
     let colour = match screen.kind() {
         Kind::Terminal if options.colour => Colour::On,
@@ -174,12 +171,6 @@ async fn show(
     screen.keep_block();
     screen.say(&format!("\n{}\n\n{WHAT_NEXT}", summary.text()));
     Ok(summary)
-}
-
-/// Where the admin listener is, once there is one.
-// MERGE: `handle.admin()`, as soon as the admin module is there.
-fn admin_address(_handle: &Handle) -> Option<SocketAddr> {
-    None
 }
 
 fn introduction(configuration: &str, listener: SocketAddr, admin: Option<SocketAddr>) -> String {

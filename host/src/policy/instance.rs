@@ -391,7 +391,9 @@ fn guarded<T>(
     run: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
 ) -> Result<T, Fault> {
     store.set_epoch_deadline(ticks);
-    store.data_mut().overtime = Overtime::default();
+    let guest = store.data_mut();
+    guest.overtime = Overtime::default();
+    guest.log.forget();
     match catch_unwind(AssertUnwindSafe(|| run(store))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fault(store, call, &error)),
@@ -412,8 +414,13 @@ fn fault(store: &Store<Guest>, call: &'static str, error: &wasmtime::Error) -> F
     };
     let message = match kind {
         FaultKind::Deadline => "did not answer within its deadline".into(),
-        FaultKind::Memory => format!("ran out of its memory limit: {error:#}"),
-        _ => format!("{error:#}"),
+        FaultKind::Memory => format!("asked for more memory than its limit: {}", error.root_cause()),
+        // The cause without the guest's stack, which would be many lines, and what the guest said about it.
+        _ => error.root_cause().to_string(),
+    };
+    let message = match store.data().log.last_words() {
+        Some(words) => format!("{message}; its last words: {words}"),
+        None => message,
     };
     Fault { kind, call, message }
 }
