@@ -34,6 +34,8 @@ use trimtab_policy::testing::{Dice, Native, with_host};
 use stage::Stage;
 use table::{Row, Table};
 
+/// Parts of a sample.
+const PARTS: u64 = 50;
 const SIZES: [usize; 3] = [3, 100, 1000];
 
 fn main() {
@@ -102,8 +104,8 @@ fn policy(
     }
     if let Some(native) = native {
         for (column, size) in SIZES.into_iter().enumerate() {
+            let mut run = native_picks(native(), size);
             row.native_ns[column] = measure(criterion, &format!("native/{name}/{size}"), |bencher, nanos| {
-                let mut run = native_picks(native(), size);
                 time(bencher, nanos, &mut run);
             });
         }
@@ -120,8 +122,8 @@ fn policy(
     let mut trial = Trial::new(&candidate, &large.snapshot()).unwrap();
     row.update_ns = measure(criterion, &format!("update/{name}/1000"), |bencher, nanos| {
         time(bencher, nanos, |times| {
-            for turn in 0..times {
-                stage::flip(&large, turn);
+            for _ in 0..times {
+                stage::flip(&large);
                 trial.update(&large.snapshot()).unwrap();
             }
         });
@@ -129,26 +131,37 @@ fn policy(
     row
 }
 
-/// Runs one benchmark and gives the median of its samples, which Criterion keeps to itself.
-fn measure(criterion: &mut Criterion, name: &str, run: impl FnOnce(&mut Bencher<'_>, &mut Vec<f64>)) -> f64 {
-    let (mut nanos, mut run) = (Vec::new(), Some(run));
+/// Runs one benchmark and gives the median of its parts, which Criterion keeps to itself.
+fn measure(
+    criterion: &mut Criterion,
+    name: &str,
+    mut run: impl FnMut(&mut Bencher<'_>, &mut Vec<f64>),
+) -> f64 {
+    let mut nanos = Vec::new();
     criterion.bench_function(name, |bencher| {
-        if let Some(run) = run.take() {
-            run(bencher, &mut nanos);
-        }
+        // Called for warming up first, which does not count.
+        nanos.clear();
+        run(bencher, &mut nanos);
     });
     nanos.sort_by(f64::total_cmp);
     nanos.get(nanos.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Times `run` so many times as Criterion wants, and notes nanoseconds for one.
+/// Times `run` so many times as Criterion wants, and notes nanoseconds for one. Each sample is noted in parts, so that
+/// the median stays true while other programs take the core now and then.
 fn time(bencher: &mut Bencher<'_>, nanos: &mut Vec<f64>, mut run: impl FnMut(u64)) {
     bencher.iter_custom(|times| {
-        let started = Instant::now();
-        run(times);
-        let elapsed = started.elapsed();
-        nanos.push(elapsed.as_nanos() as f64 / times as f64);
-        elapsed
+        let part = times.div_ceil(PARTS);
+        let mut total = Duration::ZERO;
+        for done in (0..times).step_by(part as usize) {
+            let count = part.min(times - done);
+            let started = Instant::now();
+            run(count);
+            let elapsed = started.elapsed();
+            nanos.push(elapsed.as_nanos() as f64 / count as f64);
+            total += elapsed;
+        }
+        total
     });
 }
 

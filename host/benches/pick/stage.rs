@@ -84,11 +84,9 @@ pub(crate) fn pool(size: usize) -> Pool {
 }
 
 /// Changes the pool: one backend leaves or comes back.
-pub(crate) fn flip(pool: &Pool, turn: u64) {
-    let id = pool.snapshot().members[5].backend.id;
-    let draining = pool.snapshot().members[5].usable;
-    let _ = turn;
-    pool.set_draining(id, draining, Instant::now());
+pub(crate) fn flip(pool: &Pool) {
+    let member = &pool.snapshot().members[5];
+    pool.set_draining(member.backend.id, member.usable, Instant::now());
 }
 
 /// A worker's seat, with requests in flight.
