@@ -12,8 +12,8 @@ use http::request::Parts;
 
 use super::{
     Tried,
-    engine::Allowance,
     bindings::trimtab::policy::{diagnostics, pool, request},
+    engine::Allowance,
     fallback,
     instance::Limits,
     request::{authority, cookie, header_hash},
