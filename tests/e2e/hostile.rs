@@ -24,7 +24,7 @@ impl Stage {
             .workers(2)
             .backends(origins.iter().map(Origin::address))
             .pool("policy = \"hostile\"")
-            .rest("[policy.hostile]\ncomponent = \"policy.wasm\"\nmemory = \"8MiB\"");
+            .rest("[policy.hostile]\ncomponent = \"policy.wasm\"\nmemory = \"8MiB\"\ndeadline = \"5ms\"");
         let balancer = Balancer::start(setup.text(), directory.path())
             .await
             .unwrap_or_else(|error| panic!("{error}"));
@@ -43,7 +43,7 @@ impl Stage {
             .backends(origins.iter().map(Origin::address))
             .pool("policy = \"hostile\"")
             .rest(&format!(
-                "[policy.hostile]\nbuiltin = \"chaos\"\nconfig = {{ {config} }}"
+                "[policy.hostile]\nbuiltin = \"chaos\"\ndeadline = \"50ms\"\nconfig = {{ {config} }}"
             ))
             .start()
             .await;
@@ -291,9 +291,7 @@ async fn a_guest_that_asks_about_the_request_outside_of_pick_gets_nothing() {
     let pool = stage.balancer.view().pool;
     for weight in 2..6 {
         pool.set_weight(stage.balancer.id(0), weight, std::time::Instant::now());
-        Load::run(stage.balancer.address, 4, 20)
-            .await
-            .expect_no_failure();
+        Load::run(stage.balancer.address, 4, 20).await.expect_no_failure();
     }
     assert_eq!(stage.balancer.view().deployment.faults(), 0);
 }
@@ -314,13 +312,7 @@ async fn a_guest_that_fails_in_an_update_of_a_live_instance_is_replaced() {
             pool.set_weight(stage.balancer.id(0), weight, std::time::Instant::now());
             wait_until(kind.name(), DEADLINE, || stage.balancer.faults(kind) > faults).await;
             // The replacement has to be there before it can fail.
-            let decided = |reason| {
-                stage
-                    .balancer
-                    .view()
-                    .deployment
-                    .total(|stats| stats.host(reason))
-            };
+            let decided = |reason| stage.balancer.view().deployment.total(|stats| stats.host(reason));
             wait_until("built again", DEADLINE, || {
                 stage.balancer.view().deployment.total(|stats| &stats.rebuilds) >= u64::from(weight) - 1
             })
@@ -425,10 +417,7 @@ async fn a_guest_may_refuse_a_request_and_only_with_an_error() {
         assert_eq!(get(stage.balancer.address, "/").await.status, answered);
         let deployment = stage.balancer.view().deployment;
         assert_eq!(
-            (
-                deployment.faults(),
-                deployment.total(|stats| &stats.rejected)
-            ),
+            (deployment.faults(), deployment.total(|stats| &stats.rejected)),
             (0, 1)
         );
     }

@@ -68,7 +68,8 @@ async fn a_response_that_flows_is_finished() {
         let mut wait = wait.clone();
         async move {
             peer.head().await;
-            peer.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst").await;
+            peer.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")
+                .await;
             wait.wait_for(|go| *go).await.unwrap();
             peer.send("other").await;
             peer.until_closed().await;
@@ -94,10 +95,7 @@ async fn a_response_that_flows_is_finished() {
 #[tokio::test]
 async fn when_the_drain_time_is_over_connections_are_cut() {
     let origin = Origin::start("a").await;
-    let balancer = Setup::to(origin.address())
-        .top("drain = \"200ms\"")
-        .start()
-        .await;
+    let balancer = Setup::to(origin.address()).top("drain = \"200ms\"").start().await;
     let mut held = hold(&balancer, &origin).await;
     balancer.stop().await;
     assert!(held.try_response().await.is_err(), "no answer");
@@ -139,9 +137,6 @@ async fn asking_a_balancer_that_has_stopped_is_answered() {
     let balancer = Setup::to(origin.address()).start().await;
     let handle = balancer.handle().clone();
     balancer.stop().await;
-    assert_eq!(
-        handle.reload().await,
-        Err("the balancer is stopping".to_owned())
-    );
+    assert_eq!(handle.reload().await, Err("the balancer is stopping".to_owned()));
     handle.stop().await;
 }

@@ -17,7 +17,10 @@ impl Directory {
     /// # Panics
     /// When the system has no room for it.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "a default that touches the disk would surprise")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default that touches the disk would surprise"
+    )]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -74,7 +74,8 @@ impl Guest {
     /// A pick at random.
     #[must_use]
     pub fn any() -> String {
-        "(call $some (i32.wrap_i64 (i64.rem_u (local.get $random) (i64.extend_i32_u (call $len)))))".to_owned()
+        "(call $some (i32.wrap_i64 (i64.rem_u (local.get $random) (i64.extend_i32_u (call $len)))))"
+            .to_owned()
     }
 
     /// A pick that runs `bad` from the second pick on, so that the guest is admitted, and every other time.

@@ -22,4 +22,4 @@ pub use directory::Directory;
 pub use load::{Load, Outcome};
 pub use origin::Origin;
 pub use raw::{Peer, RawOrigin, ok};
-pub use wait::{DEADLINE, LONG, within, wait_until};
+pub use wait::{DEADLINE, LONG, wait_until, within};

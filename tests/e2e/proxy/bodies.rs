@@ -129,7 +129,11 @@ async fn responses_that_have_no_body_end_at_once() {
                 assert_eq!(head.field("content-length"), Some("5"));
             }
         }
-        assert_eq!(origin.connections(), 1, "{method} {answer:?} keeps the connection");
+        assert_eq!(
+            origin.connections(),
+            1,
+            "{method} {answer:?} keeps the connection"
+        );
     }
 }
 
@@ -155,13 +159,17 @@ async fn a_slow_reader_holds_the_origin_back() {
     })
     .await;
     let balancer = Setup::to(origin.address()).start().await;
-    let mut client = Client::connect(balancer.address).await;
+    let mut client = Client::connect_narrow(balancer.address).await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     // The client reads nothing, so the origin gets stuck once the buffers are full.
     let mut last = (0, 0);
     wait_until("the origin is held back", DEADLINE, || {
         let now = written.load(Ordering::SeqCst);
-        last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
+        last = if now == last.0 {
+            (now, last.1 + 1)
+        } else {
+            (now, 0)
+        };
         now > 0 && last.1 > 50
     })
     .await;
@@ -207,7 +215,11 @@ async fn a_slow_origin_holds_the_client_back() {
     let mut last = (0, 0);
     wait_until("the client is held back", DEADLINE, || {
         let now = written.load(Ordering::SeqCst);
-        last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
+        last = if now == last.0 {
+            (now, last.1 + 1)
+        } else {
+            (now, 0)
+        };
         now > 0 && last.1 > 50
     })
     .await;
@@ -240,6 +252,19 @@ async fn pipelined_requests_are_answered_in_order() {
     for number in 0..50 {
         assert_eq!(client.response().await.text(), format!("/{number}"));
     }
+}
+
+#[tokio::test]
+async fn a_response_does_not_wait_for_the_rest_of_the_next_request() {
+    let origin = RawOrigin::answering(ok("first")).await;
+    let balancer = Setup::to(origin.address()).start().await;
+    let mut client = Client::connect(balancer.address).await;
+    client
+        .send("GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /next HTTP/1.1\r\nho")
+        .await;
+    assert_eq!(client.response().await.text(), "first");
+    client.send("st: a\r\n\r\n").await;
+    assert_eq!(client.response().await.text(), "first");
 }
 
 #[tokio::test]

@@ -44,7 +44,11 @@ async fn connection_cannot_take_away_what_decides_about_framing_and_host() {
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nconnection: host, content-length, x-forwarded-for\r\n\r\nhi",
     )
     .await;
-    for kept in ["host: a\r\n", "content-length: 2\r\n", "x-forwarded-for: 127.0.0.1\r\n"] {
+    for kept in [
+        "host: a\r\n",
+        "content-length: 2\r\n",
+        "x-forwarded-for: 127.0.0.1\r\n",
+    ] {
         assert!(received.contains(kept), "{received}");
     }
 }
@@ -133,11 +137,7 @@ async fn via_is_added_both_ways_unless_off() {
             "{}",
             response.head
         );
-        assert!(
-            response.head.contains("via: 1.1 inner\r\n"),
-            "{}",
-            response.head
-        );
+        assert!(response.head.contains("via: 1.1 inner\r\n"), "{}", response.head);
         let received = origin.received();
         assert_eq!(received.contains("via: 1.1 trimtab\r\n"), is_there, "{received}");
         assert!(received.contains("via: 1.0 outer\r\n"), "{received}");
@@ -146,7 +146,11 @@ async fn via_is_added_both_ways_unless_off() {
 
 #[tokio::test]
 async fn host_and_target_are_kept() {
-    let received = at_origin("", "GET /a%20b/../c?d=e&f HTTP/1.1\r\nhost: Shop.Example:8080\r\n\r\n").await;
+    let received = at_origin(
+        "",
+        "GET /a%20b/../c?d=e&f HTTP/1.1\r\nhost: Shop.Example:8080\r\n\r\n",
+    )
+    .await;
     assert!(
         received.starts_with("GET /a%20b/../c?d=e&f HTTP/1.1\r\n"),
         "{received}"

@@ -24,8 +24,6 @@ async fn refused(request: &str) -> u16 {
 #[tokio::test]
 async fn ambiguous_framing_is_refused() {
     for fields in [
-        "content-length: 4\r\ntransfer-encoding: chunked",
-        "transfer-encoding: chunked\r\ncontent-length: 4",
         "content-length: 4\r\ncontent-length: 5",
         "content-length: +4",
         "content-length: -4",
@@ -43,6 +41,30 @@ async fn ambiguous_framing_is_refused() {
     ] {
         let request = format!("POST / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n0\r\n\r\n");
         assert_eq!(refused(&request).await, 400, "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_is_dropped_and_the_connection_closed() {
+    // RFC 9112, 6.1: chunks win, the length is removed, and nothing after the message is believed.
+    for fields in [
+        "content-length: 4\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 4",
+        "content-length: 30\r\ntransfer-encoding: chunked",
+    ] {
+        let origin = RawOrigin::answering(ok("")).await;
+        let balancer = Setup::to(origin.address()).start().await;
+        let mut client = Client::connect(balancer.address).await;
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n"
+            ))
+            .await;
+        let answer = client.until_closed().await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+        let received = origin.received();
+        assert!(!received.contains("content-length"), "{received}");
+        assert!(received.ends_with("\r\n\r\n0\r\n\r\n"), "{received}");
     }
 }
 
@@ -70,7 +92,10 @@ async fn a_bad_chunk_never_becomes_a_complete_request() {
         assert_ne!(status, 200, "{body:?}");
         client.until_closed().await;
         let received = origin.received();
-        assert!(!received.ends_with("0\r\n\r\n"), "{body:?} ended well: {received}");
+        assert!(
+            !received.ends_with("0\r\n\r\n"),
+            "{body:?} ended well: {received}"
+        );
         assert_eq!(get(balancer.address, "/").await.status, 200);
     }
 }
@@ -161,7 +186,8 @@ async fn an_unknown_expectation_fails() {
 async fn an_early_response_does_not_make_a_body_the_next_request() {
     let origin = RawOrigin::start(|mut peer| async move {
         while peer.head().await.is_some() {
-            peer.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
+            peer.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+                .await;
         }
     })
     .await;
@@ -187,10 +213,9 @@ async fn an_early_response_does_not_make_a_body_the_next_request() {
 
 #[tokio::test]
 async fn http_1_0_clients_are_served_and_their_connection_closed() {
-    let origin = RawOrigin::answering(
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    )
-    .await;
+    let origin =
+        RawOrigin::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+            .await;
     let balancer = Setup::to(origin.address()).start().await;
     let mut client = Client::connect(balancer.address).await;
     client.send("GET / HTTP/1.0\r\n\r\n").await;

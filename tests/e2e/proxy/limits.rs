@@ -10,11 +10,7 @@ async fn ask(limits: &str, request: String) -> (Response, usize) {
         .await;
     let mut client = Client::connect(balancer.address).await;
     let response = client.ask(request).await;
-    assert_eq!(
-        get(balancer.address, "/").await.status,
-        200,
-        "others are served"
-    );
+    assert_eq!(get(balancer.address, "/").await.status, 200, "others are served");
     (response, origin.requests() - 1)
 }
 

@@ -166,9 +166,7 @@ async fn attempts_are_limited() {
     for attempts in [1, 2, 3] {
         let balancer = Setup::new()
             .backends(broken.iter().map(RawOrigin::address))
-            .pool(&format!(
-                "retry = {{ attempts = {attempts} }}\noutlier = \"off\""
-            ))
+            .pool(&format!("retry = {{ attempts = {attempts} }}\noutlier = \"off\""))
             .start()
             .await;
         let before: usize = broken.iter().map(RawOrigin::requests).sum();

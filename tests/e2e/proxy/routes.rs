@@ -14,10 +14,7 @@ async fn the_first_route_for_host_and_path_wins() {
     let origins = Origin::start_all(["main", "other"]).await;
     let balancer = Setup::to(origins[0].address())
         .listener(&ROUTES.replace('\n', ""))
-        .rest(&format!(
-            "[pool.other]\nbackends = [{:?}]",
-            origins[1].address()
-        ))
+        .rest(&format!("[pool.other]\nbackends = [{:?}]", origins[1].address()))
         .start()
         .await;
     for (host, target, expected) in [
@@ -41,7 +38,9 @@ async fn the_first_route_for_host_and_path_wins() {
         let response = client
             .ask(format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n"))
             .await;
-        let found = response.field("x-origin").map_or(response.status.to_string(), str::to_owned);
+        let found = response
+            .field("x-origin")
+            .map_or(response.status.to_string(), str::to_owned);
         assert_eq!(found, expected, "{host} {target}");
     }
 }

@@ -41,10 +41,7 @@ async fn a_connection_that_says_nothing_is_closed_without_a_word() {
         .listener("limits = { header_timeout = \"200ms\" }")
         .start()
         .await;
-    assert_eq!(
-        Client::connect(balancer.address).await.until_closed().await,
-        ""
-    );
+    assert_eq!(Client::connect(balancer.address).await.until_closed().await, "");
 }
 
 #[tokio::test]
@@ -63,7 +60,9 @@ async fn an_idle_connection_is_closed_without_a_word() {
 async fn a_connection_is_idle_after_any_kind_of_answer() {
     let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let balancer = Setup::to(origin.address())
-        .listener("limits = { idle_timeout = \"1s\" }\nroute = [{ path_prefix = \"/known\", pool = \"main\" }]")
+        .listener(
+            "limits = { idle_timeout = \"1s\" }\nroute = [{ path_prefix = \"/known\", pool = \"main\" }]",
+        )
         .start()
         .await;
     for request in [
@@ -98,14 +97,18 @@ async fn a_client_that_stops_sending_its_body_is_let_go_and_so_is_the_origin() {
         .await;
     let answer = client.until_closed().await;
     assert!(!answer.contains(" 200 "), "{answer}");
-    wait_until("the origin's connection is closed", DEADLINE, || origin.closed() == 1).await;
+    wait_until("the origin's connection is closed", DEADLINE, || {
+        origin.closed() == 1
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_client_that_stops_reading_is_let_go_and_so_is_the_origin() {
     let origin = RawOrigin::start(|mut peer| async move {
         peer.head().await;
-        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 33554432\r\n\r\n").await;
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 33554432\r\n\r\n")
+            .await;
         peer.send(vec![b'x'; 32 << 20]).await;
         peer.until_closed().await;
     })
@@ -114,9 +117,12 @@ async fn a_client_that_stops_reading_is_let_go_and_so_is_the_origin() {
         .listener("limits = { body_timeout = \"300ms\" }")
         .start()
         .await;
-    let mut client = Client::connect(balancer.address).await;
+    let mut client = Client::connect_narrow(balancer.address).await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    wait_until("the origin's connection is closed", DEADLINE, || origin.closed() == 1).await;
+    wait_until("the origin's connection is closed", DEADLINE, || {
+        origin.closed() == 1
+    })
+    .await;
     let response = client.response().await;
     assert!(!response.is_complete);
 }
@@ -130,7 +136,10 @@ async fn an_origin_that_does_not_answer_in_time_means_504() {
         .await;
     let mut client = Client::connect(balancer.address).await;
     assert_eq!(client.get("/").await.status, 504);
-    wait_until("the origin's connection is closed", DEADLINE, || origin.closed() == 1).await;
+    wait_until("the origin's connection is closed", DEADLINE, || {
+        origin.closed() == 1
+    })
+    .await;
     assert_eq!(origin.requests(), 1, "what took too long is not repeated");
 }
 
@@ -190,7 +199,8 @@ async fn an_upload_that_ended_starts_the_time_for_the_response() {
 async fn an_origin_that_stalls_in_its_body_breaks_the_response() {
     let origin = RawOrigin::start(|mut peer| async move {
         peer.head().await;
-        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+            .await;
         peer.until_closed().await;
     })
     .await;
@@ -201,7 +211,10 @@ async fn an_origin_that_stalls_in_its_body_breaks_the_response() {
     let mut client = Client::connect(balancer.address).await;
     let response = client.get("/").await;
     assert_eq!((response.text(), response.is_complete), ("half".into(), false));
-    wait_until("the origin's connection is closed", DEADLINE, || origin.closed() == 1).await;
+    wait_until("the origin's connection is closed", DEADLINE, || {
+        origin.closed() == 1
+    })
+    .await;
 }
 
 #[tokio::test]
