@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use trimtab::pool::State;
 use trimtab_tests::{Client, DEADLINE, Load, Origin, Setup, get, wait_until};
 
-const CHECKS: &str = "health = { kind = \"http\", path = \"/healthz\", interval = \"50ms\", timeout = \"50ms\", fall = 3, rise = 2 }";
+const CHECKS: &str = "health = { kind = \"http\", path = \"/healthz\", interval = \"200ms\", timeout = \"200ms\", fall = 3, rise = 2 }";
 
 fn is_ejected(state: State) -> bool {
     matches!(state, State::Ejected { .. })
@@ -18,7 +18,7 @@ async fn a_backend_killed_under_load_fails_no_get_and_comes_back() {
         .workers(2)
         .backends(origins.iter().map(Origin::address))
         .pool("policy = \"round-robin\"")
-        .pool(&CHECKS.replace("\"50ms\", fall", "\"45ms\", fall"))
+        .pool(CHECKS)
         .start()
         .await;
     let load = Load::start(balancer.address, 16);

@@ -24,7 +24,7 @@ impl Stage {
             .workers(2)
             .backends(origins.iter().map(Origin::address))
             .pool("policy = \"hostile\"")
-            .rest("[policy.hostile]\ncomponent = \"policy.wasm\"\nmemory = \"8MiB\"");
+            .rest("[policy.hostile]\ncomponent = \"policy.wasm\"\nmemory = \"8MiB\"\ndeadline = \"5ms\"");
         let balancer = Balancer::start(setup.text(), directory.path())
             .await
             .unwrap_or_else(|error| panic!("{error}"));
@@ -43,7 +43,7 @@ impl Stage {
             .backends(origins.iter().map(Origin::address))
             .pool("policy = \"hostile\"")
             .rest(&format!(
-                "[policy.hostile]\nbuiltin = \"chaos\"\nconfig = {{ {config} }}"
+                "[policy.hostile]\nbuiltin = \"chaos\"\ndeadline = \"50ms\"\nconfig = {{ {config} }}"
             ))
             .start()
             .await;

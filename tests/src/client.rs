@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::{DEADLINE, within};
@@ -70,6 +70,17 @@ impl Client {
     /// When nobody listens.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).await.expect("a connection")
+    }
+
+    /// Connects with a small window, so that a server soon notices that nothing is read.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("a buffer");
+        let stream = within("connecting", DEADLINE, socket.connect(address)).await;
+        stream.expect("a connection").into()
     }
 
     /// Connects, or says why not.

@@ -143,17 +143,32 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
+/// Counts a request that waits, until it goes on or its client has gone.
+struct Held<'a>(&'a AtomicUsize);
+
+impl<'a> Held<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_check = request.uri().path() == "/healthz";
     let is_held = request.uri().path() == "/held";
     // A body that breaks off ends the connection anyway.
     let _ = request.into_body().collect().await;
     if is_held {
-        state.in_flight.fetch_add(1, Ordering::SeqCst);
+        let _held = Held::new(&state.in_flight);
         let mut released = state.released.subscribe();
         // The sender lives in the state that we hold.
         let _ = released.wait_for(|released| *released).await;
-        state.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
     if !is_check {
         state.hits.fetch_add(1, Ordering::SeqCst);

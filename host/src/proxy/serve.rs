@@ -7,7 +7,7 @@
 
 use std::{cell::Cell, convert::Infallible, net::SocketAddr, rc::Rc};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
@@ -186,6 +186,12 @@ impl<'a> Attempts<'a> {
                 "backend switched protocols unasked",
             )));
         }
+        if is_framed_twice(response.headers()) {
+            exchange.record_failure();
+            return Err(Failed::for_good(Error::BadResponse(
+                "backend gave its response both a length and chunks",
+            )));
+        }
         Ok(response.map(|body| ResponseBody::backend(body, exchange)))
     }
 
@@ -212,6 +218,11 @@ impl<'a> Attempts<'a> {
             Err(error)
         }
     }
+}
+
+/// Which of the two holds is where readers differ, so what follows such a response cannot be trusted (RFC 9112, 6.1).
+fn is_framed_twice(fields: &HeaderMap) -> bool {
+    fields.contains_key(header::TRANSFER_ENCODING) && fields.contains_key(header::CONTENT_LENGTH)
 }
 
 /// RFC 9110, 9.2.2. An unknown method may do anything.

@@ -58,7 +58,11 @@ async fn what_is_no_policy_is_refused_by_name() {
         ),
         (
             "import from a later version",
-            importing("trimtab:policy/clock@0.9.0"),
+            wat::parse_str(
+                "(component (import \"trimtab:policy/clock@0.9.0\" (instance (export \"f\" (func))))
+                 (instance $i) (export \"trimtab:policy/picker@0.1.0\" (instance $i)))",
+            )
+            .unwrap(),
             "trimtab:policy/clock@0.9.0",
         ),
         (

@@ -159,7 +159,7 @@ async fn a_slow_reader_holds_the_origin_back() {
     })
     .await;
     let balancer = Setup::to(origin.address()).start().await;
-    let mut client = Client::connect(balancer.address).await;
+    let mut client = Client::connect_narrow(balancer.address).await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     // The client reads nothing, so the origin gets stuck once the buffers are full.
     let mut last = (0, 0);
@@ -252,6 +252,19 @@ async fn pipelined_requests_are_answered_in_order() {
     for number in 0..50 {
         assert_eq!(client.response().await.text(), format!("/{number}"));
     }
+}
+
+#[tokio::test]
+async fn a_response_does_not_wait_for_the_rest_of_the_next_request() {
+    let origin = RawOrigin::answering(ok("first")).await;
+    let balancer = Setup::to(origin.address()).start().await;
+    let mut client = Client::connect(balancer.address).await;
+    client
+        .send("GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /next HTTP/1.1\r\nho")
+        .await;
+    assert_eq!(client.response().await.text(), "first");
+    client.send("st: a\r\n\r\n").await;
+    assert_eq!(client.response().await.text(), "first");
 }
 
 #[tokio::test]

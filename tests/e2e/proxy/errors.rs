@@ -26,8 +26,11 @@ async fn a_body_that_ends_early_is_never_a_clean_end() {
         .await;
         let balancer = Setup::to(origin.address()).start().await;
         let mut client = Client::connect(balancer.address).await;
-        let response = client.get("/").await;
-        assert!(!response.is_complete, "{what}: {response:?}");
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        // Nothing at all may come of it, too: the head may still be with us when the body fails.
+        if let Ok(response) = client.try_response().await {
+            assert!(!response.is_complete, "{what}: {response:?}");
+        }
         client.until_closed().await;
         wait_until("it is counted", DEADLINE, || {
             balancer.count(|worker| &worker.aborted) == 1
@@ -67,22 +70,16 @@ async fn garbage_from_an_origin_means_502() {
 }
 
 #[tokio::test]
-async fn a_response_with_length_and_chunks_is_never_passed_on_ambiguous() {
+async fn a_response_with_length_and_chunks_means_502() {
     let origin = RawOrigin::answering(
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
     )
     .await;
     let balancer = Setup::to(origin.address()).start().await;
-    let response = get(balancer.address, "/").await;
-    let framings = [
-        response.field("content-length"),
-        response.field("transfer-encoding"),
-    ];
-    assert!(
-        framings.iter().flatten().count() <= 1,
-        "both framings: {}",
-        response.head
-    );
+    for asked in 1..4 {
+        assert_eq!(get(balancer.address, "/").await.status, 502);
+        assert_eq!(origin.connections(), asked, "no connection is used again");
+    }
 }
 
 #[tokio::test]

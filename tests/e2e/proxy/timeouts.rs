@@ -117,7 +117,7 @@ async fn a_client_that_stops_reading_is_let_go_and_so_is_the_origin() {
         .listener("limits = { body_timeout = \"300ms\" }")
         .start()
         .await;
-    let mut client = Client::connect(balancer.address).await;
+    let mut client = Client::connect_narrow(balancer.address).await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     wait_until("the origin's connection is closed", DEADLINE, || {
         origin.closed() == 1
