@@ -47,7 +47,7 @@ impl Stage {
             .backends(origins.iter().map(Origin::address))
             .pool("policy = \"hostile\"")
             .rest(&format!(
-                "[policy.hostile]\nbuiltin = \"chaos\"\ndeadline = \"50ms\"\nconfig = {{ {config} }}"
+                "[policy.hostile]\nbuiltin = \"chaos\"\nmemory = \"4MiB\"\ndeadline = \"50ms\"\nconfig = {{ {config} }}"
             ))
             .start()
             .await;
