@@ -52,18 +52,15 @@ pub(super) struct Target {
 /// A failed attempt, with what is needed to decide whether to make another.
 pub(super) struct Failed {
     pub(super) error: Error,
-    /// The request, if none of it was sent.
-    pub(super) unsent: Option<Request<RequestBody>>,
     /// A kept-alive connection turned out to be closed. That says nothing about the backend.
     pub(super) was_stale: bool,
 }
 
 impl Failed {
-    /// Nothing more can be done.
+    /// Of an attempt that says something about the backend, and not about a connection.
     pub(super) fn for_good(error: Error) -> Self {
         Self {
             error,
-            unsent: None,
             was_stale: false,
         }
     }
@@ -100,13 +97,12 @@ impl Exchange {
         }
     }
 
-    /// Sends the request and waits for the response's head. A stored connection is used when there is one, unless
-    /// `fresh` is asked for.
+    /// Sends the request and waits for the response's head. The request is left where it was if nothing of it was sent.
     ///
     /// Dropping this future closes the connection, so the backend learns that nobody waits any more.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         freshness: Freshness,
     ) -> Result<Response<Incoming>, Failed> {
         let mut connection = match self.connection(freshness).await {
@@ -116,11 +112,7 @@ impl Exchange {
                 self.worker
                     .metrics()
                     .count(|metrics| &metrics.upstream_connect_failures);
-                return Err(Failed {
-                    error,
-                    unsent: Some(request),
-                    was_stale: false,
-                });
+                return Err(Failed::for_good(error));
             }
         };
         let response_timeout = self.settings.config.response_timeout;
@@ -138,20 +130,15 @@ impl Exchange {
     }
 
     fn failed(&mut self, error: SendError, is_reused: bool) -> Failed {
-        let (error, unsent) = match error {
-            SendError::Unsent(request) => (Error::Upstream("connection closed".into()), Some(*request)),
-            SendError::Broken(reason) => (Error::Upstream(reason), None),
-            SendError::Timeout => (Error::ResponseTimeout, None),
+        let error = match error {
+            SendError::Broken(reason) => Error::Upstream(reason),
+            SendError::Timeout => Error::ResponseTimeout,
         };
         let was_stale = is_reused && !matches!(error, Error::ResponseTimeout);
         if !was_stale {
             self.record_failure();
         }
-        Failed {
-            error,
-            unsent,
-            was_stale,
-        }
+        Failed { error, was_stale }
     }
 
     async fn connection(&self, freshness: Freshness) -> Result<Box<Connection>, Error> {
@@ -162,8 +149,8 @@ impl Exchange {
         }
         self.worker.metrics().count(|metrics| &metrics.upstream_connects);
         let within = self.settings.config.connect_timeout;
-        self.upstream
-            .connect(within)
+        // Boxed because it is large and rare, and would make every request's future larger.
+        Box::pin(self.upstream.connect(within))
             .await
             .map_err(|error| Error::Connect(error.to_string()))
     }

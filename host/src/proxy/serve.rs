@@ -46,10 +46,10 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     client.watch.request_began();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let mut journey = Journey::begin(&client, &head);
-    let result = handle(&client, head, body, &mut journey).await;
+    let result = handle(&client, &mut head, body, &mut journey).await;
     let mut response = result.unwrap_or_else(|error| {
         journey.fail(&error);
         error.into_response()
@@ -59,26 +59,27 @@ pub(super) async fn serve(
     Ok(response)
 }
 
+/// Everything large is lent and not given: what a future is given it keeps twice, and futures are moved for each request.
 async fn handle(
     client: &Rc<Client>,
-    mut head: Parts,
+    head: &mut Parts,
     body: Incoming,
     journey: &mut Journey,
 ) -> Result<Response<ResponseBody>, Error> {
-    headers::check(&head)?;
+    headers::check(head)?;
     let listener = client.listener.rules();
-    let host = policy::host_of(policy::authority(&head));
+    let host = policy::host_of(policy::authority(head));
     let pool = route::find(&listener.routes, host, head.uri.path()).ok_or(Error::NoRoute)?;
-    let mut attempts = Attempts::new(client, pool, &head, body, journey.began_us);
+    let mut attempts = Attempts::new(client, pool, head, body, journey.began_us);
     loop {
-        let target = attempts.pick(&mut head, journey)?;
-        let request = attempts.request(&head, &listener.config);
-        match attempts.forward(&target, request).await {
+        let target = attempts.pick(head, journey)?;
+        let mut request = Some(attempts.request(head, &listener.config));
+        match attempts.forward(&target, &mut request).await {
             Ok(mut response) => {
                 headers::for_client(response.headers_mut(), &listener.config);
                 return Ok(response);
             }
-            Err(failed) => attempts.allow_another(target, failed)?,
+            Err(failed) => attempts.allow_another(target, failed, request)?,
         }
     }
 }
@@ -159,10 +160,11 @@ impl<'a> Attempts<'a> {
         request
     }
 
+    /// Takes the request, and leaves it where it was if nothing of it was sent.
     async fn forward(
         &mut self,
         target: &Target,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
     ) -> Result<Response<ResponseBody>, Failed> {
         let Client { worker, watch, .. } = &**self.client;
         let freshness = if self.again.take().is_some() {
@@ -196,12 +198,13 @@ impl<'a> Attempts<'a> {
     }
 
     /// Whether the request may be sent again, and what is remembered for it. Gives the error if it may not.
-    fn allow_another(&mut self, target: Target, failed: Failed) -> Result<(), Error> {
-        let Failed {
-            error,
-            unsent,
-            was_stale,
-        } = failed;
+    fn allow_another(
+        &mut self,
+        target: Target,
+        failed: Failed,
+        unsent: Option<Request<RequestBody>>,
+    ) -> Result<(), Error> {
+        let Failed { error, was_stale } = failed;
         if let Some(request) = unsent {
             self.body = Some(request.into_body());
         } else if !self.is_repeatable || !matches!(error, Error::Upstream(_)) {

@@ -51,9 +51,7 @@ pub(super) struct Connection {
 
 /// Why a request was not answered.
 pub(super) enum SendError {
-    /// The connection was gone before anything was written; here is the request again.
-    Unsent(Box<Request<RequestBody>>),
-    /// The connection failed after the request, or a part of it, was written.
+    /// The connection failed. If nothing had been written, the request is back where it was.
     Broken(String),
     /// The response head did not come in time.
     Timeout,
@@ -134,10 +132,11 @@ impl Connection {
         self.drive(cx) && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the response's head, as long as `watch` allows.
+    /// Sends a request and waits for the response's head, as long as `watch` allows. If the connection is gone before
+    /// anything is written, the request is put back.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         watch: &Watch,
     ) -> Result<Response<Incoming>, SendError> {
         let Self {
@@ -146,7 +145,10 @@ impl Connection {
             is_done,
             ..
         } = self;
-        let mut response = pin!(sender.try_send_request(request));
+        let Some(given) = request.take() else {
+            return Err(SendError::Broken("nothing to send".into()));
+        };
+        let mut response = pin!(sender.try_send_request(given));
         poll_fn(|cx| {
             if !*is_done {
                 *is_done = Pin::new(&mut *driver).poll(cx).is_ready();
@@ -155,10 +157,10 @@ impl Connection {
             // this task polled twice.
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-                Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-                    Some(request) => SendError::Unsent(Box::new(request)),
-                    None => SendError::Broken(error.into_error().to_string()),
-                })),
+                Poll::Ready(Err(mut error)) => {
+                    *request = error.take_message();
+                    Poll::Ready(Err(SendError::Broken(error.into_error().to_string())))
+                }
                 Poll::Pending if *is_done => Poll::Ready(Err(SendError::Broken("connection closed".into()))),
                 Poll::Pending if watch.backend_expired() => Poll::Ready(Err(SendError::Timeout)),
                 Poll::Pending => {
