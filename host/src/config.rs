@@ -161,6 +161,16 @@ pub struct Listener {
     pub routes: Vec<Route>,
 }
 
+impl Listener {
+    /// What a listener is known by over reloads: its address. Port 0 is another port each time, so there it is the name.
+    pub fn key(&self) -> String {
+        match self.listen.port() {
+            0 => self.name.clone(),
+            _ => self.listen.to_string(),
+        }
+    }
+}
+
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {

@@ -64,16 +64,28 @@ struct Inner {
     listeners: ArcSwap<Vec<(String, SocketAddr)>>,
     commands: mpsc::Sender<Command>,
     is_ready: AtomicBool,
+    admin: Option<SocketAddr>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
 }
 
 impl Handle {
-    pub(crate) fn new(metrics: Arc<Metrics>, commands: mpsc::Sender<Command>) -> Self {
+    pub(crate) fn new(
+        metrics: Arc<Metrics>,
+        commands: mpsc::Sender<Command>,
+        admin: Option<SocketAddr>,
+    ) -> Self {
         let inner = Inner {
             metrics,
             pools: ArcSwap::default(),
             listeners: ArcSwap::default(),
             commands,
             is_ready: AtomicBool::new(false),
+            admin,
         };
         Self {
             inner: Arc::new(inner),
@@ -93,6 +105,11 @@ impl Handle {
     /// The listeners in service: name, and the address where it really listens, which matters for port 0.
     pub fn listeners(&self) -> Arc<Vec<(String, SocketAddr)>> {
         self.inner.listeners.load_full()
+    }
+
+    /// Where the admin listener really listens; `None` if it is off.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.inner.admin
     }
 
     /// Whether requests are accepted: from the first configuration in service to the beginning of the stop.

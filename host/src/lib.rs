@@ -18,4 +18,10 @@ pub mod proxy;
 
 pub mod control;
 
+pub mod admin;
+
 pub mod server;
+
+pub mod demo;
+
+pub mod logging;

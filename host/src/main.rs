@@ -1,45 +1,35 @@
 //! The command line: arguments, logging, signals, exit code.
 
-use std::{path::PathBuf, process::ExitCode};
+mod cli;
+mod run;
 
-use clap::{Parser, Subcommand};
+use std::{path::Path, process::ExitCode};
+
+use clap::Parser;
 use trimtab::{
     config::Config,
+    demo,
     server::{self, Server, Source},
 };
+
+use cli::{Arguments, Command, summary};
 
 /// Small objects by the million: the system's allocator costs about 5 % more CPU a request.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A load balancer whose every backend choice is made by a sandboxed WebAssembly component.
-#[derive(Parser)]
-#[command(name = "trimtab", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Balance, as a configuration file says
-    Run {
-        /// The configuration (TOML); watched for changes
-        file: PathBuf,
-    },
-    /// Check a configuration file and list all of its mistakes
-    Check {
-        /// The configuration (TOML)
-        file: PathBuf,
-    },
-    /// Print the version
-    Version,
-}
-
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { file } => run(file),
+        Command::Run { file } => run(&file),
         Command::Check { file } => check(&file),
+        Command::Demo { seconds, keep } => {
+            let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            demo::run(demo::Options {
+                seconds,
+                keep,
+                colour,
+            })
+        }
         Command::Version => {
             say(&format!("trimtab {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
@@ -52,35 +42,40 @@ fn say(text: &str) {
     println!("{text}");
 }
 
-fn check(file: &std::path::Path) -> ExitCode {
-    match Config::load(file) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(mistakes) => {
-            say(&mistakes.to_string());
+fn check(file: &Path) -> ExitCode {
+    match server::check(file) {
+        Ok(config) => {
+            say(&summary(&config));
+            ExitCode::SUCCESS
+        }
+        Err(wrong) => {
+            say(&wrong.join("\n"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(file: PathBuf) -> ExitCode {
-    tracing_subscriber::fmt().init();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(server::BLOCKING_THREADS)
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        match Server::start(Source::File(file)).await {
-            Ok(server) => {
-                tokio::signal::ctrl_c().await.ok();
-                server.handle().stop().await;
-                server.join().await;
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                tracing::error!("{error}");
-                ExitCode::FAILURE
-            }
-        }
-    })
+/// Mistakes are for a person in front of it: plain, and not in the log's format.
+fn run(file: &Path) -> ExitCode {
+    let refuse = |text: String| {
+        eprintln!("{text}");
+        ExitCode::FAILURE
+    };
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(mistakes) => return refuse(mistakes.to_string()),
+    };
+    let missing: Vec<String> = config
+        .missing_components()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if !missing.is_empty() {
+        return refuse(missing.join("\n"));
+    }
+    trimtab::logging::start(&config.log);
+    match run::until_stopped(|| Server::start(Source::File(file.to_owned()))) {
+        Ok(code) => code,
+        Err(error) => refuse(error.to_string()),
+    }
 }

@@ -30,7 +30,7 @@ mod view;
 pub use backend::{Backend, State};
 pub use load::{LatencySum, Load};
 pub use snapshot::{Member, Snapshot};
-pub use view::View;
+pub use view::{Figures, View};
 
 pub(crate) use load::add;
 

@@ -18,17 +18,20 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    config::Config,
+    admin::Admin,
+    config::{self, Config},
     control::{Command, Handle, ReloadReport},
     metrics::Metrics,
     policy::{Engine, Instance, Rebuild},
     proxy::{AccessLog, Message, Plan, Shared, Worker},
 };
 
+mod check;
 mod error;
 mod prepare;
 mod watch;
 
+pub use check::check;
 pub use error::StartError;
 
 use prepare::{Prepared, Service};
@@ -82,6 +85,8 @@ impl Server {
     /// What is wrong with the configuration, its policies, or its addresses. Nothing is left running.
     pub async fn start(source: Source) -> Result<Self, StartError> {
         let config = source.load()?;
+        // First of all, so that a second balancer started by mistake ends here.
+        let admin = config.admin.as_ref().map(bind_admin).transpose()?;
         let engine = Arc::new(Engine::new().map_err(|error| StartError::Engine(error.to_string()))?);
         let metrics = Arc::new(Metrics::new(config.workers.get()));
         let (rebuild_sender, rebuilds) = mpsc::unbounded_channel();
@@ -90,7 +95,11 @@ impl Server {
             rebuilds: rebuild_sender,
         };
         let (commands, orders) = mpsc::channel(16);
-        let handle = Handle::new(metrics.clone(), commands.clone());
+        let handle = Handle::new(
+            metrics.clone(),
+            commands.clone(),
+            admin.as_ref().map(Admin::address),
+        );
         let mut control = Control {
             source,
             engine,
@@ -98,6 +107,8 @@ impl Server {
             handle: handle.clone(),
             service: Service::empty(&config),
             access_writer: None,
+            // It answers while policies compile, if only that nothing is ready.
+            admin: admin.map(|admin| tokio::spawn(admin.serve(handle.clone()))),
         };
         if let Err(error) = control.put_into_service(config).await {
             control.stop(Duration::ZERO).await;
@@ -119,6 +130,14 @@ impl Server {
         // A control task that panicked has nothing more to say; its message is in the log.
         let _ = self.control.await;
     }
+}
+
+fn bind_admin(admin: &config::Admin) -> Result<Admin, StartError> {
+    Admin::bind(admin.listen).map_err(|error| StartError::Bind {
+        name: "admin".to_owned(),
+        address: admin.listen,
+        error,
+    })
 }
 
 /// A worker's thread and its orders.
@@ -159,6 +178,7 @@ struct Control {
     handle: Handle,
     service: Service,
     access_writer: Option<JoinHandle<()>>,
+    admin: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Control {
@@ -236,7 +256,10 @@ impl Control {
                     .reloads_refused
                     .fetch_add(1, Ordering::Relaxed);
                 let text = error.to_string();
-                tracing::error!("configuration refused, the old one keeps serving:\n{text}");
+                tracing::error!("configuration refused, the old one keeps serving");
+                for line in text.lines() {
+                    tracing::error!("{line}");
+                }
                 Err(text)
             }
         }
@@ -357,6 +380,7 @@ impl Control {
             workers,
             service,
             access_writer,
+            admin,
             ..
         } = self;
         drop(service);
@@ -369,5 +393,10 @@ impl Control {
             access_writer.map(JoinHandle::join)
         });
         let _ = ended.await;
+        // Last, since it tells how far the stop is. Waiting for it closes its socket.
+        if let Some(admin) = admin {
+            admin.abort();
+            let _ = admin.await;
+        }
     }
 }

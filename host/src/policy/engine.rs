@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use wasmtime::{Config, Inlining, UpdateDeadline};
+use wasmtime::{Config, Inlining};
 
 /// Length of a tick. Shorter costs more than it brings: 1 ms takes about 1 % of a core, 100 us would take 10 %.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -73,45 +73,6 @@ impl Drop for Engine {
             let _ = thread.join();
         }
     }
-}
-
-/// The deadline of one call. The ticks measure time by the wall, and a thread that the system has taken off its core, as
-/// happens on a busy machine, loses ticks without running: an honest guest would be cut off, and its instance thrown away.
-/// So at the deadline the guest gets the same time once more, this time measured on the thread's own clock. Reading that
-/// clock costs a system call, which only those pay who need longer than their deadline.
-#[derive(Debug, Default)]
-pub(super) struct Allowance {
-    ticks: u64,
-    /// The thread's clock at the deadline, in nanoseconds.
-    passed_at: Option<u64>,
-}
-
-impl Allowance {
-    /// For a call of so many ticks that begins now.
-    #[inline]
-    pub(super) fn begin(&mut self, ticks: u64) {
-        self.ticks = ticks;
-        self.passed_at = None;
-    }
-
-    /// The deadline is over: whether the guest is given another tick.
-    #[cold]
-    pub(super) fn decide(&mut self) -> UpdateDeadline {
-        let now = thread_ns();
-        let passed_at = *self.passed_at.get_or_insert(now);
-        let is_spent = u128::from(now - passed_at) >= TICK.as_nanos() * u128::from(self.ticks);
-        if is_spent {
-            UpdateDeadline::Interrupt
-        } else {
-            UpdateDeadline::Continue(1)
-        }
-    }
-}
-
-/// How long this thread has run.
-fn thread_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Ticks to arm so that a guest gets at least `deadline`: the current tick may end at any moment, hence one more.

@@ -61,7 +61,7 @@ fn draw(places: usize, mut random: u64, eligible: impl Fn(usize) -> Option<usize
     let mut place = 0;
     for _ in 0..DRAWS {
         // Multiply-shift maps 64 random bits onto the places without a division.
-        place = (u128::from(random) * places as u128 >> 64) as usize;
+        place = ((u128::from(random) * places as u128) >> 64) as usize;
         if let Some(index) = eligible(place) {
             return Some(index);
         }

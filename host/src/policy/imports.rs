@@ -15,8 +15,8 @@ use super::{
     bindings::trimtab::policy::{diagnostics, pool, request},
     engine::Allowance,
     fallback,
-    instance::Limits,
     request::{authority, cookie, header_hash},
+    store::{Limits, Overtime},
 };
 use crate::pool::{Snapshot, View};
 
@@ -30,7 +30,8 @@ pub(super) struct Guest {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) view: Arc<View>,
     pub(super) limits: Limits,
-    pub(super) allowance: Allowance,
+    /// Reset before every call into the guest.
+    pub(super) overtime: Overtime,
     /// The request being decided, while `is_picking`; an empty one otherwise.
     pub(super) head: Parts,
     pub(super) is_picking: bool,
@@ -82,6 +83,8 @@ pub(super) struct Log {
     second: u64,
     lines: u32,
     dropped: u64,
+    /// The last line at level error in the current call: why a guest is about to trap, if it says so.
+    last_words: Option<String>,
 }
 
 impl Log {
@@ -93,7 +96,18 @@ impl Log {
             second: 0,
             lines: 0,
             dropped: 0,
+            last_words: None,
         }
+    }
+
+    pub(super) fn last_words(&self) -> Option<&str> {
+        self.last_words.as_deref()
+    }
+
+    /// Another call begins.
+    #[inline]
+    pub(super) fn forget(&mut self) {
+        self.last_words = None;
     }
 
     /// Whether another line may be written; gives how many were dropped before it.
@@ -219,10 +233,13 @@ impl request::Host for Guest {
 
 impl diagnostics::Host for Guest {
     fn log(&mut self, level: u8, mut message: String) {
+        cut(&mut message, LOG_LINE_BYTES);
+        if level == 0 {
+            self.log.last_words = Some(message.clone());
+        }
         let Some(dropped) = self.log.admit(crate::clock::now_us()) else {
             return;
         };
-        cut(&mut message, LOG_LINE_BYTES);
         let Log {
             pool,
             policy,

@@ -12,27 +12,24 @@ use std::{
 };
 
 use http::request::Parts;
-use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, component::TypedFunc};
+use wasmtime::{Store, Trap, component::TypedFunc};
 
 use super::{
     Candidate, Facts, Tried,
     bindings::{Policy, exports::trimtab::policy::picker},
-    engine::{Allowance, ticks},
-    imports::{Guest, Log},
+    engine::ticks,
+    imports::Guest,
+    store::{Overtime, empty_head, new_store},
 };
 use crate::pool::{Pool, Snapshot, View};
 
 /// Time for each step of a new instance, which is built off the data path.
-const BUILD_DEADLINE: Duration = Duration::from_millis(500);
+pub(super) const BUILD_DEADLINE: Duration = Duration::from_millis(500);
 /// Time for an update of a live instance: its worker waits.
 const UPDATE_DEADLINE: Duration = Duration::from_millis(10);
 /// Outcomes are handed over at the latest in these numbers, and after this time.
 const OUTCOMES_MAX: usize = 64;
 const OUTCOMES_AGE_US: u64 = 100_000;
-/// Bytes that one call may copy out of the guest. The largest honest ones are lists of backends.
-const HOSTCALL_BYTES_MAX: usize = 1 << 20;
-/// CPython's component has 38 core instances; each has a memory and some tables.
-const CORE_INSTANCES_MAX: usize = 64;
 
 /// What went wrong in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,9 +95,12 @@ pub struct Fault {
 
 /// A policy's answer, not yet checked against the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
+    /// This backend, by its index in the last `update`.
     Index(u32),
+    /// None: the host is to choose.
     Abstain,
+    /// The request is to be refused with this status.
     Reject(u16),
 }
 
@@ -133,7 +133,20 @@ impl Instance {
     pub fn build(candidate: &Candidate, pool: &Pool) -> Result<Self, Fault> {
         let snapshot = pool.snapshot();
         let now_us = crate::clock::now_us();
-        let mut store = new_store(candidate, pool, &snapshot, now_us);
+        let view = Arc::new(View::new(&snapshot, now_us));
+        let mut instance = Self::start(candidate, pool.name(), &snapshot, &view)?;
+        instance.try_out(now_us)?;
+        Ok(instance)
+    }
+
+    /// The same without the trial pick: an instance to which nothing has happened but its first `update`.
+    pub(super) fn start(
+        candidate: &Candidate,
+        pool: &str,
+        snapshot: &Arc<Snapshot>,
+        view: &Arc<View>,
+    ) -> Result<Self, Fault> {
+        let mut store = new_store(candidate, pool, snapshot, view);
         let started = guarded(&mut store, "instantiate", ticks(BUILD_DEADLINE), |store| {
             let instance = candidate.pre.instance_pre().instantiate(&mut *store)?;
             let policy = Policy::new(&mut *store, &instance)?;
@@ -153,7 +166,6 @@ impl Instance {
         };
         instance.configure(&candidate.spec.config_json)?;
         instance.call_update(ticks(BUILD_DEADLINE))?;
-        instance.try_out(now_us)?;
         Ok(instance)
     }
 
@@ -188,8 +200,18 @@ impl Instance {
         Ok(())
     }
 
-    /// Shows the instance a new set of backends, with the columns that go with it.
+    /// Shows the instance a new set of backends, with the columns that go with it, while its worker waits.
     pub(super) fn update(&mut self, snapshot: &Arc<Snapshot>, view: &Arc<View>) -> Result<(), Fault> {
+        self.update_within(UPDATE_DEADLINE, snapshot, view)
+    }
+
+    /// The same with another deadline.
+    pub(super) fn update_within(
+        &mut self,
+        deadline: Duration,
+        snapshot: &Arc<Snapshot>,
+        view: &Arc<View>,
+    ) -> Result<(), Fault> {
         self.remap_outcomes(snapshot);
         let is_known = Arc::ptr_eq(&self.store.data().snapshot, snapshot);
         let guest = self.store.data_mut();
@@ -198,7 +220,7 @@ impl Instance {
         if is_known {
             Ok(())
         } else {
-            self.call_update(ticks(UPDATE_DEADLINE))
+            self.call_update(ticks(deadline))
         }
     }
 
@@ -309,6 +331,11 @@ impl Instance {
         if waiting == 0 || (waiting < OUTCOMES_MAX && now_us < self.pending.since_us + OUTCOMES_AGE_US) {
             return Ok(());
         }
+        self.hand_over_outcomes(now_us)
+    }
+
+    /// Hands over what was observed, now.
+    pub(super) fn hand_over_outcomes(&mut self, now_us: u64) -> Result<(), Fault> {
         let Outcomes {
             index,
             latency_us,
@@ -355,88 +382,6 @@ impl Instance {
     }
 }
 
-fn empty_head() -> Parts {
-    http::Request::new(()).into_parts().0
-}
-
-fn new_store(candidate: &Candidate, pool: &Pool, snapshot: &Arc<Snapshot>, now_us: u64) -> Store<Guest> {
-    let spec = &candidate.spec;
-    let limits = StoreLimitsBuilder::new()
-        .memory_size(spec.memory_bytes)
-        .instances(CORE_INSTANCES_MAX)
-        .memories(CORE_INSTANCES_MAX)
-        .tables(CORE_INSTANCES_MAX)
-        .table_elements(1 << 20)
-        .build();
-    let guest = Guest {
-        snapshot: snapshot.clone(),
-        view: Arc::new(View::new(snapshot, now_us)),
-        limits: Limits {
-            inner: limits,
-            denied: false,
-        },
-        allowance: Allowance::default(),
-        head: empty_head(),
-        is_picking: false,
-        tried: Tried::default(),
-        random: 0,
-        rejected: None,
-        note: None,
-        log: Log::new(
-            pool.name().into(),
-            spec.name.as_str().into(),
-            candidate.version.clone(),
-        ),
-        wasi: None,
-    };
-    let mut store = Store::new(candidate.pre.engine(), guest);
-    store.limiter(|guest| &mut guest.limits);
-    store.epoch_deadline_callback(|mut store| Ok(store.data_mut().allowance.decide()));
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
-    store.set_max_component_handles(1024);
-    store
-}
-
-/// Memory limits that remember whether they ever said no, so that the trap that follows can be called by its name.
-pub(super) struct Limits {
-    inner: StoreLimits,
-    denied: bool,
-}
-
-impl ResourceLimiter for Limits {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let granted = self.inner.memory_growing(current, desired, maximum)?;
-        self.denied |= !granted;
-        Ok(granted)
-    }
-
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        self.inner.table_growing(current, desired, maximum)
-    }
-
-    fn instances(&self) -> usize {
-        self.inner.instances()
-    }
-
-    fn tables(&self) -> usize {
-        self.inner.tables()
-    }
-
-    fn memories(&self) -> usize {
-        self.inner.memories()
-    }
-}
-
 /// Runs guest code with a deadline, and turns whatever goes wrong into a [`Fault`].
 #[inline]
 fn guarded<T>(
@@ -445,8 +390,10 @@ fn guarded<T>(
     ticks: u64,
     run: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
 ) -> Result<T, Fault> {
-    store.data_mut().allowance.begin(ticks);
     store.set_epoch_deadline(ticks);
+    let guest = store.data_mut();
+    guest.overtime = Overtime::default();
+    guest.log.forget();
     match catch_unwind(AssertUnwindSafe(|| run(store))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fault(store, call, &error)),
@@ -467,8 +414,13 @@ fn fault(store: &Store<Guest>, call: &'static str, error: &wasmtime::Error) -> F
     };
     let message = match kind {
         FaultKind::Deadline => "did not answer within its deadline".into(),
-        FaultKind::Memory => format!("ran out of its memory limit: {error:#}"),
-        _ => format!("{error:#}"),
+        FaultKind::Memory => format!("asked for more memory than its limit: {}", error.root_cause()),
+        // The cause without the guest's stack, which would be many lines, and what the guest said about it.
+        _ => error.root_cause().to_string(),
+    };
+    let message = match store.data().log.last_words() {
+        Some(words) => format!("{message}; its last words: {words}"),
+        None => message,
     };
     Fault { kind, call, message }
 }

@@ -27,20 +27,48 @@ pub struct View {
     merges: AtomicU64,
 }
 
+/// What a backend's columns say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Requests in flight.
+    pub active: u32,
+    /// Average microseconds to the response head; 0 unmeasured.
+    pub latency_us: u32,
+    /// Body bytes per second.
+    pub throughput: u64,
+}
+
 impl View {
     /// Columns for a snapshot, filled.
     pub fn new(snapshot: &Snapshot, now_us: u64) -> Self {
+        let view = Self::without_load(snapshot);
+        view.merge(snapshot, now_us);
+        view
+    }
+
+    /// Columns for a snapshot, all 0, to be [`set`](View::set): for trials of a policy.
+    pub fn without_load(snapshot: &Snapshot) -> Self {
         let len = snapshot.members.len();
-        let view = Self {
+        Self {
             active: (0..len).map(|_| AtomicU32::new(0)).collect(),
             latency_us: (0..len).map(|_| AtomicU32::new(0)).collect(),
             throughput: (0..len).map(|_| AtomicU64::new(0)).collect(),
             active_total: AtomicU32::new(0),
             merged_ms: AtomicU64::new(0),
             merges: AtomicU64::new(0),
-        };
-        view.merge(snapshot, now_us);
-        view
+        }
+    }
+
+    /// Writes a backend's columns, until the next merge. Nothing happens for an index out of range.
+    pub fn set(&self, index: usize, figures: Figures) {
+        if let Some(active) = self.active.get(index) {
+            let others = self.active_total().wrapping_sub(active.load(Relaxed));
+            self.active_total
+                .store(others.wrapping_add(figures.active), Relaxed);
+            active.store(figures.active, Relaxed);
+            self.latency_us[index].store(figures.latency_us, Relaxed);
+            self.throughput[index].store(figures.throughput, Relaxed);
+        }
     }
 
     /// Merges the other workers' counters if that is due.

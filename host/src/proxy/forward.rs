@@ -139,7 +139,7 @@ impl Exchange {
 
     fn failed(&mut self, error: SendError, is_reused: bool) -> Failed {
         let (error, unsent) = match error {
-            SendError::Unsent(request) => (Error::Upstream("connection closed".into()), Some(request)),
+            SendError::Unsent(request) => (Error::Upstream("connection closed".into()), Some(*request)),
             SendError::Broken(reason) => (Error::Upstream(reason), None),
             SendError::Timeout => (Error::ResponseTimeout, None),
         };

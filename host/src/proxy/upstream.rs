@@ -52,7 +52,7 @@ pub(super) struct Connection {
 /// Why a request was not answered.
 pub(super) enum SendError {
     /// The connection was gone before anything was written; here is the request again.
-    Unsent(Request<RequestBody>),
+    Unsent(Box<Request<RequestBody>>),
     /// The connection failed after the request, or a part of it, was written.
     Broken(String),
     /// The response head did not come in time.
@@ -156,7 +156,7 @@ impl Connection {
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-                    Some(request) => SendError::Unsent(request),
+                    Some(request) => SendError::Unsent(Box::new(request)),
                     None => SendError::Broken(error.into_error().to_string()),
                 })),
                 Poll::Pending if *is_done => Poll::Ready(Err(SendError::Broken("connection closed".into()))),

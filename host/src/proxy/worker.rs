@@ -8,7 +8,6 @@
 use std::{
     cell::{Cell, Ref, RefCell, RefMut},
     collections::HashMap,
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -151,11 +150,14 @@ pub(super) struct WorkerState {
     random: RefCell<fastrand::Rng>,
     access_log: RefCell<Option<AccessLog>>,
     pools: RefCell<HashMap<String, Rc<WorkerPool>>>,
-    listeners: RefCell<HashMap<SocketAddr, Rc<ListenerState>>>,
-    connections: RefCell<HashMap<u64, (Rc<Watch>, Rc<ListenerState>)>>,
+    listeners: RefCell<HashMap<String, Rc<ListenerState>>>,
+    connections: RefCell<HashMap<u64, Connection>>,
     next_connection: Cell<u64>,
     watch_every: Cell<Duration>,
 }
+
+/// A client's connection, and whose limits it is under.
+type Connection = (Rc<Watch>, Rc<ListenerState>);
 
 /// What a request needs to know of its pool's configuration, from its beginning to its end.
 pub(super) struct PoolSettings {
@@ -280,9 +282,9 @@ impl WorkerState {
     fn apply_listeners(self: &Rc<Self>, plans: Vec<ListenerPlan>) {
         let mut listeners = HashMap::new();
         for ListenerPlan { config, socket } in plans {
-            let address = config.listen;
+            let key = config.key();
             let rules = Rc::new(self.rules(config));
-            let known = self.listeners.borrow_mut().remove(&address);
+            let known = self.listeners.borrow_mut().remove(&key);
             let listener = match known {
                 Some(known) => {
                     known.set_rules(rules);
@@ -293,7 +295,7 @@ impl WorkerState {
             if let Some(socket) = socket {
                 tokio::task::spawn_local(accept::accept(self.clone(), listener.clone(), socket));
             }
-            listeners.insert(address, listener);
+            listeners.insert(key, listener);
         }
         let closed = self.listeners.replace(listeners);
         closed.into_values().for_each(|listener| listener.close());

@@ -41,9 +41,9 @@ pub enum StartError {
         error: std::io::Error,
     },
     /// An address cannot be listened on.
-    #[error("listener.{name}.listen = \"{address}\": {error}")]
+    #[error("{name}.listen = \"{address}\": {error}")]
     Bind {
-        /// The listener's name, or `admin`.
+        /// `listener.` and its name, or `admin`.
         name: String,
         /// The address.
         address: SocketAddr,

@@ -30,8 +30,8 @@ pub(super) struct Service {
     pub(super) config: Arc<Config>,
     pub(super) access_log: Option<AccessLog>,
     listeners: Vec<Arc<config::Listener>>,
-    /// Where each listener really listens; differs from what is configured for port 0.
-    addresses: BTreeMap<SocketAddr, SocketAddr>,
+    /// Where each listener really listens, by its key; differs from what is configured for port 0.
+    addresses: BTreeMap<String, SocketAddr>,
     pools: BTreeMap<String, PoolView>,
 }
 
@@ -45,8 +45,8 @@ pub(super) struct Prepared {
 
 /// New instances, one for each worker, of the pools whose policy changes.
 type Instances = BTreeMap<String, Vec<Instance>>;
-/// New sockets, one for each worker, of the listeners that are new.
-type Sockets = BTreeMap<SocketAddr, Vec<TcpListener>>;
+/// New sockets, one for each worker, of the listeners that are new, by their keys.
+type Sockets = BTreeMap<String, Vec<TcpListener>>;
 
 impl Service {
     /// Nothing yet.
@@ -78,10 +78,10 @@ impl Service {
 
     /// Names of the listeners and where they really listen.
     pub(super) fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        let real = |address| self.addresses.get(&address).copied().unwrap_or(address);
+        let real = |listener: &config::Listener| self.addresses.get(&listener.key()).copied();
         self.listeners
             .iter()
-            .map(|listener| (listener.name.clone(), real(listener.listen)))
+            .map(|listener| (listener.name.clone(), real(listener).unwrap_or(listener.listen)))
             .collect()
     }
 
@@ -126,9 +126,10 @@ impl Service {
             || config.log != self.config.log
             || config.drain != self.config.drain;
         let mut addresses = self.addresses.clone();
-        for (address, sockets) in &sockets {
-            let real = sockets.first().and_then(|socket| socket.local_addr().ok());
-            addresses.insert(*address, real.unwrap_or(*address));
+        for (key, sockets) in &sockets {
+            if let Some(real) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
+                addresses.insert(key.clone(), real);
+            }
         }
         let service = Self {
             config: Arc::new(config),
@@ -171,11 +172,8 @@ impl Service {
     ) -> Result<BTreeMap<String, Arc<Candidate>>, StartError> {
         let mut candidates = BTreeMap::new();
         for (name, spec) in &config.policies {
-            let known = self.pools.values().map(|view| &view.deployment.candidate);
-            let known = known
-                .filter(|candidate| is_same(&candidate.spec, spec))
-                .cloned()
-                .next();
+            let mut known = self.pools.values().map(|view| &view.deployment.candidate);
+            let known = known.find(|candidate| is_same(&candidate.spec, spec)).cloned();
             let (engine, spec) = (engine.clone(), spec.clone());
             let candidate = tokio::task::spawn_blocking(move || candidate(&engine, &spec, known)).await;
             let candidate = candidate.map_err(|error| StartError::Engine(error.to_string()))??;
@@ -240,16 +238,17 @@ impl Service {
     }
 
     fn sockets(&self, config: &Config, workers: usize) -> Result<Sockets, StartError> {
-        let is_new = |address| self.listeners.iter().all(|listener| listener.listen != address);
-        let new = config.listeners.iter().filter(|listener| is_new(listener.listen));
+        let is_new =
+            |listener: &&config::Listener| self.listeners.iter().all(|old| old.key() != listener.key());
+        let new = config.listeners.iter().filter(is_new);
         new.map(|listener| {
             let sockets = bind_all(listener.listen, workers);
             let failed = |error| StartError::Bind {
-                name: listener.name.clone(),
+                name: format!("listener.{}", listener.name),
                 address: listener.listen,
                 error,
             };
-            Ok((listener.listen, sockets.map_err(failed)?))
+            Ok((listener.key(), sockets.map_err(failed)?))
         })
         .collect()
     }
@@ -265,7 +264,7 @@ impl Service {
             .map(|_| {
                 let listener = |config: &Arc<config::Listener>| ListenerPlan {
                     config: config.clone(),
-                    socket: sockets.get_mut(&config.listen).and_then(Vec::pop),
+                    socket: sockets.get_mut(&config.key()).and_then(Vec::pop),
                 };
                 let listeners = self.listeners.iter().map(listener).collect();
                 let pool = |(name, view): (&String, &PoolView)| {
@@ -290,7 +289,7 @@ fn is_same(known: &config::Policy, spec: &config::Policy) -> bool {
     } == *spec
 }
 
-fn candidate(
+pub(super) fn candidate(
     engine: &Engine,
     spec: &Arc<config::Policy>,
     known: Option<Arc<Candidate>>,
@@ -317,7 +316,7 @@ fn candidate(
     compiled.map(Arc::new).map_err(|refusal| refused(spec, refusal))
 }
 
-fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
+pub(super) fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
     let line = spec
         .line
         .map(|line| format!(" (line {line})"))

@@ -1,3 +1,5 @@
+//! Rules of what happens to header fields on their way through.
+
 use super::*;
 
 fn listener(forwarded: Forwarded) -> Listener {

@@ -1,0 +1,195 @@
+//! What a pick costs: host, guest and back, by exactly what the data path calls (`Seat::sync`, `Seat::decide`).
+//!
+//! Measures every built-in policy at 3, 100 and 1000 backends with live load on them, a tenth of the larger pools
+//! unusable, and a request with ordinary fields. Each pick also begins a request and ends an older one, as the proxy
+//! would, so that loads move. For comparison: a component that answers 0 at once, the native build of each policy (its
+//! imports answered by the SDK's test host), a new instance, and an update. Ends with a table against the goals; it
+//! never fails, since a busy machine is no regression.
+//!
+//! `cargo bench --bench pick` takes about a minute; Criterion's own options work.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints and may fail"
+)]
+
+mod stage;
+mod table;
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use criterion::{Bencher, Criterion};
+use trimtab::{
+    clock,
+    config::BUILTIN_POLICIES,
+    policy::{Candidate, Engine, Instance, Trial, builtin_component},
+};
+use trimtab_policy::testing::{Dice, Native, with_host};
+
+use stage::Stage;
+use table::{Row, Table};
+
+/// Parts of a sample.
+const PARTS: u64 = 50;
+const SIZES: [usize; 3] = [3, 100, 1000];
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(200))
+        .sample_size(10)
+        .configure_from_args();
+    let engine = Engine::new().unwrap();
+    let mut table = Table::default();
+    let noop = stage::noop();
+    table
+        .rows
+        .push(policy(&mut criterion, &engine, "no-op", &noop, None));
+    for name in BUILTIN_POLICIES {
+        let component = builtin_component(name).unwrap();
+        table.rows.push(policy(
+            &mut criterion,
+            &engine,
+            name,
+            component,
+            Some(native(name)),
+        ));
+    }
+    criterion.final_summary();
+    println!("{table}");
+}
+
+/// The policy's native build.
+fn native(name: &str) -> fn() -> Box<dyn Native> {
+    match name {
+        "round-robin" => round_robin::native,
+        "weighted-round-robin" => weighted_round_robin::native,
+        "least-connections" => least_connections::native,
+        "least-response-time" => least_response_time::native,
+        "least-bandwidth" => least_bandwidth::native,
+        "ip-hash" => ip_hash::native,
+        "consistent-hash" => consistent_hash::native,
+        "content-hash" => content_hash::native,
+        "random-two-choices" => random_two_choices::native,
+        "peak-ewma" => peak_ewma::native,
+        "chaos" => chaos::native,
+        other => panic!("{other} has no native build here"),
+    }
+}
+
+/// Everything about one policy.
+fn policy(
+    criterion: &mut Criterion,
+    engine: &Engine,
+    name: &str,
+    component: &[u8],
+    native: Option<fn() -> Box<dyn Native>>,
+) -> Row {
+    let candidate = Arc::new(Candidate::compile(engine, stage::spec(name), component).unwrap());
+    let mut row = Row {
+        name: name.to_owned(),
+        ..Row::default()
+    };
+    for (column, size) in SIZES.into_iter().enumerate() {
+        let mut stage = Stage::new(&candidate, size);
+        row.pick_ns[column] = measure(criterion, &format!("pick/{name}/{size}"), |bencher, nanos| {
+            time(bencher, nanos, |picks| stage.run(picks));
+        });
+    }
+    if let Some(native) = native {
+        for (column, size) in SIZES.into_iter().enumerate() {
+            let mut run = native_picks(native(), size);
+            row.native_ns[column] = measure(criterion, &format!("native/{name}/{size}"), |bencher, nanos| {
+                time(bencher, nanos, &mut run);
+            });
+        }
+    }
+    let small = stage::pool(3);
+    row.build_ns = measure(criterion, &format!("build/{name}/3"), |bencher, nanos| {
+        time(bencher, nanos, |times| {
+            for _ in 0..times {
+                black_box(Instance::build(&candidate, &small).unwrap());
+            }
+        });
+    });
+    let large = stage::pool(1000);
+    let mut trial = Trial::new(&candidate, &large.snapshot()).unwrap();
+    row.update_ns = measure(criterion, &format!("update/{name}/1000"), |bencher, nanos| {
+        time(bencher, nanos, |times| {
+            for _ in 0..times {
+                stage::flip(&large);
+                trial.update(&large.snapshot()).unwrap();
+            }
+        });
+    });
+    row
+}
+
+/// Runs one benchmark and gives the median of its parts, which Criterion keeps to itself.
+fn measure(
+    criterion: &mut Criterion,
+    name: &str,
+    mut run: impl FnMut(&mut Bencher<'_>, &mut Vec<f64>),
+) -> f64 {
+    let mut nanos = Vec::new();
+    criterion.bench_function(name, |bencher| {
+        // Called for warming up first, which does not count.
+        nanos.clear();
+        run(bencher, &mut nanos);
+    });
+    nanos.sort_by(f64::total_cmp);
+    nanos.get(nanos.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Times `run` so many times as Criterion wants, and notes nanoseconds for one. Each sample is noted in parts, so that
+/// the median stays true while other programs take the core now and then.
+fn time(bencher: &mut Bencher<'_>, nanos: &mut Vec<f64>, mut run: impl FnMut(u64)) {
+    bencher.iter_custom(|times| {
+        let part = times.div_ceil(PARTS);
+        let mut total = Duration::ZERO;
+        for done in (0..times).step_by(part as usize) {
+            let count = part.min(times - done);
+            let started = Instant::now();
+            run(count);
+            let elapsed = started.elapsed();
+            nanos.push(elapsed.as_nanos() as f64 / count as f64);
+            total += elapsed;
+        }
+        total
+    });
+}
+
+/// A native policy in service.
+fn native_picks(mut policy: Box<dyn Native>, size: usize) -> impl FnMut(u64) {
+    let mut dice = Dice::new(1);
+    let name = |index: usize| format!("10.0.{}.{}:80", index / 256, index % 256);
+    let names: Vec<String> = (0..size).map(name).collect();
+    let down = names.iter().skip(1).step_by(10).take(size / 10);
+    let pool = down.fold(trimtab_policy::testing::pool(names.clone()), |pool, name| {
+        pool.down(name)
+    });
+    policy.configure("{}").unwrap();
+    policy.update(pool.snapshot());
+    with_host(|host| {
+        host.active = (0..size).map(|_| (dice.roll() % 8) as u32).collect();
+        host.latency_us = (0..size).map(|_| 500 + (dice.roll() % 5000) as u32).collect();
+        host.throughput = (0..size).map(|_| dice.roll() % 1_000_000).collect();
+        host.path = "/static/app.js".to_owned();
+    });
+    move |picks| {
+        let now_us = clock::now_us();
+        for _ in 0..picks {
+            let facts = trimtab_policy::Facts {
+                now_us,
+                ..dice.facts()
+            };
+            black_box(policy.pick(facts));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The figures side by side, with the goals.
+
+use std::fmt::{Display, Formatter, Result};
+
+/// One policy's medians in nanoseconds; picks by size of the pool.
+#[derive(Default)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) pick_ns: [f64; 3],
+    pub(crate) native_ns: [f64; 3],
+    pub(crate) build_ns: f64,
+    pub(crate) update_ns: f64,
+}
+
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) rows: Vec<Row>,
+}
+
+/// The goal for a policy's picks at 3, 100 and 1000 backends, where there is one.
+fn goals(name: &str) -> Option<[f64; 3]> {
+    match name {
+        "round-robin" | "ip-hash" | "consistent-hash" => Some([120.0; 3]),
+        "random-two-choices" => Some([180.0; 3]),
+        "least-connections" => Some([300.0, 300.0, 1000.0]),
+        _ => None,
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        writeln!(
+            f,
+            "\nPicks in ns at 3 / 100 / 1000 backends, `!` above the goal; build and update in us\n"
+        )?;
+        writeln!(
+            f,
+            "| {:22} | {:>7} | {:>7} | {:>7} | {:>16} | {:>18} | {:>8} | {:>11} |",
+            "policy", "3", "100", "1000", "goal", "native", "build", "update 1000"
+        )?;
+        writeln!(
+            f,
+            "|{:-<24}|{:->9}|{:->9}|{:->9}|{:->18}|{:->20}|{:->10}|{:->13}|",
+            "", ":", ":", ":", ":", ":", ":", ":"
+        )?;
+        for row in &self.rows {
+            let goals = goals(&row.name);
+            let pick = |place: usize| {
+                let missed = goals.is_some_and(|goals| row.pick_ns[place] > goals[place]);
+                format!("{:.0}{}", row.pick_ns[place], if missed { "!" } else { " " })
+            };
+            let list = |nanos: [f64; 3]| format!("{:.0} / {:.0} / {:.0}", nanos[0], nanos[1], nanos[2]);
+            writeln!(
+                f,
+                "| {:22} | {:>7} | {:>7} | {:>7} | {:>16} | {:>18} | {:>8.1} | {:>11.1} |",
+                row.name,
+                pick(0),
+                pick(1),
+                pick(2),
+                goals.map(list).unwrap_or_default(),
+                list(row.native_ns),
+                row.build_ns / 1000.0,
+                row.update_ns / 1000.0,
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Which request is answered by what.
+//!
+//! Owns paths, methods, and the limits of bodies. Each answer is made elsewhere.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use super::{
+    Context, READ_TIMEOUT,
+    answer::{self, Answer, Refusal, refusal},
+    change, guard, metrics, pools,
+};
+
+/// Of a request. The largest honest one has two keys.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const READS: &str = "GET, HEAD";
+
+/// Answers any request.
+pub(super) async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
+    route(context, request).await.unwrap_or_else(Answer::from)
+}
+
+async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    guard::check(&request, context.address)?;
+    let (head, body) = request.into_parts();
+    let path = segments(head.uri.path())?;
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let reads = || allow(&head, &[Method::GET, Method::HEAD], READS);
+    match *path {
+        ["livez"] => reads().map(|()| answer::text(StatusCode::OK, "ok\n".to_owned())),
+        ["readyz"] => reads().map(|()| ready(context)),
+        ["metrics"] => reads().map(|()| answer::metrics(metrics::render(context))),
+        ["v1", "pools"] => reads().map(|()| answer::json(&pools::all(context))),
+        ["v1", "pools", pool] => {
+            reads()?;
+            Ok(answer::json(&pools::one(context, pool)?))
+        }
+        ["v1", "pools", pool, "backends", address] => {
+            allow(&head, &[Method::PATCH], "PATCH")?;
+            let body = read(&head, body).await?;
+            change::apply(context, pool, address, &body)
+        }
+        ["v1", "reload"] => {
+            allow(&head, &[Method::POST], "POST")?;
+            read(&head, body).await?;
+            reload(context).await
+        }
+        _ => Err(refusal(
+            StatusCode::NOT_FOUND,
+            "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
+             /v1/pools/{pool}/backends/{address}, /v1/reload"
+                .to_owned(),
+        )),
+    }
+}
+
+fn allow(head: &Parts, methods: &[Method], names: &'static str) -> Result<(), Refusal> {
+    if methods.contains(&head.method) {
+        Ok(())
+    } else {
+        Err(answer::wrong_method(names))
+    }
+}
+
+/// The path's parts, decoded one by one: an encoded slash is part of a name.
+fn segments(path: &str) -> Result<Vec<String>, Refusal> {
+    let decoded = path.trim_start_matches('/').split('/').map(decode).collect();
+    Option::ok_or_else(decoded, || {
+        let error = "the path has a bad percent escape".to_owned();
+        refusal(StatusCode::BAD_REQUEST, error)
+    })
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let [high, low, after @ ..] = rest else {
+            return None;
+        };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        bytes.push((digit(*high)? * 16 + digit(*low)?) as u8);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Reads the body, within limits of size and time.
+async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
+    let all = Limited::new(body, BODY_BYTES_MAX).collect();
+    let body = match tokio::time::timeout(READ_TIMEOUT, all).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let error = format!("the body has more than {BODY_BYTES_MAX} bytes");
+            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, error));
+        }
+        Ok(Err(error)) => return Err(refusal(StatusCode::BAD_REQUEST, error.to_string())),
+        Err(_) => {
+            let error = format!("the body took longer than {READ_TIMEOUT:?}");
+            return Err(refusal(StatusCode::REQUEST_TIMEOUT, error));
+        }
+    };
+    guard::check_content_type(&head.headers, &body)?;
+    Ok(body)
+}
+
+/// Ready means that requests are accepted. A pool without usable backends is told but does not count: to take the
+/// balancer out for it would take its healthy pools out too, and every balancer of the same backends at once; the one
+/// pool's clients are told 503 by the balancer itself, at once.
+fn ready(context: &Context) -> Answer {
+    if !context.handle.is_ready() {
+        let text = "not accepting requests: starting or stopping\n";
+        return answer::text(StatusCode::SERVICE_UNAVAILABLE, text.to_owned());
+    }
+    let mut text = "ok\n".to_owned();
+    for view in context.handle.pools().iter() {
+        if view.pool.snapshot().usable == 0 {
+            text += &format!("pool {} has no usable backend\n", view.pool.name());
+        }
+    }
+    answer::text(StatusCode::OK, text)
+}
+
+async fn reload(context: &Context) -> Result<Answer, Refusal> {
+    if !context.handle.is_ready() {
+        let error = "the balancer is starting or stopping".to_owned();
+        return Err(refusal(StatusCode::SERVICE_UNAVAILABLE, error));
+    }
+    match context.handle.reload().await {
+        Ok(report) => Ok(answer::json(&report)),
+        Err(mistakes) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, mistakes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_decoded_after_they_are_split() {
+        let decoded = segments("/v1/a%2Fb/%5B::1%5D%3a80").unwrap();
+        assert_eq!(decoded, ["v1", "a/b", "[::1]:80"]);
+        for bad in ["/%", "/%2", "/%zz", "/%ff"] {
+            assert!(segments(bad).is_err(), "{bad}");
+        }
+    }
+}

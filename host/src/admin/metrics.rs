@@ -1,0 +1,330 @@
+//! What the balancer counts, for Prometheus.
+//!
+//! Owns the names, units and labels of all metrics. Labels come from the configuration and from fixed lists, never from
+//! clients, so the number of series is bounded by the configuration. `docs/admin.md` lists every name; a test compares.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::{
+    Context,
+    pools::CLASSES,
+    reading::{BackendReading, PoolReading, read_all},
+    text::{
+        Family,
+        Kind::{Counter, Gauge, Histogram, Summary},
+        Text,
+    },
+};
+use crate::{
+    metrics::{DURATION_BOUNDS_US, Metrics, Worker},
+    policy::{FaultKind, Reason},
+};
+
+/// The words of `pool::State`.
+const STATES: [&str; 4] = ["ready", "down", "ejected", "draining"];
+
+/// Everything, as of now.
+pub(super) fn render(context: &Context) -> String {
+    let mut text = Text::default();
+    let pools = read_all(context);
+    process(&mut text, context);
+    let metrics = context.handle.metrics();
+    control(&mut text, metrics);
+    traffic(&mut text, metrics);
+    duration(&mut text, metrics);
+    pool_families(&mut text, &pools);
+    backend_gauges(&mut text, &pools);
+    backend_counters(&mut text, &pools);
+    policy_families(&mut text, &pools);
+    text.finish()
+}
+
+fn process(text: &mut Text, context: &Context) {
+    let handle = &context.handle;
+    text.family("trimtab_info", Gauge, "Always 1; says which version runs.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.family("trimtab_workers", Gauge, "Worker threads.")
+        .sample(&[], handle.metrics().workers.len());
+    text.family("trimtab_uptime_seconds", Gauge, "Time since the start.")
+        .sample(&[], context.started.elapsed().as_secs_f64());
+    text.family("trimtab_ready", Gauge, "1 while requests are accepted.")
+        .sample(&[], u8::from(handle.is_ready()));
+}
+
+fn control(text: &mut Text, metrics: &Metrics) {
+    let mut counter = |name, help, value: &AtomicU64| {
+        text.family(name, Counter, help).sample(&[], value.load(Relaxed));
+    };
+    counter(
+        "trimtab_reloads_total",
+        "Configurations put into service, the first included.",
+        &metrics.reloads,
+    );
+    counter(
+        "trimtab_reloads_refused_total",
+        "Configurations or components refused while another was serving.",
+        &metrics.reloads_refused,
+    );
+    counter(
+        "trimtab_policy_swaps_total",
+        "Policy versions put into service in place of another.",
+        &metrics.swaps,
+    );
+    counter(
+        "trimtab_access_log_dropped_total",
+        "Access log lines dropped because the log's reader was too slow.",
+        &metrics.access_dropped,
+    );
+}
+
+/// A counter that each worker has: its name, its help, and where it is.
+type WorkerCounter = (&'static str, &'static str, fn(&Worker) -> &AtomicU64);
+
+const WORKER_COUNTERS: [WorkerCounter; 8] = [
+    ("trimtab_connections_total", "Client connections accepted.", |w| {
+        &w.connections
+    }),
+    (
+        "trimtab_connections_closed_total",
+        "Client connections closed.",
+        |w| &w.connections_closed,
+    ),
+    (
+        "trimtab_connections_expired_total",
+        "Client connections closed for being slow.",
+        |w| &w.connections_expired,
+    ),
+    (
+        "trimtab_errors_total",
+        "Responses that the balancer made itself because something failed.",
+        |w| &w.errors,
+    ),
+    ("trimtab_retries_total", "Attempts after the first.", |w| {
+        &w.retries
+    }),
+    (
+        "trimtab_aborted_total",
+        "Requests whose client went away before the end of the response.",
+        |w| &w.aborted,
+    ),
+    (
+        "trimtab_upstream_connects_total",
+        "Upstream connections opened.",
+        |w| &w.upstream_connects,
+    ),
+    (
+        "trimtab_upstream_connect_failures_total",
+        "Upstream connections that could not be opened.",
+        |w| &w.upstream_connect_failures,
+    ),
+];
+
+fn traffic(text: &mut Text, metrics: &Metrics) {
+    for (name, help, read) in WORKER_COUNTERS {
+        text.family(name, Counter, help).sample(&[], metrics.total(read));
+    }
+    let help = "Requests answered, by hundreds of the status.";
+    let mut family = text.family("trimtab_responses_total", Counter, help);
+    for (class, name) in CLASSES {
+        let value = metrics.total(|worker| &worker.responses[class]);
+        family.sample(&[("class", name)], value);
+    }
+}
+
+/// Buckets are read once and their count is their sum, so that `+Inf` and `_count` agree while workers go on counting.
+fn duration(text: &mut Text, metrics: &Metrics) {
+    let help = "Time from a request's head to the end of its response.";
+    let mut family = text.family("trimtab_request_duration_seconds", Histogram, help);
+    let mut count = 0;
+    for index in 0..=DURATION_BOUNDS_US.len() {
+        count += metrics.total(|worker| &worker.duration.buckets[index]);
+        let bound = DURATION_BOUNDS_US.get(index);
+        let bound = bound.map_or("+Inf".to_owned(), |bound| seconds(*bound, 1e6).to_string());
+        family.part("_bucket", &[("le", &bound)], count);
+    }
+    let sum_us = metrics.total(|worker| &worker.duration.sum_us);
+    family.part("_sum", &[], seconds(sum_us, 1e6));
+    family.part("_count", &[], count);
+}
+
+fn seconds(value: u64, per_second: f64) -> f64 {
+    value as f64 / per_second
+}
+
+fn pool_families(text: &mut Text, pools: &[PoolReading]) {
+    let mut family = text.family("trimtab_pool_usable", Gauge, "Backends that may be picked.");
+    for pool in pools {
+        family.sample(&[("pool", pool.name())], pool.snapshot.usable);
+    }
+    let help = "1 while health is ignored because too few backends are ready.";
+    let mut family = text.family("trimtab_pool_in_panic", Gauge, help);
+    for pool in pools {
+        family.sample(&[("pool", pool.name())], u8::from(pool.snapshot.in_panic));
+    }
+    let help = "How often backends entered a state.";
+    let mut family = text.family("trimtab_pool_transitions_total", Counter, help);
+    for pool in pools {
+        let counts = pool.view.supervisor.transitions();
+        let counts = [counts.ready, counts.down, counts.ejected, counts.draining];
+        for (state, count) in STATES.iter().zip(counts) {
+            family.sample(&[("pool", pool.name()), ("state", state)], count);
+        }
+    }
+}
+
+/// One sample for each backend.
+fn per_backend(mut family: Family<'_>, pools: &[PoolReading], value: impl Fn(&BackendReading<'_>) -> f64) {
+    for pool in pools {
+        for backend in pool.backends() {
+            let labels = [("pool", pool.name()), ("backend", backend.address())];
+            family.sample(&labels, value(&backend));
+        }
+    }
+}
+
+fn backend_gauges(text: &mut Text, pools: &[PoolReading]) {
+    let mut gauge = |name, help, value: fn(&BackendReading<'_>) -> f64| {
+        per_backend(text.family(name, Gauge, help), pools, value);
+    };
+    gauge("trimtab_backend_active", "Requests in flight.", |b| {
+        b.active.into()
+    });
+    gauge(
+        "trimtab_backend_latency_seconds",
+        "Moving average of the time to a response; 0 before the first.",
+        |b| seconds(b.latency_us.into(), 1e6),
+    );
+    gauge(
+        "trimtab_backend_throughput_bytes_per_second",
+        "Body bytes both ways over the last seconds.",
+        |b| b.bytes_per_second as f64,
+    );
+    gauge(
+        "trimtab_backend_weight",
+        "As configured or set by an operator.",
+        |b| b.member.weight.into(),
+    );
+    gauge(
+        "trimtab_backend_ramp_ratio",
+        "Part of the weight during slow start.",
+        |b| f64::from(b.member.ramp) / 100.0,
+    );
+    gauge("trimtab_backend_usable", "1 if it may be picked.", |b| {
+        f64::from(u8::from(b.member.usable))
+    });
+    let help = "1 for the state that it is in, 0 for the others.";
+    let mut family = text.family("trimtab_backend_state", Gauge, help);
+    for pool in pools {
+        for backend in pool.backends() {
+            for state in STATES {
+                let labels = [
+                    ("pool", pool.name()),
+                    ("backend", backend.address()),
+                    ("state", state),
+                ];
+                family.sample(&labels, u8::from(backend.member.state.name() == state));
+            }
+        }
+    }
+}
+
+fn backend_counters(text: &mut Text, pools: &[PoolReading]) {
+    let mut counter = |name, help, value: fn(&BackendReading<'_>) -> u64| {
+        per_backend(text.family(name, Counter, help), pools, |backend| {
+            value(backend) as f64
+        });
+    };
+    counter("trimtab_backend_picks_total", "Times it was picked.", |b| {
+        b.total(|load| &load.picks)
+    });
+    counter(
+        "trimtab_backend_failures_total",
+        "Attempts that ended without a response head.",
+        |b| b.total(|load| &load.failures),
+    );
+    counter(
+        "trimtab_backend_sent_bytes_total",
+        "Body bytes towards it.",
+        |b| b.total(|load| &load.bytes_sent),
+    );
+    counter(
+        "trimtab_backend_received_bytes_total",
+        "Body bytes from it.",
+        |b| b.total(|load| &load.bytes_received),
+    );
+    let help = "Its responses, by hundreds of the status.";
+    let mut family = text.family("trimtab_backend_responses_total", Counter, help);
+    for pool in pools {
+        for backend in pool.backends() {
+            for (class, name) in CLASSES {
+                let labels = [
+                    ("pool", pool.name()),
+                    ("backend", backend.address()),
+                    ("class", name),
+                ];
+                family.sample(&labels, backend.total(|load| &load.responses[class]));
+            }
+        }
+    }
+}
+
+type Labels<'a> = [(&'a str, &'a str); 3];
+
+fn policy_labels(pool: &PoolReading) -> Labels<'_> {
+    let candidate = &pool.view.deployment.candidate;
+    [
+        ("pool", pool.name()),
+        ("policy", &candidate.spec.name),
+        ("version", &candidate.version),
+    ]
+}
+
+fn policy_families(text: &mut Text, pools: &[PoolReading]) {
+    let mut counter = |name, help, read: fn(&crate::policy::Stats) -> &AtomicU64| {
+        let mut family = text.family(name, Counter, help);
+        for pool in pools {
+            family.sample(&policy_labels(pool), pool.view.deployment.total(read));
+        }
+    };
+    let help = "Decisions the policy was asked for, or should have been.";
+    counter("trimtab_policy_decisions_total", help, |stats| &stats.decisions);
+    let help = "Requests the policy refused.";
+    counter("trimtab_policy_rejected_total", help, |stats| &stats.rejected);
+    let help = "Instances built to replace one that failed.";
+    counter("trimtab_policy_rebuilds_total", help, |stats| &stats.rebuilds);
+    let help = "Decisions that the host made itself, by reason.";
+    let mut family = text.family("trimtab_policy_host_choices_total", Counter, help);
+    for pool in pools {
+        for reason in Reason::ALL {
+            let value = pool.view.deployment.total(|stats| stats.host(reason));
+            family.sample(&with(policy_labels(pool), ("reason", reason.name())), value);
+        }
+    }
+    let mut family = text.family(
+        "trimtab_policy_faults_total",
+        Counter,
+        "Faults of the policy, by kind.",
+    );
+    for pool in pools {
+        for kind in FaultKind::ALL {
+            let value = pool.view.deployment.total(|stats| stats.faults(kind));
+            family.sample(&with(policy_labels(pool), ("kind", kind.name())), value);
+        }
+    }
+    let help = "Time of the decisions that were timed, which are a sample of all.";
+    let mut family = text.family("trimtab_policy_decision_seconds", Summary, help);
+    for pool in pools {
+        let (labels, deployment) = (policy_labels(pool), &pool.view.deployment);
+        family.part(
+            "_sum",
+            &labels,
+            seconds(deployment.total(|stats| &stats.timed_ns), 1e9),
+        );
+        family.part("_count", &labels, deployment.total(|stats| &stats.timed));
+    }
+}
+
+fn with<'a>(labels: Labels<'a>, more: (&'a str, &'a str)) -> [(&'a str, &'a str); 4] {
+    let [pool, policy, version] = labels;
+    [pool, policy, version, more]
+}
