@@ -13,7 +13,6 @@ use http::request::Parts;
 use super::{
     Tried,
     bindings::trimtab::policy::{diagnostics, pool, request},
-    engine::Allowance,
     fallback,
     request::{authority, cookie, header_hash},
     store::{Limits, Overtime},
