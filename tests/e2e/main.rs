@@ -1,5 +1,10 @@
 //! The balancer as its clients, its origins and its operator see it: real sockets, one process, ports of the system's
 //! choice. Each module is a side of it; each test's name is the rule that it holds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may panic, and a table of cases is read as one"
+)]
 
 mod health;
 mod hostile;

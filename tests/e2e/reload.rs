@@ -2,7 +2,7 @@
 
 use trimtab::pool::State;
 use trimtab_tests::{
-    Balancer, Client, DEADLINE, Directory, LONG, Load, Origin, Setup, get, guest::Guest, wait_until, within,
+    Balancer, Client, DEADLINE, Directory, Load, Origin, Setup, get, guest::Guest, wait_until, within,
 };
 
 /// A balancer over a file in a directory of its own.
