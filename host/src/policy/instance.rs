@@ -392,7 +392,7 @@ fn guarded<T>(
 ) -> Result<T, Fault> {
     store.set_epoch_deadline(ticks);
     let guest = store.data_mut();
-    guest.overtime = Overtime::default();
+    guest.overtime = Overtime::after(ticks);
     guest.log.forget();
     match catch_unwind(AssertUnwindSafe(|| run(store))) {
         Ok(Ok(value)) => Ok(value),

@@ -13,6 +13,7 @@ use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDe
 
 use super::{
     Candidate, Tried,
+    engine::TICK,
     imports::{Guest, Log},
 };
 use crate::pool::{Snapshot, View};
@@ -109,25 +110,33 @@ impl ResourceLimiter for Limits {
 
 /// What a guest did after its deadline. Deadlines count time, since counting work would cost every call; but on a busy
 /// machine a worker may lose its core in the middle of a pick that needs 100 ns, and that is not the guest's fault. So a
-/// late guest gets one tick more, and is cut off only once it has spent half of one running.
+/// late guest gets one tick more, and another, and is cut off only once it has spent half of its deadline running.
 #[derive(Default)]
 pub(super) struct Overtime {
+    allowed: Duration,
     /// The thread's CPU time at the deadline.
     began: Option<Duration>,
     ticks: u32,
 }
 
 impl Overtime {
-    /// CPU time after the deadline that only a guest that really runs can have spent.
-    const ALLOWED: Duration = Duration::from_micros(500);
     /// A guest that is not let run for this many ticks is cut off anyway: its worker has waited long enough.
     const TICKS_MAX: u32 = 100;
+
+    /// For a call with a deadline of so many ticks, the first of which may be as good as over.
+    #[inline]
+    pub(super) fn after(ticks: u64) -> Self {
+        Self {
+            allowed: TICK * ticks.saturating_sub(1) as u32 / 2,
+            ..Self::default()
+        }
+    }
 
     fn judge(&mut self) -> UpdateDeadline {
         let now = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
         let began = *self.began.get_or_insert(now);
         self.ticks += 1;
-        if now.saturating_sub(began) >= Self::ALLOWED || self.ticks > Self::TICKS_MAX {
+        if now.saturating_sub(began) >= self.allowed || self.ticks > Self::TICKS_MAX {
             return UpdateDeadline::Interrupt;
         }
         UpdateDeadline::Continue(1)
@@ -148,15 +157,15 @@ mod tests {
 
     #[test]
     fn a_guest_that_runs_on_is_cut_off_at_the_next_tick() {
-        let mut overtime = Overtime::default();
+        let mut overtime = Overtime::after(2);
         assert!(matches!(overtime.judge(), UpdateDeadline::Continue(1)));
-        burn(Overtime::ALLOWED);
+        burn(Duration::from_micros(500));
         assert!(matches!(overtime.judge(), UpdateDeadline::Interrupt));
     }
 
     #[test]
     fn a_guest_that_was_not_let_run_is_given_time_but_not_for_ever() {
-        let mut overtime = Overtime::default();
+        let mut overtime = Overtime::after(1000);
         let granted = std::iter::repeat_with(|| overtime.judge());
         let granted = granted
             .take_while(|judgement| matches!(judgement, UpdateDeadline::Continue(1)))
