@@ -107,6 +107,7 @@ impl Server {
             handle: handle.clone(),
             service: Service::empty(&config),
             access_writer: None,
+            components: prepare::component_files(&config),
             // It answers while policies compile, if only that nothing is ready.
             admin: admin.map(|admin| tokio::spawn(admin.serve(handle.clone()))),
         };
@@ -179,6 +180,9 @@ struct Control {
     service: Service,
     access_writer: Option<JoinHandle<()>>,
     admin: Option<tokio::task::JoinHandle<()>>,
+    /// The component files that the last readable configuration names, refused or not: correcting the file that a
+    /// refusal was about is enough to have it tried again.
+    components: Vec<PathBuf>,
 }
 
 impl Control {
@@ -215,7 +219,7 @@ impl Control {
             return Vec::new();
         };
         std::iter::once(path.clone())
-            .chain(self.service.component_files())
+            .chain(self.components.iter().cloned())
             .collect()
     }
 
@@ -236,7 +240,10 @@ impl Control {
     async fn reload(&mut self) -> Result<ReloadReport, String> {
         let started = Instant::now();
         let result = match self.source.load() {
-            Ok(config) => self.put_into_service(config).await,
+            Ok(config) => {
+                self.components = prepare::component_files(&config);
+                self.put_into_service(config).await
+            }
             Err(error) => Err(error),
         };
         match result {

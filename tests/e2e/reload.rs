@@ -356,3 +356,20 @@ async fn a_reload_without_changes_changes_nothing() {
     assert!(std::sync::Arc::ptr_eq(&view.pool, &after.pool));
     assert!(std::sync::Arc::ptr_eq(&view.deployment, &after.deployment));
 }
+
+#[tokio::test]
+async fn correcting_the_component_of_a_refused_configuration_is_enough() {
+    let origins = Origin::start_all(["a"]).await;
+    let filed = Filed::start(&Setup::to(origins[0].address())).await;
+    filed.directory.write("mine.wasm", "no component");
+    let with_policy = Setup::to(origins[0].address())
+        .pool("policy = \"mine\"")
+        .rest("[policy.mine]\ncomponent = \"mine.wasm\"");
+    filed.directory.replace("trimtab.toml", with_policy.text());
+    wait_until("it is refused", DEADLINE, || filed.refused() > 0).await;
+    filed.directory.replace("mine.wasm", Guest::default().build());
+    wait_until("it is in service", DEADLINE, || {
+        filed.balancer.view().deployment.candidate.spec.name == "mine"
+    })
+    .await;
+}

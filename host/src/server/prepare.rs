@@ -65,17 +65,6 @@ impl Service {
         }
     }
 
-    /// The components in use that are files.
-    pub(super) fn component_files(&self) -> impl Iterator<Item = PathBuf> {
-        self.config
-            .policies
-            .values()
-            .filter_map(|policy| match &policy.source {
-                PolicySource::File(path) => Some(path.clone()),
-                PolicySource::Builtin(_) => None,
-            })
-    }
-
     /// Names of the listeners and where they really listen.
     pub(super) fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let real = |listener: &config::Listener| self.addresses.get(&listener.key()).copied();
@@ -279,6 +268,18 @@ impl Service {
             })
             .collect()
     }
+}
+
+/// The components of a configuration that are files.
+pub(super) fn component_files(config: &Config) -> Vec<PathBuf> {
+    let files = config
+        .policies
+        .values()
+        .filter_map(|policy| match &policy.source {
+            PolicySource::File(path) => Some(path.clone()),
+            PolicySource::Builtin(_) => None,
+        });
+    files.collect()
 }
 
 /// Whether a compiled component serves another entry of the configuration too. Its line may differ.
