@@ -1,7 +1,7 @@
 //! Sends each request to the backend that is expected to answer first: the smallest
 //! `(active + 1) * average latency / (weight * slow start)`, ties by turns.
 //!
-//! The average is the host's (time to the response head, over about 10 seconds). A backend without one counts as being
+//! The average is the host's (time to the response head, over about 5 seconds). A backend without one counts as being
 //! as fast as the fastest that has one: it is tried at once, and since its requests in flight count, it gets no more of
 //! them than the fastest backend would until the first has answered.
 //!

@@ -285,7 +285,7 @@ impl<'a> Backend<'a> {
         self.pool.active(self.index)
     }
 
-    /// Average microseconds to the response head over about 10 seconds of traffic; 0 while nothing was measured.
+    /// Average microseconds to the response head over about 5 seconds of traffic; 0 while nothing was measured.
     #[must_use]
     pub fn latency_us(self) -> u32 {
         host::pool::latency_us(clamp(self.index))
