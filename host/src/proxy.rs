@@ -14,6 +14,7 @@ mod body;
 mod client;
 mod error;
 mod forward;
+mod gate;
 mod headers;
 mod route;
 mod serve;

@@ -122,12 +122,11 @@ async fn under_load_every_request_that_was_accepted_is_answered() {
     load.more(500).await;
     balancer.stop().await;
     let outcome = load.stop().await;
-    // What fails is to connect to a balancer that is gone, or to have an idle connection closed; never an answer.
+    // What fails is to connect to a balancer that is gone, or to have a connection closed that carried nothing yet: an
+    // idle one, or one that the kernel took in the moment in which the socket was closed. Never an answer that had begun.
     for failure in &outcome.failures {
-        assert!(
-            failure.starts_with("connecting") || failure.contains("unexpected end of file"),
-            "{outcome:?}"
-        );
+        let had_not_begun = failure.contains("unexpected end of file") || failure.contains("reset by peer");
+        assert!(failure.starts_with("connecting") || had_not_begun, "{outcome:?}");
     }
 }
 

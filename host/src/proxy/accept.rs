@@ -170,6 +170,7 @@ async fn connection(
     let mut was_told = false;
     // How a connection ends is the client's business; what matters of it is counted where it happens.
     let _ = poll_fn(|cx| {
+        watch.gate.lead_to(cx);
         if watch.is_stopping() && !was_told {
             was_told = true;
             serving.as_mut().graceful_shutdown();

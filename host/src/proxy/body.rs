@@ -221,10 +221,10 @@ fn poll_backend(
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
     // The connection is driven from here, so the body's own wake-up is not needed.
     let mut quiet = Context::from_waker(Waker::noop());
-    let mut poll = Pin::new(&mut *incoming).poll_frame(&mut quiet);
+    let mut poll = exchange.ask(|| Pin::new(&mut *incoming).poll_frame(&mut quiet));
     if poll.is_pending() {
-        exchange.drive(cx);
-        poll = Pin::new(incoming).poll_frame(&mut quiet);
+        exchange.drive();
+        poll = exchange.ask(|| Pin::new(incoming).poll_frame(&mut quiet));
     }
     match poll {
         Poll::Ready(Some(Ok(frame))) => {

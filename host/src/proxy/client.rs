@@ -19,6 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::gate::Gate;
 use crate::config::Limits;
 
 const TIMEOUT_RESPONSE: &[u8] =
@@ -66,6 +67,8 @@ pub(super) struct Watch {
     expired: Cell<Option<Expired>>,
     stopping: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// For the upstream connections that this connection's task drives.
+    pub(super) gate: Gate,
     /// The worker's coarse clock, in milliseconds.
     clock: Rc<Cell<u64>>,
 }
@@ -84,6 +87,7 @@ impl Watch {
             expired: Cell::new(None),
             stopping: Cell::new(false),
             waker: RefCell::new(None),
+            gate: Gate::default(),
             clock,
         }
     }

@@ -143,7 +143,7 @@ impl Exchange {
 
     async fn connection(&self, freshness: Freshness) -> Result<Box<Connection>, Error> {
         if freshness == Freshness::Any
-            && let Some(connection) = self.upstream.take_idle().await
+            && let Some(connection) = self.upstream.take_idle(&self.watch)
         {
             return Ok(connection);
         }
@@ -186,10 +186,16 @@ impl Exchange {
 
     /// Drives the connection.
     #[inline]
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn drive(&mut self) {
         if let Some(connection) = &mut self.connection {
-            connection.drive(cx);
+            connection.drive(&mut Context::from_waker(self.watch.gate.waker()));
         }
+    }
+
+    /// Asks for a piece of the body, without being woken for having asked.
+    #[inline]
+    pub(super) fn ask<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.watch.gate.shut_for(act)
     }
 
     /// A piece of the response has arrived.

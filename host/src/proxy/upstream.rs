@@ -66,18 +66,16 @@ impl Upstream {
     }
 
     /// An unused connection that is still good, as far as can be known without asking the network.
-    pub(super) async fn take_idle(&self) -> Option<Box<Connection>> {
-        poll_fn(|cx| {
-            let mut idle = self.idle.borrow_mut();
-            while let Some(Idle { mut connection, .. }) = idle.pop_back() {
-                if connection.is_alive(cx) {
-                    connection.is_reused = true;
-                    return Poll::Ready(Some(connection));
-                }
+    pub(super) fn take_idle(&self, watch: &Watch) -> Option<Box<Connection>> {
+        let mut cx = Context::from_waker(watch.gate.waker());
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { mut connection, .. }) = idle.pop_back() {
+            if connection.is_alive(&mut cx) {
+                connection.is_reused = true;
+                return Some(connection);
             }
-            Poll::Ready(None)
-        })
-        .await
+        }
+        None
     }
 
     /// Opens a connection.
@@ -148,10 +146,11 @@ impl Connection {
         let Some(given) = request.take() else {
             return Err(SendError::Broken("nothing to send".into()));
         };
-        let mut response = pin!(sender.try_send_request(given));
+        let mut response = pin!(watch.gate.shut_for(|| sender.try_send_request(given)));
         poll_fn(|cx| {
             if !*is_done {
-                *is_done = Pin::new(&mut *driver).poll(cx).is_ready();
+                let mut gated = Context::from_waker(watch.gate.waker());
+                *is_done = Pin::new(&mut *driver).poll(&mut gated).is_ready();
             }
             // Only driving the connection can bring the response, so its own wake-up is not needed: it would only have
             // this task polled twice.

@@ -18,12 +18,14 @@ const HALVING_US: u64 = 350_000;
 const WINDOW_SHARE: u64 = 8;
 
 /// What one pick adds to a count: enough that some halvings lose nothing.
-const PICK: u64 = 1 << 10;
+const PICK: u32 = 1 << 10;
 
 #[derive(Default)]
 struct LeastBandwidth {
     turns: Turns,
-    recent: PerBackend<u64>,
+    recent: PerBackend<u32>,
+    /// Kept to be filled again by each pick.
+    costs: Vec<f32>,
     halved_us: u64,
 }
 
@@ -49,13 +51,19 @@ impl Policy for LeastBandwidth {
         self.forget(request.now_us());
         let rates = pool.throughput_all();
         let in_window = rates.iter().sum::<u64>() / WINDOW_SHARE;
-        let per_count = in_window as f64 / self.recent.iter().sum::<u64>().max(PICK) as f64;
+        let counts = self.recent.iter().copied().map(u64::from).sum::<u64>();
+        let per_count = in_window as f32 / counts.max(PICK.into()) as f32;
         let loads = rates.into_iter().zip(pool.active_all()).zip(self.recent.iter());
         let costs = loads.map(|((rate, active), &recent)| {
-            (rate + u64::from(active) + (recent as f64 * per_count) as u64).min(Turns::COST_MAX)
+            // Conversions from signed integers are one instruction; neither comes near 2^63.
+            (rate as i64 + i64::from(active)) as f32 + recent as f32 * per_count
         });
-        let picked = self.turns.least(pool, costs);
-        picked.inspect(|&index| self.recent[index] += PICK).into()
+        self.costs.clear();
+        self.costs.extend(costs);
+        let picked = self.turns.least(pool, &self.costs);
+        picked
+            .inspect(|&index| self.recent[index] = self.recent[index].saturating_add(PICK))
+            .into()
     }
 }
 

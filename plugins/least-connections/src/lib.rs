@@ -21,9 +21,7 @@ impl Policy for LeastConnections {
     }
 
     fn pick(&mut self, _request: &Request, pool: &Pool) -> Pick {
-        self.turns
-            .least(pool, pool.active_all().into_iter().map(u64::from))
-            .into()
+        self.turns.least(pool, &pool.active_all()).into()
     }
 }
 

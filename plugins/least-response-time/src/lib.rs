@@ -15,6 +15,8 @@ use trimtab_policy::{Turns, prelude::*};
 #[derive(Default)]
 struct LeastResponseTime {
     turns: Turns,
+    /// Kept to be filled again by each pick.
+    costs: Vec<f32>,
 }
 
 impl Policy for LeastResponseTime {
@@ -24,16 +26,24 @@ impl Policy for LeastResponseTime {
 
     fn pick(&mut self, _request: &Request, pool: &Pool) -> Pick {
         let latencies = pool.latency_us_all();
-        let measured = latencies
-            .iter()
-            .zip(pool.capacities())
-            .filter(|&(&us, &capacity)| us > 0 && capacity > 0);
-        let fastest = measured.map(|(&us, _)| us).min().unwrap_or(1);
+        // Without branches, so that it becomes vector instructions.
+        let measured =
+            latencies.iter().zip(pool.capacities()).map(
+                |(&us, &capacity)| {
+                    if us == 0 || capacity == 0 { u32::MAX } else { us }
+                },
+            );
+        let fastest = match measured.fold(u32::MAX, u32::min) {
+            u32::MAX => 1,
+            us => us,
+        };
         let costs = pool.active_all().into_iter().zip(latencies).map(|(active, us)| {
             let us = if us == 0 { fastest } else { us };
-            ((u64::from(active) + 1) * u64::from(us)).min(Turns::COST_MAX)
+            (active as f32 + 1.0) * us as f32
         });
-        self.turns.least(pool, costs).into()
+        self.costs.clear();
+        self.costs.extend(costs);
+        self.turns.least(pool, &self.costs).into()
     }
 }
 
