@@ -67,16 +67,23 @@ fn no_file_has_a_name_that_says_nothing() {
     none(offenders.map(|file| file.name).collect(), "name the subject");
 }
 
+/// Also that components can be loaded and take their settings, but for the example whose component a reader builds:
+/// `cargo xtask examples` does that.
 #[test]
-fn every_example_configuration_parses() {
+fn every_example_configuration_is_accepted() {
     let examples: Vec<_> = files(&["examples"], &["toml"])
         .into_iter()
         .filter(|file| !file.name.ends_with("Cargo.toml"))
         .collect();
     assert!(!examples.is_empty());
     let offenders = examples.into_iter().filter_map(|file| {
-        let mistakes = trimtab::config::Config::load(&root().join(&file.name)).err()?;
-        Some(format!("{}: {mistakes}", file.name))
+        let path = root().join(&file.name);
+        let mistakes = if file.name.contains("hello-policy") {
+            vec![trimtab::config::Config::load(&path).err()?.to_string()]
+        } else {
+            trimtab::server::check(&path).err()?
+        };
+        Some(format!("{}: {}", file.name, mistakes.join("\n")))
     });
     none(offenders.collect(), "examples are read by users");
 }
