@@ -220,3 +220,20 @@ pub fn builtin_component(name: &str) -> Option<&'static [u8]> {
         "chaos"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::builtin_component;
+    use crate::config::BUILTIN_POLICIES;
+
+    #[test]
+    fn every_built_in_that_a_file_may_name_has_a_component() {
+        for name in BUILTIN_POLICIES {
+            assert!(
+                builtin_component(name).is_some_and(|bytes| !bytes.is_empty()),
+                "{name}"
+            );
+        }
+        assert_eq!(builtin_component("no-such-policy"), None);
+    }
+}

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::{Load, Snapshot, load::LatencySum};
 
-/// Merging costs about 40 ns a backend and worker; once in 4 us a backend keeps it near 1 % of a core.
+/// Merging is taken to cost some 40 ns a backend (an estimate); once in 4 us a backend keeps it near 1 % of a core.
 const MERGE_US_PER_BACKEND: usize = 4;
 /// Latency and throughput move slowly and cost more to merge: every eighth time.
 const SLOW_COLUMNS_EVERY: u64 = 8;
