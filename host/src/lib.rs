@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod http1;
 pub mod pool;
 
 pub mod health;

@@ -24,7 +24,6 @@ pub use admission::{Candidate, Refusal, builtin_component};
 pub use engine::Engine;
 pub use instance::{Answer, Fault, FaultKind, Instance};
 pub use request::{Facts, Tried, client_bits, key_of};
-pub(crate) use request::{authority, host_of};
 pub use seat::{Choice, Chooser, Decision, Ended, Rebuild, Seat};
 pub use stats::{Deployment, Reason, Stats};
 pub use trial::{Outcome, Trial};

@@ -10,12 +10,15 @@
 
 mod accept;
 mod access;
+mod attempts;
 mod body;
 mod client;
 mod error;
 mod forward;
 mod gate;
 mod headers;
+mod journey;
+mod ledger;
 mod route;
 mod serve;
 mod upstream;

@@ -201,7 +201,7 @@ impl Side for ComponentSide {
     }
 
     fn pick(&mut self, ask: &Ask) -> Result<Answer, String> {
-        let mut head = ask.head.parts();
+        let mut head = ask.head.head();
         let answer = self.0.pick(&ask.facts, &ask.tried, &mut head);
         answer.map_err(|fault| fault.to_string())
     }

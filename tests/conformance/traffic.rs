@@ -102,7 +102,7 @@ impl Head {
     }
 
     /// The head as the host parses it.
-    pub(crate) fn parts(&self) -> http::request::Parts {
+    pub(crate) fn head(&self) -> trimtab::http1::Head {
         let query = self.query.as_ref().map(|query| format!("?{query}"));
         let target = format!("{}{}", self.path, query.unwrap_or_default());
         let mut request = http::Request::builder().method(self.method).uri(target);
@@ -124,7 +124,7 @@ impl Head {
         } else if !pairs.is_empty() {
             request = request.header("cookie", pairs.join("; "));
         }
-        request.body(()).expect("a valid head").into_parts().0
+        trimtab::http1::Head::from_parts(&request.body(()).expect("a valid head").into_parts().0)
     }
 }
 

@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::request::Parts;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use trimtab::{
     clock, config,
+    http1::Head,
     policy::{Candidate, Chooser, Decision, Deployment, Ended, Facts, Instance, Rebuild, Seat, Tried},
     pool::{Pool, Snapshot},
 };
@@ -92,7 +92,7 @@ pub(crate) fn flip(pool: &Pool) {
 /// A worker's seat, with requests in flight.
 pub(crate) struct Stage {
     seat: Seat,
-    head: Parts,
+    head: Head,
     dice: Dice,
     in_flight: VecDeque<(usize, u64)>,
     snapshot: Arc<Snapshot>,
@@ -164,7 +164,7 @@ impl Stage {
 }
 
 /// What a browser sends.
-fn head() -> Parts {
+fn head() -> Head {
     let request = http::Request::builder()
         .uri("/static/app.js?v=3")
         .header("host", "shop.example")
@@ -180,7 +180,7 @@ fn head() -> Parts {
         .header("accept-encoding", "gzip, deflate, br, zstd")
         .header("cookie", "theme=dark; sid=4f1c0e5b9a")
         .header("connection", "keep-alive");
-    request.body(()).unwrap().into_parts().0
+    Head::from_parts(&request.body(()).unwrap().into_parts().0)
 }
 
 /// A policy that always picks the first backend: what the way there and back costs by itself.

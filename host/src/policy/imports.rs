@@ -8,16 +8,17 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
-
 use super::{
     Tried,
     bindings::trimtab::policy::{diagnostics, pool, request},
     fallback,
-    request::{authority, cookie, header_hash},
+    request::field_hash,
     store::{Limits, Overtime},
 };
-use crate::pool::{Snapshot, View};
+use crate::{
+    http1::Head,
+    pool::{Snapshot, View},
+};
 
 /// Log lines of one instance in one second; more are dropped and counted.
 const LOG_LINES_PER_SECOND: u32 = 10;
@@ -32,7 +33,7 @@ pub(super) struct Guest {
     /// Reset before every call into the guest.
     pub(super) overtime: Overtime,
     /// The request being decided, while `is_picking`; an empty one otherwise.
-    pub(super) head: Parts,
+    pub(super) head: Head,
     pub(super) is_picking: bool,
     pub(super) tried: Tried,
     pub(super) random: u64,
@@ -43,7 +44,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    fn head(&self) -> Option<&Parts> {
+    fn head(&self) -> Option<&Head> {
         self.is_picking.then_some(&self.head)
     }
 }
@@ -180,38 +181,36 @@ impl pool::Host for Guest {
 
 impl request::Host for Guest {
     fn header(&mut self, name: String) -> Option<String> {
-        let value = self.head()?.headers.get(name)?;
-        std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
+        let value = self.head()?.field(&name)?;
+        std::str::from_utf8(value).ok().map(str::to_owned)
     }
 
     fn header_hash(&mut self, name: String) -> Option<u64> {
-        header_hash(&self.head()?.headers, &name)
+        field_hash(self.head()?, &name)
     }
 
     fn method(&mut self) -> String {
         self.head()
-            .map(|head| head.method.as_str().to_owned())
+            .map(|head| head.method().to_owned())
             .unwrap_or_default()
     }
 
     fn authority(&mut self) -> String {
         self.head()
-            .map(|head| authority(head).to_owned())
+            .map(|head| head.authority().to_owned())
             .unwrap_or_default()
     }
 
     fn path(&mut self) -> String {
-        self.head()
-            .map(|head| head.uri.path().to_owned())
-            .unwrap_or_default()
+        self.head().map(|head| head.path().to_owned()).unwrap_or_default()
     }
 
     fn query(&mut self) -> Option<String> {
-        self.head()?.uri.query().map(str::to_owned)
+        self.head()?.query().map(str::to_owned)
     }
 
     fn cookie(&mut self, name: String) -> Option<String> {
-        cookie(&self.head()?.headers, &name).map(str::to_owned)
+        self.head()?.cookie(&name).map(str::to_owned)
     }
 
     fn tried(&mut self, i: u32) -> bool {

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use http::request::Parts;
 use wasmtime::{Store, Trap, component::TypedFunc};
 
 use super::{
@@ -19,9 +18,12 @@ use super::{
     bindings::{Policy, exports::trimtab::policy::picker},
     engine::ticks,
     imports::Guest,
-    store::{Overtime, empty_head, new_store},
+    store::{Overtime, new_store},
 };
-use crate::pool::{Pool, Snapshot, View};
+use crate::{
+    http1::Head,
+    pool::{Pool, Snapshot, View},
+};
 
 /// Time for each step of a new instance, which is built off the data path.
 pub(super) const BUILD_DEADLINE: Duration = Duration::from_millis(500);
@@ -192,7 +194,7 @@ impl Instance {
             client: 1,
             now_us,
         };
-        let mut head = empty_head();
+        let mut head = Head::default();
         if let Answer::Index(index) = self.pick(&facts, &Tried::default(), &mut head)? {
             self.check(index, &Tried::default())?;
         }
@@ -234,7 +236,7 @@ impl Instance {
 
     /// Asks for a decision. The request's head is lent to the imports for the time of the call.
     #[inline]
-    pub(super) fn pick(&mut self, facts: &Facts, tried: &Tried, head: &mut Parts) -> Result<Answer, Fault> {
+    pub(super) fn pick(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Result<Answer, Fault> {
         let guest = self.store.data_mut();
         std::mem::swap(&mut guest.head, head);
         guest.is_picking = true;

@@ -8,11 +8,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::request::Parts;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Deployment, Facts, Fault, Instance, Reason, Tried, fallback, instance::Answer};
-use crate::pool::{Pool, Snapshot, View, add};
+use crate::{
+    http1::Head,
+    pool::{Pool, Snapshot, View, add},
+};
 
 /// Pause before the instance of a failed policy is replaced: doubled with every fault in a row, up to the maximum. A
 /// policy that fails once an hour is back at once; one that fails always costs a rebuild (30 us) every 10 s.
@@ -177,7 +179,7 @@ impl Seat {
 
     /// Decides one attempt of a request. To be called after [`Seat::sync`]. The head is lent to the policy.
     #[inline]
-    pub fn decide(&mut self, facts: &Facts, tried: &Tried, head: &mut Parts) -> Decision {
+    pub fn decide(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Decision {
         if self.snapshot.usable == 0 {
             return Decision::NoBackend;
         }
@@ -195,7 +197,7 @@ impl Seat {
     }
 
     #[inline]
-    fn ask(&mut self, facts: &Facts, tried: &Tried, head: &mut Parts) -> Decision {
+    fn ask(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Decision {
         if let Some(instance) = &mut self.instance
             && let Err(fault) = instance.flush_outcomes(facts.now_us)
         {

@@ -7,7 +7,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::request::Parts;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 
@@ -16,17 +15,15 @@ use super::{
     engine::TICK,
     imports::{Guest, Log},
 };
-use crate::pool::{Snapshot, View};
+use crate::{
+    http1::Head,
+    pool::{Snapshot, View},
+};
 
 /// Bytes that one call may copy out of the guest. The largest honest ones are lists of backends.
 const HOSTCALL_BYTES_MAX: usize = 1 << 20;
 /// CPython's component has 38 core instances; each has a memory and some tables.
 const CORE_INSTANCES_MAX: usize = 64;
-
-/// No request: what the imports see outside of a pick.
-pub(super) fn empty_head() -> Parts {
-    http::Request::new(()).into_parts().0
-}
 
 /// A store for an instance that decides for the pool of this name.
 pub(super) fn new_store(
@@ -51,7 +48,7 @@ pub(super) fn new_store(
             denied: false,
         },
         overtime: Overtime::default(),
-        head: empty_head(),
+        head: Head::default(),
         is_picking: false,
         tried: Tried::default(),
         random: 0,

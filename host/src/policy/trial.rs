@@ -9,13 +9,14 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
-
 use super::{
     Candidate, Facts, Fault, Instance, Tried,
     instance::{Answer, BUILD_DEADLINE},
 };
-use crate::pool::{Figures, Snapshot, View};
+use crate::{
+    http1::Head,
+    pool::{Figures, Snapshot, View},
+};
 
 /// A policy on trial.
 pub struct Trial {
@@ -69,7 +70,7 @@ impl Trial {
     /// # Errors
     /// The policy's fault, after which it is beyond use.
     #[inline]
-    pub fn pick(&mut self, facts: &Facts, tried: &Tried, head: &mut Parts) -> Result<Answer, Fault> {
+    pub fn pick(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Result<Answer, Fault> {
         self.instance.pick(facts, tried, head)
     }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{client::Watch, forward::Exchange, serve::Journey};
+use super::{client::Watch, forward::Exchange, journey::Journey};
 
 /// The body of a request to a backend.
 pub(super) enum RequestBody {

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use http::request::Parts;
 use tokio::sync::{
     mpsc::{UnboundedReceiver, UnboundedSender},
     oneshot,
@@ -30,6 +29,7 @@ use super::{
 use crate::{
     clock, config,
     health::Reporter,
+    http1::Head,
     metrics::{self, Metrics},
     policy::{Decision, Deployment, Facts, Instance, Rebuild, Seat, Tried},
     pool::Pool,
@@ -415,12 +415,7 @@ impl WorkerPool {
 
     /// Decides one attempt. The target is there exactly if the decision is to send.
     #[inline]
-    pub(super) fn decide(
-        &self,
-        facts: &Facts,
-        tried: &Tried,
-        head: &mut Parts,
-    ) -> (Decision, Option<Target>) {
+    pub(super) fn decide(&self, facts: &Facts, tried: &Tried, head: &mut Head) -> (Decision, Option<Target>) {
         let mut seat = self.seat.borrow_mut();
         if seat.sync(facts.now_us) {
             self.resync(&seat);

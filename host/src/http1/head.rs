@@ -1,0 +1,233 @@
+//! The head of a request, as routes and policies see it.
+//!
+//! Owns the bytes and where in them each part is. Nothing is copied out of them or translated: names keep their case, and
+//! values may be any bytes that HTTP allows.
+
+use http::{HeaderMap, header, request::Parts};
+
+/// A part of a [`Head`]'s bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    pub(super) fn new(start: usize, len: usize) -> Self {
+        let start = u32::try_from(start).unwrap_or(u32::MAX);
+        Self {
+            start,
+            end: start.saturating_add(u32::try_from(len).unwrap_or(u32::MAX)),
+        }
+    }
+
+    #[inline]
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes
+            .get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    fn text_of(self, bytes: &[u8]) -> &str {
+        std::str::from_utf8(self.of(bytes)).unwrap_or_default()
+    }
+}
+
+/// One header field.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Field {
+    pub(super) name: Span,
+    pub(super) value: Span,
+}
+
+/// The head of a request: method, target and fields, in bytes of its own.
+#[derive(Debug, Default)]
+pub struct Head {
+    pub(super) bytes: Vec<u8>,
+    pub(super) method: Span,
+    /// Path and query as sent; `*` of an OPTIONS request.
+    pub(super) target: Span,
+    /// The target's authority, or else the Host field.
+    pub(super) authority: Span,
+    pub(super) fields: Vec<Field>,
+}
+
+impl Head {
+    /// A copy of what the HTTP library has read.
+    pub fn from_parts(parts: &Parts) -> Self {
+        let mut head = Self::default();
+        head.method = head.push(parts.method.as_str().as_bytes());
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        head.target = head.push(target.as_bytes());
+        head.push_fields(&parts.headers);
+        head.authority = match parts.uri.authority() {
+            Some(authority) => head.push(authority.as_str().as_bytes()),
+            None => head.span(header::HOST.as_str()),
+        };
+        head
+    }
+
+    fn push_fields(&mut self, fields: &HeaderMap) {
+        for (name, value) in fields {
+            let field = Field {
+                name: self.push(name.as_str().as_bytes()),
+                value: self.push(value.as_bytes()),
+            };
+            self.fields.push(field);
+        }
+    }
+
+    fn push(&mut self, part: &[u8]) -> Span {
+        let span = Span::new(self.bytes.len(), part.len());
+        self.bytes.extend_from_slice(part);
+        span
+    }
+
+    /// Where the first field of this name has its value; nowhere if there is none.
+    pub(super) fn span(&self, name: &str) -> Span {
+        let found = self.fields.iter().find(|field| self.is_named(field, name));
+        found.map(|field| field.value).unwrap_or_default()
+    }
+
+    #[inline]
+    fn is_named(&self, field: &Field, name: &str) -> bool {
+        field.name.of(&self.bytes).eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// `GET`, `POST`, ...
+    #[inline]
+    pub fn method(&self) -> &str {
+        self.method.text_of(&self.bytes)
+    }
+
+    /// Path and query as sent.
+    #[inline]
+    pub fn target(&self) -> &str {
+        self.target.text_of(&self.bytes)
+    }
+
+    /// The target up to its query.
+    #[inline]
+    pub fn path(&self) -> &str {
+        let target = self.target();
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
+    /// What follows the first `?` of the target.
+    #[inline]
+    pub fn query(&self) -> Option<&str> {
+        self.target().split_once('?').map(|(_, query)| query)
+    }
+
+    /// Host and port as the client addressed it: the target's authority if it has one, else the Host field (RFC 9112,
+    /// 3.3). May be empty.
+    #[inline]
+    pub fn authority(&self) -> &str {
+        self.authority.text_of(&self.bytes)
+    }
+
+    /// The authority without its port and trailing dot. Brackets of an IPv6 address stay.
+    pub fn host(&self) -> &str {
+        host_of(self.authority())
+    }
+
+    /// The value of the first field of this name, without regard to case.
+    #[inline]
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        let found = self.fields.iter().find(|field| self.is_named(field, name));
+        found.map(|field| field.value.of(&self.bytes))
+    }
+
+    /// Names and values of all fields, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let read = |field: &Field| (field.name.text_of(&self.bytes), field.value.of(&self.bytes));
+        self.fields.iter().map(read)
+    }
+
+    /// The value of the first cookie of this name (RFC 6265, 5.4: pairs separated by semicolons).
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let values = self
+            .fields()
+            .filter(|(field, _)| field.eq_ignore_ascii_case("cookie"));
+        values
+            .filter_map(|(_, value)| std::str::from_utf8(value).ok())
+            .flat_map(|value| value.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// The raw value of the first query parameter of this name; empty for a name without `=`.
+    pub fn query_parameter(&self, name: &str) -> Option<&str> {
+        let pairs = self
+            .query()?
+            .split('&')
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs
+            .into_iter()
+            .find_map(|(key, value)| (key == name).then_some(value))
+    }
+}
+
+fn host_of(authority: &str) -> &str {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(':') => host,
+        _ => authority,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uri: &str, fields: &[(&'static str, &str)]) -> Head {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        Head::from_parts(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn parts_are_found_where_the_library_put_them() {
+        let fields = [
+            ("host", "shop.example:81"),
+            ("cookie", "a=b; sid=1"),
+            ("x-n", "1"),
+        ];
+        let head = head("/a/b?x=1&id=3", &fields);
+        assert_eq!((head.method(), head.path()), ("GET", "/a/b"));
+        assert_eq!(head.query(), Some("x=1&id=3"));
+        assert_eq!(
+            (head.authority(), head.host()),
+            ("shop.example:81", "shop.example")
+        );
+        assert_eq!(head.field("X-N"), Some(&b"1"[..]));
+        assert_eq!(head.cookie("sid"), Some("1"));
+        assert_eq!(head.query_parameter("id"), Some("3"));
+        assert_eq!((head.cookie("si"), head.query_parameter("i")), (None, None));
+    }
+
+    #[test]
+    fn the_target_says_the_authority_before_host_does() {
+        let head = head("http://a.example/x", &[("host", "b.example")]);
+        assert_eq!((head.authority(), head.target()), ("a.example", "/x"));
+    }
+
+    #[test]
+    fn host_is_compared_without_port_and_trailing_dot() {
+        assert_eq!(host_of("shop.example:8080"), "shop.example");
+        assert_eq!(host_of("shop.example."), "shop.example");
+        assert_eq!(host_of("[::1]:80"), "[::1]");
+        assert_eq!(host_of("[::1]"), "[::1]");
+        assert_eq!(host_of(""), "");
+    }
+
+    #[test]
+    fn an_empty_head_is_quiet() {
+        let head = Head::default();
+        assert_eq!((head.method(), head.path(), head.authority()), ("", "", ""));
+        assert_eq!((head.query(), head.field("host")), (None, None));
+    }
+}

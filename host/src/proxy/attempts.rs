@@ -1,0 +1,131 @@
+//! The attempts to serve one request: which backend is next, and whether there is another attempt at all.
+//!
+//! Owns the rule of retries. It must not know how a request is sent.
+//!
+//! Invariant: a request of which anything was sent is sent again only if that does no harm.
+
+use std::rc::Rc;
+
+use super::{
+    error::Error,
+    forward::{Failed, Target},
+    journey::Journey,
+    serve::Client,
+    worker::{PoolSettings, WorkerPool},
+};
+use crate::{
+    clock,
+    http1::Head,
+    policy::{self, Decision, Facts, Tried},
+};
+
+/// The attempts to serve one request.
+pub(super) struct Attempts<'a> {
+    client: &'a Rc<Client>,
+    pub(super) pool: &'a Rc<WorkerPool>,
+    pub(super) settings: Rc<PoolSettings>,
+    key: u64,
+    tried: Tried,
+    /// When the attempt under way began.
+    pub(super) now_us: u64,
+    /// Sending it twice does no harm, and nothing of it is lost by sending it once.
+    is_repeatable: bool,
+    /// The backend to try again, on a new connection: a stored one was closed under the last attempt.
+    again: Option<Target>,
+}
+
+impl<'a> Attempts<'a> {
+    /// `keeps_body`: the body, if there is one, can be sent more than once.
+    #[inline]
+    pub(super) fn new(
+        client: &'a Rc<Client>,
+        pool: &'a Rc<WorkerPool>,
+        head: &Head,
+        keeps_body: bool,
+        now_us: u64,
+    ) -> Self {
+        let settings = pool.settings();
+        let random = client.worker.random();
+        Self {
+            client,
+            pool,
+            key: policy::key_of(&settings.config.hash_on, head, client.bits, random),
+            settings,
+            tried: Tried::default(),
+            now_us,
+            is_repeatable: keeps_body && is_idempotent(head.method()),
+            again: None,
+        }
+    }
+
+    /// Which backend is next, and whether a stored connection to it will do.
+    #[inline]
+    pub(super) fn pick(
+        &mut self,
+        head: &mut Head,
+        journey: &mut Journey,
+    ) -> Result<(Target, Freshness), Error> {
+        if self.tried.attempts() > 0 || self.again.is_some() {
+            self.now_us = clock::now_us();
+            self.client.worker.metrics().count(|metrics| &metrics.retries);
+        }
+        if let Some(again) = self.again.take() {
+            return Ok((again, Freshness::New));
+        }
+        let random = self.client.worker.random();
+        let facts = Facts {
+            key: self.key,
+            random,
+            client: self.client.bits,
+            now_us: self.now_us,
+        };
+        let (decision, target) = self.pool.decide(&facts, &self.tried, head);
+        journey.decided(self.pool, &decision, target.as_ref());
+        match decision {
+            Decision::Reject(status) => Err(Error::Rejected(status)),
+            Decision::NoBackend => Err(Error::NoBackend),
+            Decision::Send(_) => target
+                .map(|target| (target, Freshness::Any))
+                .ok_or(Error::NoBackend),
+        }
+    }
+
+    /// Whether the request may be sent again, and what is remembered for it. Gives the error if it may not.
+    pub(super) fn allow_another(
+        &mut self,
+        target: Target,
+        failed: Failed,
+        is_unsent: bool,
+    ) -> Result<(), Error> {
+        let Failed { error, was_stale } = failed;
+        let may_repeat = self.is_repeatable && matches!(error, Error::Upstream(_));
+        if !is_unsent && !may_repeat {
+            return Err(error);
+        }
+        if was_stale {
+            self.again = Some(target);
+            return Ok(());
+        }
+        self.tried.push(target.upstream.backend.id);
+        if self.tried.attempts() < self.settings.config.retry.attempts.get() {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    }
+}
+
+/// Whether a stored connection will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// Stored or new.
+    Any,
+    /// New: a stored one has just failed.
+    New,
+}
+
+/// RFC 9110, 9.2.2. An unknown method may do anything.
+#[inline]
+fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+}

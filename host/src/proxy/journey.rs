@@ -1,0 +1,102 @@
+//! A request from its head to the end of its response: what is counted and logged of it.
+//!
+//! Owns the access log's line and the counters of requests. It must not know how a request is served.
+//!
+//! Invariant: it ends exactly once, by being dropped, however the request ends.
+
+use std::rc::Rc;
+
+use super::{
+    access::{Line, unix_ms},
+    error::{Error, Fault},
+    forward::Target,
+    serve::Client,
+    worker::WorkerPool,
+};
+use crate::{
+    http1::Head,
+    policy::{Chooser, Decision},
+};
+
+/// A request under way.
+pub(super) struct Journey {
+    client: Rc<Client>,
+    pub(super) began_us: u64,
+    pub(super) status: u16,
+    is_complete: bool,
+    line: Option<Box<Line>>,
+}
+
+impl Journey {
+    pub(super) fn begin(client: &Rc<Client>, head: &Head) -> Self {
+        let line = client.worker.access_log().map(|_| {
+            Box::new(Line {
+                at_ms: unix_ms(),
+                listener: client.listener.rules().config.name.clone(),
+                client: client.address.ip().to_string(),
+                method: head.method().to_owned(),
+                host: head.authority().to_owned(),
+                path: head.target().to_owned(),
+                ..Line::default()
+            })
+        });
+        Self {
+            client: client.clone(),
+            began_us: client.worker.tick(),
+            status: 0,
+            is_complete: false,
+            line,
+        }
+    }
+
+    pub(super) fn decided(&mut self, pool: &WorkerPool, decision: &Decision, target: Option<&Target>) {
+        let Some(line) = &mut self.line else { return };
+        line.attempts += 1;
+        line.pool = Some(pool.name().to_owned());
+        line.backend = target.map(|target| target.upstream.backend.address.to_string());
+        let candidate = pool.seat().deployment().candidate.clone();
+        line.policy = Some(candidate.spec.name.clone());
+        line.version = Some(candidate.version.to_string());
+        if let Decision::Send(choice) = decision {
+            line.note.clone_from(&choice.note);
+            line.chosen_by = Some(match choice.chooser {
+                Chooser::Policy => "policy",
+                Chooser::Host(reason) => reason.name(),
+            });
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: &Error) {
+        self.client.worker.metrics().count(|metrics| &metrics.errors);
+        if let Some(line) = &mut self.line {
+            line.error = Some(error.to_string());
+        }
+        if error.fault() == Fault::Upstream {
+            tracing::debug!(%error, "request failed");
+        }
+    }
+
+    /// The client has been given the whole response.
+    pub(super) fn complete(mut self) {
+        self.is_complete = true;
+    }
+}
+
+impl Drop for Journey {
+    fn drop(&mut self) {
+        let worker = &self.client.worker;
+        let duration_us = worker.tick().saturating_sub(self.began_us);
+        worker.metrics().record(self.status, duration_us);
+        if self.is_complete {
+            self.client.watch.request_ended();
+        } else {
+            worker.metrics().count(|metrics| &metrics.aborted);
+        }
+        if let (Some(mut line), Some(log)) = (self.line.take(), worker.access_log()) {
+            line.status = self.status;
+            line.complete = self.is_complete;
+            line.duration_us = duration_us;
+            log.write(*line);
+        }
+    }
+}

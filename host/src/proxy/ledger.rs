@@ -1,0 +1,132 @@
+//! The accounting of one attempt, from its begin to the end of its response.
+//!
+//! Owns what is recorded: requests in flight, latency, bytes, status, and what policies are told of it. It must not know
+//! how the request is carried, nor whether another attempt follows.
+//!
+//! Invariant: a [`Ledger`] begins and ends its backend's `active` exactly once, however the attempt ends.
+
+use std::{rc::Rc, task::Context};
+
+use super::{
+    attempts::Attempts,
+    client::Watch,
+    forward::Target,
+    serve::Client,
+    upstream::Upstream,
+    worker::{PoolSettings, WorkerPool, WorkerState},
+};
+use crate::{clock, policy::Ended};
+
+/// Long bodies show up in the throughput while they flow: after so many bytes.
+const RECORD_EVERY: u64 = 1 << 16;
+
+/// An attempt's entry in the books.
+pub(super) struct Ledger {
+    pub(super) worker: Rc<WorkerState>,
+    pub(super) settings: Rc<PoolSettings>,
+    pub(super) upstream: Rc<Upstream>,
+    pub(super) watch: Rc<Watch>,
+    pool: Rc<WorkerPool>,
+    /// Of the snapshot that the pick was made on.
+    generation: u64,
+    index: usize,
+    began_us: u64,
+    latency_us: u64,
+    status: Option<u16>,
+    /// Body bytes from the client so far.
+    pub(super) sent: u64,
+    received: u64,
+    /// Body bytes already in the backend's counters.
+    recorded_sent: u64,
+    recorded_received: u64,
+}
+
+impl Ledger {
+    #[inline]
+    pub(super) fn begin(client: &Client, attempts: &Attempts<'_>, target: &Target) -> Self {
+        let worker = client.worker.clone();
+        target.upstream.backend.load(worker.id).begin();
+        attempts.pool.seat().begin(target.generation, target.index);
+        Self {
+            worker,
+            settings: attempts.settings.clone(),
+            upstream: target.upstream.clone(),
+            watch: client.watch.clone(),
+            pool: attempts.pool.clone(),
+            generation: target.generation,
+            index: target.index,
+            began_us: attempts.now_us,
+            latency_us: 0,
+            status: None,
+            sent: 0,
+            received: 0,
+            recorded_sent: 0,
+            recorded_received: 0,
+        }
+    }
+
+    /// The response's head is there, or (`None`) the backend did not answer, or not with what can be passed on.
+    pub(super) fn record(&mut self, status: Option<u16>) {
+        let now_us = clock::now_us();
+        self.latency_us = now_us.saturating_sub(self.began_us);
+        self.status = status;
+        let load = self.upstream.backend.load(self.worker.id);
+        load.record_latency(self.latency_us, now_us);
+        let in_a_row = load.record_status(status);
+        if in_a_row > 0 {
+            self.settings
+                .reporter
+                .failures(self.upstream.backend.id, in_a_row);
+        }
+    }
+
+    /// A piece of the response's body has arrived.
+    #[inline]
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+        if self.received - self.recorded_received >= RECORD_EVERY {
+            self.record_bytes();
+        }
+        self.watch.release_backend();
+    }
+
+    /// The next piece of the body has to wait.
+    pub(super) fn wait(&self, cx: &Context<'_>) {
+        self.watch
+            .expect_backend(self.settings.config.body_timeout.as_millis() as u64);
+        self.watch.remember(cx.waker());
+    }
+
+    /// Whether the backend has made the client wait for too long.
+    pub(super) fn has_stalled(&self) -> bool {
+        self.watch.backend_expired()
+    }
+
+    fn record_bytes(&mut self) {
+        let load = self.upstream.backend.load(self.worker.id);
+        load.record_bytes(
+            self.sent - self.recorded_sent,
+            self.received - self.recorded_received,
+            self.worker.coarse_ms(),
+        );
+        (self.recorded_sent, self.recorded_received) = (self.sent, self.received);
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.watch.release_backend();
+        self.record_bytes();
+        self.upstream.backend.load(self.worker.id).end();
+        let ended = Ended {
+            generation: self.generation,
+            index: self.index,
+            backend: self.upstream.backend.id,
+            latency_us: self.latency_us,
+            bytes: self.sent + self.received,
+            status: self.status,
+            now_us: self.worker.coarse_ms() * 1000,
+        };
+        self.pool.seat().end(&ended);
+    }
+}
