@@ -4,6 +4,7 @@ mod bodies;
 mod errors;
 mod fields;
 mod framing;
+mod lanes;
 mod limits;
 mod retries;
 mod routes;

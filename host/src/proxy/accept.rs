@@ -25,6 +25,8 @@ use tokio::{
 
 use super::{
     client::ClientStream,
+    lane::{self, Next},
+    prefixed::Prefixed,
     route::Route,
     serve::{Client, serve},
     worker::WorkerState,
@@ -155,6 +157,15 @@ async fn connection(
         text: HeaderValue::from_str(&address.ip().to_canonical().to_string())
             .unwrap_or(HeaderValue::from_static("unknown")),
     });
+    let mut stream = ClientStream::new(stream, watch);
+    if let Next::Library(bytes) = lane::serve(&client, &mut stream).await {
+        // Boxed because it is large, and most connections never need it.
+        Box::pin(by_library(client, Prefixed::new(bytes, stream), &limits)).await;
+    }
+}
+
+/// Serves the rest of a connection by way of the HTTP library.
+async fn by_library(client: Rc<Client>, stream: Prefixed<ClientStream>, limits: &config::Limits) {
     let mut server = http1::Builder::new();
     server
         .max_buf_size(limits.header_bytes)
@@ -164,9 +175,9 @@ async fn connection(
     if limits.headers != HEADERS_ON_STACK {
         server.max_headers(limits.headers);
     }
-    let io = TokioIo::new(ClientStream::new(stream, watch.clone()));
+    let watch = client.watch.clone();
     let service = service_fn(|request| serve(client.clone(), request));
-    let mut serving = pin!(server.serve_connection(io, service));
+    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
     let mut was_told = false;
     // How a connection ends is the client's business; what matters of it is counted where it happens.
     let _ = poll_fn(|cx| {

@@ -11,7 +11,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
@@ -19,8 +19,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::gate::Gate;
-use crate::config::Limits;
+use super::{gate::Gate, plain::poll_write_two, scratch::Scratch};
+use crate::{config::Limits, http1::Inbox};
 
 const TIMEOUT_RESPONSE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -90,6 +90,11 @@ impl Watch {
             gate: Gate::default(),
             clock,
         }
+    }
+
+    /// What the client sent after its last request is a part of the next.
+    pub(super) fn head_began(&self) {
+        self.enter(Phase::Head);
     }
 
     fn enter(&self, phase: Phase) {
@@ -272,6 +277,73 @@ impl ClientStream {
             (Poll::Pending, _) => self.watch.remember(cx.waker()),
             (Poll::Ready(_), _) => self.watch.write_wait_ms.set(0),
         }
+    }
+}
+
+/// For those who read the bytes themselves (`lane.rs`).
+impl ClientStream {
+    /// The next request's first bytes, in an inbox that is only taken when there are some. `None` at the end.
+    pub(super) fn poll_inbox(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> Poll<Option<Box<Inbox>>> {
+        if ready!(self.poll_readable(cx)).is_err() {
+            return Poll::Ready(None);
+        }
+        let mut inbox = scratch.take_inbox();
+        let poll = self.poll_fill(cx, &mut inbox);
+        if poll == Poll::Ready(true) {
+            return Poll::Ready(Some(inbox));
+        }
+        scratch.put_inbox(inbox);
+        poll.map(|_| None)
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(end) = self.expire() {
+            return Poll::Ready(end);
+        }
+        let poll = self.inner.poll_read_ready(cx);
+        if poll.is_pending() {
+            if self.watch.expired.get() == Some(Expired::Idle) && self.watch.is_between_requests() {
+                return Poll::Ready(Ok(()));
+            }
+            self.watch.remember(cx.waker());
+        }
+        poll
+    }
+
+    /// Reads once. False at the end.
+    #[inline]
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<bool> {
+        let mut space = ReadBuf::new(inbox.space());
+        let result = ready!(Pin::new(self).poll_read(cx, &mut space));
+        let read = space.filled().len();
+        inbox.add(read);
+        Poll::Ready(result.is_ok() && read > 0)
+    }
+
+    /// Whether the client went away while it was waiting. What it sends meanwhile is kept.
+    #[inline]
+    pub(super) fn is_gone(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox) -> bool {
+        while !inbox.space().is_empty() {
+            match self.poll_fill(cx, inbox) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        self.watch.remember(cx.waker());
+        false
+    }
+
+    /// Writes one slice after the other; `written` counts over both. False if the client is gone.
+    #[inline]
+    pub(super) fn poll_write_two(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+        written: &mut usize,
+    ) -> Poll<bool> {
+        poll_write_two(self, cx, first, second, written).map(|result| result.is_ok())
     }
 }
 

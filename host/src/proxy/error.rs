@@ -5,8 +5,6 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::body::ResponseBody;
-
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -84,12 +82,12 @@ impl Error {
     }
 
     /// The response. Its text names the kind of error and nothing of the inside: no address, no library's message.
-    pub(super) fn into_response(self) -> Response<ResponseBody> {
-        let text = match &self {
+    pub(super) fn answer(&self) -> Response<Bytes> {
+        let text = match self {
             Self::Connect(_) | Self::Upstream(_) => "bad gateway".to_owned(),
             other => other.to_string(),
         };
-        let mut response = Response::new(ResponseBody::full(Bytes::from(format!("{text}\n"))));
+        let mut response = Response::new(Bytes::from(format!("{text}\n")));
         *response.status_mut() = self.status();
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);

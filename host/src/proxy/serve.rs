@@ -52,9 +52,11 @@ pub(super) async fn serve(
     let result = handle(&client, &parts, &mut head, body, &mut journey).await;
     let mut response = result.unwrap_or_else(|error| {
         journey.fail(&error);
-        error.into_response()
+        error.answer().map(ResponseBody::full)
     });
     journey.status = response.status().as_u16();
+    // Of the backend's own version nothing follows for the client.
+    *response.version_mut() = http::Version::HTTP_11;
     response
         .body_mut()
         .carry(journey, parts.method == http::Method::HEAD);

@@ -25,18 +25,20 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{body::RequestBody, client::Watch};
+use super::{body::RequestBody, client::Watch, plain::Plain};
 use crate::pool::Backend;
 
 /// One backend as one worker sees it.
 pub(super) struct Upstream {
     pub(super) backend: Arc<Backend>,
     /// The most recently used at the back, which is taken first, so that surplus ones age at the front.
-    idle: RefCell<VecDeque<Idle>>,
+    idle: RefCell<VecDeque<Idle<Box<Connection>>>>,
+    /// The same for those without a library around them.
+    idle_plain: RefCell<VecDeque<Idle<Plain>>>,
 }
 
-struct Idle {
-    connection: Box<Connection>,
+struct Idle<C> {
+    connection: C,
     since_ms: u64,
 }
 
@@ -61,7 +63,8 @@ impl Upstream {
     pub(super) fn new(backend: Arc<Backend>) -> Self {
         Self {
             backend,
-            idle: RefCell::new(VecDeque::new()),
+            idle: RefCell::default(),
+            idle_plain: RefCell::default(),
         }
     }
 
@@ -78,13 +81,48 @@ impl Upstream {
         None
     }
 
-    /// Opens a connection.
-    pub(super) async fn connect(&self, within: Duration) -> io::Result<Box<Connection>> {
+    async fn open(&self, within: Duration) -> io::Result<TcpStream> {
         let connecting = tokio::time::timeout(within, TcpStream::connect(self.backend.socket));
         let stream = connecting
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// An unused plain connection that is still good, as far as can be known without asking the network.
+    #[inline]
+    pub(super) fn take_plain(&self) -> Option<Plain> {
+        let mut idle = self.idle_plain.borrow_mut();
+        while let Some(Idle { mut connection, .. }) = idle.pop_back() {
+            if connection.is_quiet() {
+                connection.is_reused = true;
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Opens a plain connection.
+    pub(super) async fn connect_plain(&self, within: Duration) -> io::Result<Plain> {
+        self.open(within).await.map(Plain::new)
+    }
+
+    /// Stores a plain connection after a complete exchange.
+    #[inline]
+    pub(super) fn put_plain(&self, connection: Plain, keep: usize, now_ms: u64) {
+        let mut idle = self.idle_plain.borrow_mut();
+        if idle.len() < keep {
+            idle.push_back(Idle {
+                connection,
+                since_ms: now_ms,
+            });
+        }
+    }
+
+    /// Opens a connection.
+    pub(super) async fn connect(&self, within: Duration) -> io::Result<Box<Connection>> {
+        let stream = self.open(within).await?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(io::Error::other)?;
         Ok(Box::new(Connection {
@@ -112,6 +150,9 @@ impl Upstream {
         self.idle.borrow_mut().retain_mut(|idle| {
             now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_alive(&mut cx)
         });
+        self.idle_plain
+            .borrow_mut()
+            .retain(|idle| now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_quiet());
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     client::Watch,
     forward::Target,
     route::Route,
+    scratch::{Date, Scratch},
     upstream::Upstream,
 };
 use crate::{
@@ -149,6 +150,7 @@ pub(super) struct WorkerState {
     clock: Rc<Cell<u64>>,
     random: RefCell<fastrand::Rng>,
     access_log: RefCell<Option<AccessLog>>,
+    pub(super) scratch: Scratch,
     pools: RefCell<HashMap<String, Rc<WorkerPool>>>,
     listeners: RefCell<HashMap<String, Rc<ListenerState>>>,
     connections: RefCell<HashMap<u64, Connection>>,
@@ -181,6 +183,7 @@ impl WorkerState {
             clock: Rc::new(Cell::new(clock::now_us() / 1000)),
             random: RefCell::new(fastrand::Rng::new()),
             access_log: RefCell::new(None),
+            scratch: Scratch::default(),
             pools: RefCell::default(),
             listeners: RefCell::default(),
             connections: RefCell::default(),
@@ -201,6 +204,11 @@ impl WorkerState {
     #[inline]
     pub(super) fn coarse_ms(&self) -> u64 {
         self.clock.get()
+    }
+
+    #[inline]
+    pub(super) fn date(&self) -> Date {
+        self.scratch.date(self.coarse_ms())
     }
 
     #[inline]

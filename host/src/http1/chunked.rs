@@ -1,0 +1,212 @@
+//! The chunked transfer coding (RFC 9112, 7.1).
+//!
+//! Owns finding the data in it, and its end. Extensions and trailers are read and left out.
+//!
+//! Invariant: what is not exactly as the RFC has it is an error, since other readers might see other messages in it.
+
+use super::response::Malformed;
+
+/// A chunk's size line with its extensions, and each line of the trailers.
+const LINE_MAX: usize = 4096;
+const TRAILERS_MAX: usize = 16 << 10;
+
+/// Where in a chunked body a reader is.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    state: State,
+    /// Of the chunk under way.
+    left: u64,
+    /// Bytes of the line or the trailers under way.
+    seen: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Before the first digit of a size.
+    #[default]
+    Start,
+    Size,
+    /// After the size, up to the line's end.
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the start of a trailer line.
+    Trailer,
+    TrailerLine,
+    TrailerLf,
+    EndLf,
+    End,
+}
+
+impl Chunks {
+    /// Reads from the front of `input`. Gives the next run of data, if there is one, and how many bytes of input lie up
+    /// to its end. Without data the input is used up, or the end of the body was found.
+    ///
+    /// # Errors
+    /// When it is not a chunked body.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<(Option<&'a [u8]>, usize), Malformed> {
+        let mut at = 0;
+        while self.state != State::End {
+            if self.state == State::Data {
+                let rest = input.get(at..).unwrap_or_default();
+                let run = rest.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                if run == 0 {
+                    break;
+                }
+                self.left -= run as u64;
+                if self.left == 0 {
+                    self.state = State::DataCr;
+                }
+                return Ok((rest.get(..run), at + run));
+            }
+            let Some(byte) = input.get(at) else { break };
+            self.state = self.step(*byte).ok_or(Malformed("malformed chunk"))?;
+            at += 1;
+        }
+        Ok((None, at))
+    }
+
+    /// Whether the body's end was read.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.state == State::End
+    }
+
+    fn step(&mut self, byte: u8) -> Option<State> {
+        self.seen += 1;
+        Some(match (self.state, byte) {
+            (State::Start | State::Size, digit) if digit.is_ascii_hexdigit() && self.seen < LINE_MAX => {
+                if self.state == State::Start {
+                    (self.left, self.seen) = (0, 0);
+                }
+                let digit = (digit as char).to_digit(16)?;
+                self.left = self.left.checked_mul(16)?.checked_add(digit.into())?;
+                State::Size
+            }
+            (State::Size | State::Extension, b'\r') => State::SizeLf,
+            (State::Size, b';' | b' ' | b'\t') => State::Extension,
+            (State::Extension, byte) if byte != b'\n' && self.seen < LINE_MAX => State::Extension,
+            (State::SizeLf, b'\n') if self.left > 0 => State::Data,
+            (State::SizeLf, b'\n') => {
+                self.seen = 0;
+                State::Trailer
+            }
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Start,
+            (State::Trailer, b'\r') => State::EndLf,
+            (State::Trailer | State::TrailerLine, byte)
+                if !matches!(byte, b'\r' | b'\n' | 0) && self.seen < TRAILERS_MAX =>
+            {
+                State::TrailerLine
+            }
+            (State::TrailerLine, b'\r') => State::TrailerLf,
+            (State::TrailerLf, b'\n') => State::Trailer,
+            (State::EndLf, b'\n') => State::End,
+            _ => return None,
+        })
+    }
+}
+
+/// Writes a chunk; an empty one is left out, since it would be the last.
+#[inline]
+pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    let mut digits = [0; 16];
+    let mut at = digits.len();
+    let mut left = data.len();
+    while left > 0 {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[left % 16];
+        left /= 16;
+    }
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data, and what is left of the input after the body.
+    fn decode(input: &[u8], piece: usize) -> Result<(Vec<u8>, bool), Malformed> {
+        let (mut chunks, mut data) = (Chunks::default(), Vec::new());
+        for mut piece in input.chunks(piece) {
+            loop {
+                let (run, used) = chunks.next(piece)?;
+                piece = &piece[used..];
+                match run {
+                    Some(run) => data.extend_from_slice(run),
+                    None => break,
+                }
+            }
+        }
+        Ok((data, chunks.is_over()))
+    }
+
+    #[test]
+    fn data_is_found_however_the_input_is_cut() {
+        let input = b"5\r\nhello\r\nA;x=\"y\"\r\n, world!!!\r\n00\r\nX-Sum: 1\r\nY: 2\r\n\r\n";
+        for piece in 1..input.len() {
+            assert_eq!(
+                decode(input, piece),
+                Ok((b"hello, world!!!".to_vec(), true)),
+                "{piece}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_the_end_is_left() {
+        let mut chunks = Chunks::default();
+        assert_eq!(chunks.next(b"0\r\n\r\nHTTP/1.1"), Ok((None, 5)));
+        assert!(chunks.is_over());
+    }
+
+    #[test]
+    fn a_body_that_stops_early_is_not_over() {
+        for input in ["5\r\nhell", "5\r\nhello\r\n", "0\r\n", "0\r\nX: 1\r\n"] {
+            assert!(!decode(input.as_bytes(), 64).unwrap().1, "{input}");
+        }
+    }
+
+    #[test]
+    fn what_readers_could_disagree_about_is_refused() {
+        for input in [
+            "\r\n",
+            "x\r\n",
+            "-5\r\nhello",
+            "0x5\r\nhello",
+            "+5\r\n",
+            " 5\r\nhello",
+            "5\nhello",
+            "5\r\nhello!",
+            "5\r\nhelloXX0\r\n\r\n",
+            "5\r\nhello\n",
+            "10000000000000000\r\n",
+            "5\r\rhello",
+            "0\r\n\n",
+            "0\r\nX\n",
+            "5;a\nb\r\nhello",
+        ] {
+            assert!(decode(input.as_bytes(), 64).is_err(), "{input:?}");
+        }
+        assert!(decode(&[b"5;".as_slice(), &[b'a'; LINE_MAX]].concat(), 64).is_err());
+        assert!(decode(&[b"0\r\n".as_slice(), &[b'a'; TRAILERS_MAX]].concat(), 64).is_err());
+    }
+
+    #[test]
+    fn chunks_are_written_as_they_are_read() {
+        let mut out = Vec::new();
+        write_chunk(&mut out, b"");
+        write_chunk(&mut out, &[b'x'; 26]);
+        assert!(out.starts_with(b"1a\r\nxxx") && out.ends_with(b"x\r\n") && out.len() == 32);
+        out.extend_from_slice(b"0\r\n\r\n");
+        assert_eq!(decode(&out, 7), Ok((vec![b'x'; 26], true)));
+    }
+}

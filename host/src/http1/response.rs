@@ -1,0 +1,250 @@
+//! Responses as they arrive from a backend.
+//!
+//! Owns their framing (RFC 9112, 6.3) and what of their heads goes on to the client.
+
+use std::mem::MaybeUninit;
+
+use http::StatusCode;
+use httparse::{Header, Status};
+
+use super::{
+    fields::{Token, is_protected, members, token},
+    request::length,
+};
+
+const FIELDS_MAX: usize = 128;
+
+/// Not a response that can be passed on, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("backend sent a {0}")]
+pub struct Malformed(pub(super) &'static str);
+
+impl Malformed {
+    /// What is wrong with it.
+    pub fn reason(self) -> &'static str {
+        self.0
+    }
+}
+
+/// Where a response's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    Empty,
+    /// After so many bytes.
+    Length(u64),
+    /// Where its chunks say.
+    Chunked,
+    /// Where the connection does.
+    Close,
+}
+
+/// A response's head, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// 100 to 999.
+    pub status: u16,
+    /// Its body.
+    pub framing: Framing,
+    /// Whether the backend's connection can carry another request.
+    pub keeps_alive: bool,
+    /// Bytes of the head.
+    pub len: usize,
+}
+
+impl Reply {
+    /// Whether another one follows that is the answer.
+    pub fn is_interim(&self) -> bool {
+        self.status < 200
+    }
+}
+
+/// What happens to a head on its way to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The request was HEAD: whatever the head says, no body follows.
+    pub is_head: bool,
+    /// The client's connection ends with this response.
+    pub closes: bool,
+    /// `Via` is added.
+    pub via: bool,
+    /// For a response without `Date` (RFC 9110, 6.6.1).
+    pub date: &'a [u8],
+}
+
+/// Reads a response's head from the front of `bytes`, and writes it as the client gets it. Nothing is written of an
+/// interim one. `None` while it is not complete.
+///
+/// # Errors
+/// When it cannot be passed on.
+pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<Option<Reply>, Malformed> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let len = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut fields) {
+        Ok(Status::Complete(len)) => len,
+        Ok(Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Malformed("head with too many fields")),
+        Err(_) => return Err(Malformed("malformed head")),
+    };
+    let (Some(status), Some(minor)) = (response.code, response.version) else {
+        return Err(Malformed("malformed status line"));
+    };
+    if status < 100 {
+        return Err(Malformed("status below 100"));
+    }
+    let said = Said::by(response.headers)?;
+    let framing = said.framing(status, minor, rules.is_head)?;
+    let reply = Reply {
+        status,
+        framing,
+        keeps_alive: framing != Framing::Close && !said.closes && (minor == 1 || said.keeps_alive),
+        len,
+    };
+    if !reply.is_interim() {
+        let reason = response.reason.filter(|reason| !reason.is_empty());
+        write_status(out, status, reason);
+        said.write_fields(out, response.headers, status, rules);
+        write_own(out, &reply, &said, rules);
+    }
+    Ok(Some(reply))
+}
+
+/// What a head says about the connection and the message.
+#[derive(Default)]
+struct Said {
+    length: Option<u64>,
+    is_chunked: bool,
+    closes: bool,
+    keeps_alive: bool,
+    names_fields: bool,
+    has_date: bool,
+}
+
+impl Said {
+    #[inline]
+    fn by(fields: &[Header<'_>]) -> Result<Self, Malformed> {
+        let mut said = Self::default();
+        for field in fields {
+            match token(field.name) {
+                Token::ContentLength => {
+                    let length = length(field.value).ok_or(Malformed("malformed length"))?;
+                    if said.length.is_some_and(|known| known != length) {
+                        return Err(Malformed("response with two lengths"));
+                    }
+                    said.length = Some(length);
+                }
+                Token::TransferEncoding => {
+                    if said.is_chunked || !field.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                        return Err(Malformed("transfer coding that nobody asked for"));
+                    }
+                    said.is_chunked = true;
+                }
+                Token::Connection => said.connection(field.value),
+                Token::Date => said.has_date = true,
+                _ => {}
+            }
+        }
+        Ok(said)
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for member in members(value) {
+            if member.eq_ignore_ascii_case(b"close") {
+                self.closes = true;
+            } else if member.eq_ignore_ascii_case(b"keep-alive") {
+                self.keeps_alive = true;
+            } else {
+                self.names_fields = true;
+            }
+        }
+    }
+
+    fn framing(&self, status: u16, minor: u8, is_head: bool) -> Result<Framing, Malformed> {
+        // Which of the two holds is where readers differ, so what follows cannot be trusted (RFC 9112, 6.1).
+        if self.is_chunked && (self.length.is_some() || minor == 0) {
+            return Err(Malformed("response with both a length and chunks"));
+        }
+        Ok(match self.length {
+            _ if is_head || status < 200 || status == 204 || status == 304 => Framing::Empty,
+            _ if self.is_chunked => Framing::Chunked,
+            Some(0) => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None => Framing::Close,
+        })
+    }
+
+    #[inline]
+    fn write_fields(&self, out: &mut Vec<u8>, fields: &[Header<'_>], status: u16, rules: &Rules<'_>) {
+        let mut has_length = false;
+        for field in fields {
+            let goes = match token(field.name) {
+                Token::Dropped
+                | Token::Connection
+                | Token::TransferEncoding
+                | Token::Te
+                | Token::Upgrade
+                | Token::Expect
+                | Token::Http2Settings => false,
+                // Once, and never where there can be no body (RFC 9110, 8.6).
+                Token::ContentLength => status != 204 && !std::mem::replace(&mut has_length, true),
+                _ => !self.names_fields || !is_named(fields, field.name),
+            };
+            if goes {
+                write_field(out, field.name, field.value);
+            }
+        }
+        if rules.via {
+            write_field(out, "via", super::write::VIA);
+        }
+    }
+}
+
+/// What every response has from us.
+#[inline]
+fn write_own(out: &mut Vec<u8>, reply: &Reply, said: &Said, rules: &Rules<'_>) {
+    if !said.has_date {
+        write_field(out, "date", rules.date);
+    }
+    if matches!(reply.framing, Framing::Chunked | Framing::Close) {
+        write_field(out, "transfer-encoding", b"chunked");
+    }
+    if rules.closes {
+        write_field(out, "connection", b"close");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a `Connection` field names this one.
+#[cold]
+fn is_named(fields: &[Header<'_>], name: &str) -> bool {
+    let mut named = fields
+        .iter()
+        .filter(|field| token(field.name) == Token::Connection)
+        .flat_map(|field| members(field.value));
+    !is_protected(name.as_bytes()) && named.any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// A status line. The reason is the backend's, or else the usual one.
+pub(super) fn write_status(out: &mut Vec<u8>, status: u16, reason: Option<&str>) {
+    let usual = || {
+        let code = StatusCode::from_u16(status).ok()?;
+        code.canonical_reason()
+    };
+    let digit = |value: u16| b'0' + (value % 10) as u8;
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
+    out.extend_from_slice(reason.or_else(usual).unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+#[inline]
+pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests;

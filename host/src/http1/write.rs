@@ -1,0 +1,82 @@
+//! Requests as backends get them, and answers of our own.
+//!
+//! Owns `X-Forwarded-*`, `Via`, and what goes no further of a request (RFC 9110, 7.6.1), for ordinary requests; those of
+//! the HTTP library have the same rules in `proxy/headers.rs`.
+
+use bytes::Bytes;
+use http::Response;
+
+use super::{
+    fields::{Token, token},
+    head::Head,
+    response::{write_field, write_status},
+};
+use crate::config::Forwarded;
+
+pub(super) const VIA: &[u8] = b"1.1 trimtab";
+
+/// Writes an ordinary request's head. `client` is the client's address as text.
+#[inline]
+pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool, client: &[u8]) {
+    out.extend_from_slice(head.method().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.target().as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, value) in head.fields() {
+        let goes = match token(name) {
+            Token::Dropped | Token::Connection => false,
+            Token::ForwardedFor => mode == Forwarded::Off,
+            Token::ForwardedProto | Token::ForwardedHost => mode != Forwarded::Replace,
+            _ => true,
+        };
+        if goes {
+            write_field(out, name, value);
+        }
+    }
+    if mode != Forwarded::Off {
+        forwarded(out, head, mode, client);
+    }
+    if via {
+        write_field(out, "via", VIA);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn forwarded(out: &mut Vec<u8>, head: &Head, mode: Forwarded, client: &[u8]) {
+    let is_open = |name| mode == Forwarded::Replace || head.field(name).is_none();
+    out.extend_from_slice(b"x-forwarded-for: ");
+    if mode != Forwarded::Replace {
+        for (_, value) in head
+            .fields()
+            .filter(|(name, _)| token(name) == Token::ForwardedFor)
+        {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    out.extend_from_slice(client);
+    out.extend_from_slice(b"\r\n");
+    if is_open("x-forwarded-proto") {
+        write_field(out, "x-forwarded-proto", b"http");
+    }
+    if is_open("x-forwarded-host") {
+        write_field(out, "x-forwarded-host", head.authority().as_bytes());
+    }
+}
+
+/// Writes an answer of our own. To HEAD, its body is left out and its length said.
+pub fn write_answer(out: &mut Vec<u8>, answer: &Response<Bytes>, is_head: bool, date: &[u8]) {
+    write_status(out, answer.status().as_u16(), None);
+    for (name, value) in answer.headers() {
+        write_field(out, name.as_str(), value.as_bytes());
+    }
+    write_field(out, "content-length", answer.body().len().to_string().as_bytes());
+    write_field(out, "date", date);
+    out.extend_from_slice(b"\r\n");
+    if !is_head {
+        out.extend_from_slice(answer.body());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! The way of an ordinary request, top to bottom: read, route, pick, forward, relay, observe, retry.
+//!
+//! Owns the order of the steps for requests that `http1` reads itself, which are nearly all. A connection comes here first
+//! and stays until a request is not ordinary; then the HTTP library has it, with what was read, to its end. It must not
+//! know how the steps work.
+//!
+//! Invariant: every request is answered, and its [`Journey`] ends exactly once.
+
+use std::{future::poll_fn, rc::Rc};
+
+use super::{
+    accept::Rules,
+    attempts::Attempts,
+    client::ClientStream,
+    error::Error,
+    forward::Failed,
+    journey::Journey,
+    ledger::Ledger,
+    plain::{Pipe, Plain},
+    route,
+    serve::Client,
+};
+use crate::http1::{Inbox, Received, Reply, write_answer};
+
+mod exchange;
+mod relay;
+
+/// What comes of a connection.
+pub(super) enum Next {
+    /// It is over.
+    Close,
+    /// The HTTP library goes on with it; these bytes come before those of the socket.
+    Library(Vec<u8>),
+}
+
+/// Why a request ended early.
+enum End {
+    /// There is an answer to it.
+    Error(Error),
+    /// Nobody is there to answer, or the answer has already begun.
+    Gone,
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// A client's connection on this way.
+struct Lane<'a> {
+    client: &'a Rc<Client>,
+    stream: &'a mut ClientStream,
+    inbox: Box<Inbox>,
+}
+
+/// Serves the ordinary requests of a connection.
+pub(super) async fn serve(client: &Rc<Client>, stream: &mut ClientStream) -> Next {
+    loop {
+        // An idle connection has no buffers.
+        let Some(inbox) = poll_fn(|cx| stream.poll_inbox(cx, &client.worker.scratch)).await else {
+            return Next::Close;
+        };
+        let mut lane = Lane {
+            client,
+            stream,
+            inbox,
+        };
+        let next = lane.run().await;
+        client.worker.scratch.put_inbox(lane.inbox);
+        if let Some(next) = next {
+            return next;
+        }
+    }
+}
+
+impl Lane<'_> {
+    /// Serves what is in the inbox, and what arrives until it is empty. `None` if the connection then waits for more.
+    async fn run(&mut self) -> Option<Next> {
+        loop {
+            let rules = self.client.listener.rules();
+            let limits = &rules.config.limits;
+            match self.inbox.read(limits.header_bytes, limits.headers) {
+                Received::Unusual => return Some(Next::Library(self.inbox.bytes().to_vec())),
+                Received::Part => {
+                    if !self.inbox.grow(limits.header_bytes) || !self.receive().await {
+                        return Some(Next::Close);
+                    }
+                    continue;
+                }
+                Received::Request => {}
+            }
+            self.client.watch.request_began();
+            if !self.request(&rules).await {
+                return Some(Next::Close);
+            }
+            if !self.inbox.finish() {
+                return None;
+            }
+            self.client.watch.head_began();
+        }
+    }
+
+    /// More of the client. False at its end.
+    async fn receive(&mut self) -> bool {
+        poll_fn(|cx| self.stream.poll_fill(cx, &mut self.inbox)).await
+    }
+
+    /// Serves one request. False if the connection ends with it.
+    async fn request(&mut self, rules: &Rules) -> bool {
+        let mut journey = Journey::begin(self.client, self.inbox.head());
+        let mut pipe = self.client.worker.scratch.take_pipe();
+        let done = self.handle(rules, &mut journey, &mut pipe).await;
+        let goes_on = match done {
+            Ok(goes_on) => {
+                journey.complete();
+                goes_on
+            }
+            Err(End::Gone) => false,
+            Err(End::Error(error)) => self.refuse(error, journey, &mut pipe).await,
+        };
+        self.client.worker.scratch.put_pipe(pipe);
+        goes_on
+    }
+
+    async fn handle(&mut self, rules: &Rules, journey: &mut Journey, pipe: &mut Pipe) -> Result<bool, End> {
+        let head = self.inbox.head();
+        let pool = route::find(&rules.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
+        let mut attempts = Attempts::new(self.client, pool, head, true, journey.began_us);
+        loop {
+            let (target, freshness) = attempts.pick(self.inbox.head(), journey)?;
+            let mut ledger = Ledger::begin(self.client, &attempts, &target);
+            match self.exchange(&mut ledger, freshness, &rules.config, pipe).await {
+                Ok((connection, reply)) => {
+                    journey.status = reply.status;
+                    return self.relay(ledger, connection, &reply, pipe).await;
+                }
+                Err(Broken::Client) => return Err(End::Gone),
+                Err(Broken::Backend { failed, is_unsent }) => {
+                    drop(ledger);
+                    attempts.allow_another(target, failed, is_unsent)?;
+                }
+            }
+        }
+    }
+
+    /// Whether this is the connection's last request.
+    fn closes(&self) -> bool {
+        self.inbox.closes() || self.client.watch.is_stopping()
+    }
+
+    /// Answers with an error. False if the connection ends with it.
+    async fn refuse(&mut self, error: Error, mut journey: Journey, pipe: &mut Pipe) -> bool {
+        journey.fail(&error);
+        let mut answer = error.answer();
+        journey.status = answer.status().as_u16();
+        let closes = http::HeaderValue::from_static("close");
+        if self.closes() {
+            answer.headers_mut().insert(http::header::CONNECTION, closes);
+        }
+        let goes_on = !answer.headers().contains_key(http::header::CONNECTION);
+        let is_head = self.inbox.head().method() == "HEAD";
+        pipe.out.clear();
+        write_answer(
+            &mut pipe.out,
+            &answer,
+            is_head,
+            self.client.worker.date().as_bytes(),
+        );
+        let is_told = self.write(&pipe.out, &[]).await;
+        if is_told {
+            journey.complete();
+        }
+        is_told && goes_on
+    }
+
+    /// Writes to the client. False if it is gone.
+    async fn write(&mut self, first: &[u8], second: &[u8]) -> bool {
+        let mut written = 0;
+        poll_fn(|cx| self.stream.poll_write_two(cx, first, second, &mut written)).await
+    }
+}
+
+/// Why an attempt came to nothing.
+enum Broken {
+    /// The client went away.
+    Client,
+    /// The backend's doing.
+    Backend {
+        failed: Failed,
+        /// Nothing of the request reached it.
+        is_unsent: bool,
+    },
+}
+
+/// A backend's response, and the connection that it is on.
+type Answered = (Plain, Reply);

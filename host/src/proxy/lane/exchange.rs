@@ -1,0 +1,219 @@
+//! One attempt on the way of ordinary requests: a connection, the request, the response's head.
+//!
+//! Owns the order in which these can fail, and what each failure means. It must not know whether another attempt
+//! follows.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+
+use super::{Answered, Broken, Lane};
+use crate::{
+    config::Listener,
+    http1::{Malformed, Reply, Rules, read_reply, write_request},
+    proxy::{
+        attempts::Freshness,
+        error::Error,
+        forward::Failed,
+        ledger::Ledger,
+        plain::{Pipe, Plain},
+    },
+};
+
+/// A body of this size goes out with the head in one piece; a larger one as a second piece.
+const COPIED_MAX: usize = 1024;
+
+impl Lane<'_> {
+    /// Sends the request and waits for the response's head, which is then in the pipe as the client gets it.
+    pub(super) async fn exchange(
+        &mut self,
+        ledger: &mut Ledger,
+        freshness: Freshness,
+        listener: &Listener,
+        pipe: &mut Pipe,
+    ) -> Result<Answered, Broken> {
+        let mut connection = self.connection(ledger, freshness).await?;
+        let within = ledger.settings.config.response_timeout.as_millis() as u64;
+        self.client.watch.expect_backend(within);
+        self.send(ledger, &mut connection, listener, pipe).await?;
+        let reply = self.reply(ledger, &mut connection, listener, pipe).await?;
+        self.client.watch.release_backend();
+        ledger.record(Some(reply.status));
+        Ok((connection, reply))
+    }
+
+    async fn connection(&mut self, ledger: &mut Ledger, freshness: Freshness) -> Result<Plain, Broken> {
+        if freshness == Freshness::Any
+            && let Some(connection) = ledger.upstream.take_plain()
+        {
+            return Ok(connection);
+        }
+        // Boxed because it is large and rare, and would make every connection's task larger.
+        Box::pin(self.connect(ledger)).await
+    }
+
+    async fn connect(&mut self, ledger: &mut Ledger) -> Result<Plain, Broken> {
+        ledger
+            .worker
+            .metrics()
+            .count(|metrics| &metrics.upstream_connects);
+        let connected = {
+            let mut connecting = pin!(
+                ledger
+                    .upstream
+                    .connect_plain(ledger.settings.config.connect_timeout)
+            );
+            poll_fn(|cx| match connecting.as_mut().poll(cx) {
+                Poll::Ready(connected) => Poll::Ready(Some(connected)),
+                Poll::Pending if self.stream.is_gone(cx, &mut self.inbox) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            })
+            .await
+        };
+        match connected {
+            Some(Ok(connection)) => Ok(connection),
+            None => Err(Broken::Client),
+            Some(Err(error)) => {
+                ledger.record(None);
+                let metrics = ledger.worker.metrics();
+                metrics.count(|metrics| &metrics.upstream_connect_failures);
+                Err(Broken::Backend {
+                    failed: Failed::for_good(Error::Connect(error.to_string())),
+                    is_unsent: true,
+                })
+            }
+        }
+    }
+
+    async fn send(
+        &mut self,
+        ledger: &mut Ledger,
+        connection: &mut Plain,
+        listener: &Listener,
+        pipe: &mut Pipe,
+    ) -> Result<(), Broken> {
+        pipe.begin();
+        let Self {
+            client,
+            inbox,
+            stream,
+        } = self;
+        let text = client.text.as_bytes();
+        write_request(
+            &mut pipe.out,
+            inbox.head(),
+            listener.forwarded,
+            listener.via,
+            text,
+        );
+        let mut copied = 0;
+        if inbox.body().len() <= COPIED_MAX {
+            copied = inbox.body().len();
+            pipe.out.extend_from_slice(inbox.body());
+        }
+        let mut written = 0;
+        let sent = poll_fn(|cx| {
+            let body = inbox.body().get(copied..).unwrap_or_default();
+            match connection.poll_write_two(cx, &pipe.out, body, &mut written) {
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(true)),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(Error::Upstream(error.to_string()))),
+                Poll::Pending if client.watch.backend_expired() => Poll::Ready(Err(Error::ResponseTimeout)),
+                Poll::Pending if stream.is_gone(cx, inbox) => Poll::Ready(Ok(false)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        ledger.sent = self.inbox.body().len() as u64;
+        match sent {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Broken::Client),
+            Err(error) => Err(failed(ledger, connection, error, written == 0, false)),
+        }
+    }
+
+    async fn reply(
+        &mut self,
+        ledger: &mut Ledger,
+        connection: &mut Plain,
+        listener: &Listener,
+        pipe: &mut Pipe,
+    ) -> Result<Reply, Broken> {
+        pipe.out.clear();
+        loop {
+            let error = match self.read(listener, pipe) {
+                Ok(Some(reply)) if reply.status == 101 => {
+                    Error::BadResponse("backend switched protocols unasked")
+                }
+                Ok(Some(reply)) => {
+                    pipe.input.take(reply.len);
+                    if reply.is_interim() {
+                        continue;
+                    }
+                    return Ok(reply);
+                }
+                Ok(None) if !pipe.input.make_room() => {
+                    Error::BadResponse("backend sent a head that is too large")
+                }
+                Ok(None) => match self.more(connection, pipe).await? {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Err(malformed) => Error::BadResponse(malformed.reason()),
+            };
+            let has_answered = !pipe.input.unread().is_empty();
+            return Err(failed(ledger, connection, error, false, has_answered));
+        }
+    }
+
+    #[inline]
+    fn read(&mut self, listener: &Listener, pipe: &mut Pipe) -> Result<Option<Reply>, Malformed> {
+        let date = self.client.worker.date();
+        let rules = Rules {
+            is_head: self.inbox.head().method() == "HEAD",
+            closes: self.closes(),
+            via: listener.via,
+            date: date.as_bytes(),
+        };
+        read_reply(pipe.input.unread(), &rules, &mut pipe.out)
+    }
+
+    /// Waits for more of the response's head.
+    async fn more(&mut self, connection: &mut Plain, pipe: &mut Pipe) -> Result<Result<(), Error>, Broken> {
+        let Self {
+            client,
+            inbox,
+            stream,
+        } = self;
+        poll_fn(|cx| match connection.poll_fill(cx, &mut pipe.input) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Err(Error::Upstream("connection closed".into())))),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(Ok(()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Ok(Err(Error::Upstream(error.to_string())))),
+            Poll::Pending if client.watch.backend_expired() => Poll::Ready(Ok(Err(Error::ResponseTimeout))),
+            Poll::Pending if stream.is_gone(cx, inbox) => Poll::Ready(Err(Broken::Client)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}
+
+/// Records a failure, unless it only says that a stored connection had been closed.
+#[cold]
+fn failed(
+    ledger: &mut Ledger,
+    connection: &Plain,
+    error: Error,
+    is_unsent: bool,
+    has_answered: bool,
+) -> Broken {
+    ledger.watch.release_backend();
+    let was_stale = connection.is_reused && !has_answered && matches!(error, Error::Upstream(_));
+    if !was_stale {
+        ledger.record(None);
+    }
+    Broken::Backend {
+        failed: Failed { error, was_stale },
+        is_unsent,
+    }
+}

@@ -1,0 +1,150 @@
+//! A response on its way to the client: its head, and its body piece by piece.
+//!
+//! Owns the streaming: a piece is read when the client has taken the last. It must not know what the head says beyond its
+//! framing.
+//!
+//! Invariant: the backend's connection is given back only after a complete response with nothing behind it; a response
+//! that breaks off ends the client's connection, and never looks complete.
+
+use std::{future::poll_fn, task::Poll};
+
+use super::{End, Lane};
+use crate::{
+    http1::{Chunks, Framing, Reply, write_chunk},
+    proxy::{
+        ledger::Ledger,
+        plain::{Input, Pipe, Plain},
+    },
+};
+
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+impl Lane<'_> {
+    /// Gives the client the head that is in the pipe, and the body. True if the client's connection goes on.
+    pub(super) async fn relay(
+        &mut self,
+        mut ledger: Ledger,
+        mut connection: Plain,
+        reply: &Reply,
+        pipe: &mut Pipe,
+    ) -> Result<bool, End> {
+        // As the head in the pipe says it.
+        let goes_on = !self.closes();
+        let is_told = match reply.framing {
+            Framing::Empty => self.write(&pipe.out, &[]).await,
+            Framing::Length(length) => {
+                self.relay_length(&mut ledger, &mut connection, length, pipe)
+                    .await
+            }
+            Framing::Chunked => self.relay_chunks(&mut ledger, &mut connection, pipe).await,
+            Framing::Close => self.relay_rest(&mut ledger, &mut connection, pipe).await,
+        };
+        if !is_told {
+            return Err(End::Gone);
+        }
+        if reply.keeps_alive && pipe.input.unread().is_empty() {
+            let keep = ledger.settings.config.idle_connections;
+            let now_ms = ledger.worker.coarse_ms();
+            ledger.upstream.put_plain(connection, keep, now_ms);
+        }
+        Ok(goes_on)
+    }
+
+    async fn relay_length(
+        &mut self,
+        ledger: &mut Ledger,
+        connection: &mut Plain,
+        length: u64,
+        pipe: &mut Pipe,
+    ) -> bool {
+        let mut left = length;
+        loop {
+            let piece = pipe.input.unread();
+            let piece = &piece[..piece.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+            let taken = piece.len();
+            ledger.received(taken);
+            if !self.write(&pipe.out, piece).await {
+                return false;
+            }
+            pipe.out.clear();
+            pipe.input.take(taken);
+            left -= taken as u64;
+            if left == 0 {
+                return true;
+            }
+            pipe.input.widen(left);
+            if !self
+                .fill(ledger, connection, &mut pipe.input)
+                .await
+                .is_some_and(|read| read > 0)
+            {
+                return false;
+            }
+        }
+    }
+
+    async fn relay_chunks(&mut self, ledger: &mut Ledger, connection: &mut Plain, pipe: &mut Pipe) -> bool {
+        let mut chunks = Chunks::default();
+        loop {
+            while let Ok((run, used)) = chunks.next(pipe.input.unread()) {
+                let run = run
+                    .inspect(|run| write_chunk(&mut pipe.out, run))
+                    .map(<[u8]>::len);
+                pipe.input.take(used);
+                match run {
+                    Some(bytes) => ledger.received(bytes),
+                    None => break,
+                }
+            }
+            if chunks.is_over() {
+                pipe.out.extend_from_slice(LAST_CHUNK);
+                return self.write(&pipe.out, &[]).await;
+            }
+            if !pipe.input.unread().is_empty() || !self.write(&pipe.out, &[]).await {
+                return false;
+            }
+            pipe.out.clear();
+            if !self
+                .fill(ledger, connection, &mut pipe.input)
+                .await
+                .is_some_and(|read| read > 0)
+            {
+                return false;
+            }
+        }
+    }
+
+    /// A body that ends with the connection goes on in chunks.
+    async fn relay_rest(&mut self, ledger: &mut Ledger, connection: &mut Plain, pipe: &mut Pipe) -> bool {
+        loop {
+            let piece = pipe.input.unread();
+            let taken = piece.len();
+            write_chunk(&mut pipe.out, piece);
+            ledger.received(taken);
+            pipe.input.take(taken);
+            if !self.write(&pipe.out, &[]).await {
+                return false;
+            }
+            pipe.out.clear();
+            match self.fill(ledger, connection, &mut pipe.input).await {
+                None => return false,
+                Some(0) => return self.write(LAST_CHUNK, &[]).await,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Waits for more of the body: how many bytes, 0 at the connection's end. `None` if there will be no more.
+    async fn fill(&mut self, ledger: &Ledger, connection: &mut Plain, input: &mut Input) -> Option<usize> {
+        let Self { inbox, stream, .. } = self;
+        poll_fn(|cx| match connection.poll_fill(cx, input) {
+            Poll::Ready(read) => Poll::Ready(read.ok()),
+            Poll::Pending if ledger.has_stalled() || stream.is_gone(cx, inbox) => Poll::Ready(None),
+            Poll::Pending => {
+                ledger.wait(cx);
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}

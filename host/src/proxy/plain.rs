@@ -1,0 +1,193 @@
+//! A connection to a backend as it is, without a library around it, and the buffers of an exchange over it.
+//!
+//! Owns reading and writing without blocking. It must not know HTTP.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// Room for most responses.
+const INPUT_BYTES: usize = 16 << 10;
+/// Room for a response's head, and for the pieces of a long body.
+const INPUT_MAX: usize = 128 << 10;
+const OUT_BYTES: usize = 4 << 10;
+
+/// A connection to a backend.
+pub(super) struct Plain {
+    stream: TcpStream,
+    /// It has carried a request before, so the backend may have closed it meanwhile.
+    pub(super) is_reused: bool,
+}
+
+impl Plain {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            is_reused: false,
+        }
+    }
+
+    /// Whether it is good, as far as can be known without asking the network. An unused connection has nothing to read.
+    pub(super) fn is_quiet(&self) -> bool {
+        let read = self.stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Reads once. 0 at the end of the stream.
+    #[inline]
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, input: &mut Input) -> Poll<io::Result<usize>> {
+        let mut space = ReadBuf::new(input.space());
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        let read = space.filled().len();
+        input.filled += read;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Writes one slice after the other; `written` counts over both.
+    #[inline]
+    pub(super) fn poll_write_two(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+        written: &mut usize,
+    ) -> Poll<io::Result<()>> {
+        poll_write_two(&mut self.stream, cx, first, second, written)
+    }
+}
+
+/// Writes one slice after the other; `written` counts over both.
+#[inline]
+pub(super) fn poll_write_two<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    cx: &mut Context<'_>,
+    first: &[u8],
+    second: &[u8],
+    written: &mut usize,
+) -> Poll<io::Result<()>> {
+    while *written < first.len() + second.len() {
+        let stream = Pin::new(&mut *stream);
+        let count = match first.get(*written..) {
+            Some(rest) if rest.is_empty() || second.is_empty() => {
+                let rest = if rest.is_empty() { second } else { rest };
+                ready!(stream.poll_write(cx, rest))?
+            }
+            Some(rest) => {
+                let slices = [IoSlice::new(rest), IoSlice::new(second)];
+                ready!(stream.poll_write_vectored(cx, &slices))?
+            }
+            None => {
+                let rest = second.get(*written - first.len()..).unwrap_or_default();
+                ready!(stream.poll_write(cx, rest))?
+            }
+        };
+        if count == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *written += count;
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// What was read of a backend and not yet passed on.
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    at: usize,
+    filled: usize,
+}
+
+impl Input {
+    #[inline]
+    pub(super) fn unread(&self) -> &[u8] {
+        self.bytes.get(self.at..self.filled).unwrap_or_default()
+    }
+
+    /// So many bytes were passed on.
+    #[inline]
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.at += bytes;
+        if self.at >= self.filled {
+            (self.at, self.filled) = (0, 0);
+        }
+    }
+
+    /// Makes room for more of a head. False if it is too large.
+    pub(super) fn make_room(&mut self) -> bool {
+        if self.at > 0 {
+            self.bytes.copy_within(self.at..self.filled, 0);
+            (self.at, self.filled) = (0, self.filled - self.at);
+        }
+        if self.filled == self.bytes.len() && self.filled < INPUT_MAX {
+            self.bytes.resize(self.filled * 2, 0);
+        }
+        self.filled < self.bytes.len()
+    }
+
+    /// Larger pieces for a body of which so much is left.
+    #[inline]
+    pub(super) fn widen(&mut self, left: u64) {
+        if left > self.bytes.len() as u64 {
+            self.bytes.resize(INPUT_MAX, 0);
+        }
+    }
+
+    #[inline]
+    fn space(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.filled..).unwrap_or_default()
+    }
+
+    fn clear(&mut self) {
+        (self.at, self.filled) = (0, 0);
+    }
+}
+
+/// The buffers of an exchange.
+pub(super) struct Pipe {
+    /// From the backend.
+    pub(super) input: Input,
+    /// To the backend, and then to the client: heads, and whatever is not passed on as it is.
+    pub(super) out: Vec<u8>,
+}
+
+impl Default for Pipe {
+    fn default() -> Self {
+        let input = Input {
+            bytes: vec![0; INPUT_BYTES],
+            at: 0,
+            filled: 0,
+        };
+        Self {
+            input,
+            out: Vec::with_capacity(OUT_BYTES),
+        }
+    }
+}
+
+impl Pipe {
+    /// An attempt begins.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        self.input.clear();
+        self.out.clear();
+    }
+
+    /// Gives back what it grew by.
+    #[inline]
+    pub(super) fn shrink(&mut self) {
+        self.begin();
+        if self.input.bytes.len() > INPUT_BYTES {
+            self.input.bytes.truncate(INPUT_BYTES);
+            self.input.bytes.shrink_to_fit();
+        }
+        if self.out.capacity() > 2 * INPUT_BYTES {
+            self.out = Vec::with_capacity(OUT_BYTES);
+        }
+    }
+}

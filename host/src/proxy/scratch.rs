@@ -1,0 +1,79 @@
+//! What requests borrow from their worker: buffers, and the date.
+//!
+//! Owns their reuse, so that a request allocates none and an idle connection holds none.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::SystemTime,
+};
+
+use super::plain::Pipe;
+use crate::http1::Inbox;
+
+/// Buffers beyond these are given back to the system.
+const KEPT_MAX: usize = 256;
+/// The date is looked up again after this time.
+const DATE_EVERY_MS: u64 = 500;
+
+/// A worker's spare buffers.
+#[derive(Default)]
+pub(super) struct Scratch {
+    inboxes: RefCell<Vec<Box<Inbox>>>,
+    pipes: RefCell<Vec<Box<Pipe>>>,
+    date: Cell<Date>,
+    dated_ms: Cell<u64>,
+}
+
+impl Scratch {
+    #[inline]
+    pub(super) fn take_inbox(&self) -> Box<Inbox> {
+        self.inboxes.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put_inbox(&self, mut inbox: Box<Inbox>) {
+        let mut kept = self.inboxes.borrow_mut();
+        if kept.len() < KEPT_MAX {
+            inbox.clear();
+            kept.push(inbox);
+        }
+    }
+
+    #[inline]
+    pub(super) fn take_pipe(&self) -> Box<Pipe> {
+        self.pipes.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put_pipe(&self, mut pipe: Box<Pipe>) {
+        let mut kept = self.pipes.borrow_mut();
+        if kept.len() < KEPT_MAX {
+            pipe.shrink();
+            kept.push(pipe);
+        }
+    }
+
+    /// The date as HTTP writes it, at most a second old.
+    #[inline]
+    pub(super) fn date(&self, now_ms: u64) -> Date {
+        if now_ms >= self.dated_ms.get() {
+            self.dated_ms.set(now_ms + DATE_EVERY_MS);
+            self.date.set(Date::now());
+        }
+        self.date.get()
+    }
+}
+
+/// A date as HTTP writes it (RFC 9110, 5.6.7).
+#[derive(Clone, Copy, Default)]
+pub(super) struct Date([u8; 29]);
+
+impl Date {
+    fn now() -> Self {
+        let text = httpdate::fmt_http_date(SystemTime::now());
+        Self(text.as_bytes().try_into().unwrap_or([b' '; 29]))
+    }
+
+    #[inline]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
