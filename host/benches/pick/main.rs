@@ -26,8 +26,8 @@ use std::{
 use criterion::{Bencher, Criterion};
 use trimtab::{
     clock,
-    config::BUILTIN_POLICIES,
-    policy::{Candidate, Engine, Instance, Trial, builtin_component},
+    config::{self, BUILTIN_POLICIES},
+    policy::{Candidate, Chooser, Engine, Instance, Reason, Trial, builtin_component},
 };
 use trimtab_policy::testing::{Dice, Native, with_host};
 
@@ -36,6 +36,8 @@ use table::{Row, Table};
 
 /// Parts of a sample.
 const PARTS: u64 = 50;
+/// Looping picks that are timed.
+const CUT_OFFS: usize = 200;
 const SIZES: [usize; 3] = [3, 100, 1000];
 
 fn main() {
@@ -63,6 +65,34 @@ fn main() {
     }
     criterion.final_summary();
     println!("{table}");
+    cut_off(&engine);
+}
+
+/// How long a pick that never returns keeps its worker, with the default deadline of 1 ms.
+fn cut_off(engine: &Engine) {
+    let spec = config::Policy {
+        deadline: Duration::from_millis(1),
+        // The first pick is the trial before service.
+        config_json: r#"{"fault":"spin","every":2}"#.into(),
+        ..(*stage::spec("chaos")).clone()
+    };
+    let component = builtin_component("chaos").unwrap();
+    let candidate = Arc::new(Candidate::compile(engine, Arc::new(spec), component).unwrap());
+    let cut = |_| {
+        let mut stage = Stage::new(&candidate, 3);
+        let started = Instant::now();
+        let chooser = stage.decide().chooser;
+        assert_eq!(chooser, Chooser::Host(Reason::Fault));
+        started.elapsed().as_secs_f64() * 1e3
+    };
+    let mut taken: Vec<f64> = (0..CUT_OFFS).map(cut).collect();
+    taken.sort_by(f64::total_cmp);
+    let (median, last) = (taken[CUT_OFFS / 2], taken[CUT_OFFS - 1]);
+    println!(
+        "a looping pick is cut off after {:.2} ms at least, {median:.2} in the middle, {:.2} at the 95th percentile, {last:.2} at most",
+        taken[0],
+        taken[CUT_OFFS * 95 / 100]
+    );
 }
 
 /// The policy's native build.

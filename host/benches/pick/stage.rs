@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use trimtab::{
     clock, config,
     http1::Head,
-    policy::{Candidate, Chooser, Decision, Deployment, Ended, Facts, Instance, Rebuild, Seat, Tried},
+    policy::{Candidate, Choice, Chooser, Decision, Deployment, Ended, Facts, Instance, Rebuild, Seat, Tried},
     pool::{Pool, Snapshot},
 };
 use trimtab_policy::testing::Dice;
@@ -139,6 +139,20 @@ impl Stage {
             };
             assert_eq!(choice.chooser, Chooser::Policy);
             self.begin(choice.index, now_us);
+        }
+    }
+
+    /// One decision by itself.
+    pub(crate) fn decide(&mut self) -> Choice {
+        let facts = Facts {
+            key: 1,
+            random: 1,
+            client: 1,
+            now_us: clock::now_us(),
+        };
+        match self.seat.decide(&facts, &Tried::default(), &mut self.head) {
+            Decision::Send(choice) => choice,
+            decision => panic!("{decision:?}"),
         }
     }
 

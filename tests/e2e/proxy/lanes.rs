@@ -136,14 +136,19 @@ async fn requests_reach_the_origin_the_same_way() {
         "Proxy: http://evil\r\nCookie: a=b; c=d\r\n",
         "X-Empty:\r\n",
         "X-High: \u{e9}\u{fc}\r\n",
-        "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nVia: 1.0 other\r\n",
-        "X-Forwarded-For: 1.2.3.4\r\nx-forwarded-for: 5.6.7.8\r\n",
     ] {
-        for options in [
-            &[][..],
-            &["forwarded = \"append\""],
-            &["forwarded = \"off\"", "via = false"],
-        ] {
+        let seen = same(&[], &ask(fields), ok("hello").as_bytes()).await;
+        assert!(seen.request.is_some(), "{fields}");
+    }
+    let replaced =
+        "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nVia: 1.0 other\r\n";
+    let twice = "X-Forwarded-For: 1.2.3.4\r\nx-forwarded-for: 5.6.7.8\r\n";
+    for options in [
+        &["forwarded = \"replace\""][..],
+        &["forwarded = \"append\""],
+        &["forwarded = \"off\"", "via = false"],
+    ] {
+        for fields in [replaced, twice] {
             let seen = same(options, &ask(fields), ok("hello").as_bytes()).await;
             assert!(seen.request.is_some(), "{fields}");
         }
