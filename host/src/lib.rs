@@ -14,6 +14,7 @@ pub mod health;
 pub mod metrics;
 
 pub mod policy;
+pub mod rollout;
 
 pub mod proxy;
 

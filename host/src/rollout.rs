@@ -1,0 +1,13 @@
+//! Rollout of a policy version: a canary on a part of the traffic, and the judgement that promotes it or takes it back.
+//!
+//! Owns what is measured of the two arms (the version in service and the candidate) and the rules that compare them. It
+//! must not know how requests are split (`proxy`) nor how versions are built (`server`).
+//!
+//! Invariant: a judgement is made once; after it nothing more is decided for that canary.
+//! Read next: `rollout/judge.rs`.
+
+mod arm;
+mod judge;
+
+pub use arm::{Arm, Measure};
+pub use judge::{Breach, Judgement, Rules, judge};
