@@ -130,10 +130,11 @@ mod tests {
     fn a_quantile_is_at_most_an_eighth_too_high() {
         let mut random = fastrand::Rng::with_seed(1);
         let arm = Arm::new(2, 1);
-        let mut all: Vec<u64> = (0..10_000)
-            .map(|_| 1 << random.u64(4..22))
-            .map(|top| random.u64(8..top))
-            .collect();
+        let mut latency = |_| {
+            let top = 1 << random.u64(4..22);
+            random.u64(8..top)
+        };
+        let mut all: Vec<u64> = (0..10_000).map(&mut latency).collect();
         for (turn, latency) in all.iter().enumerate() {
             arm.record(turn % 2, 0, Some(200), *latency);
         }
