@@ -50,7 +50,7 @@ impl Seat {
                 worker: self.worker,
                 pool: self.pool.clone(),
                 // Whoever refused the state of this version is welcome now, without it.
-                deployment: self.awaited.take().unwrap_or_else(|| self.deployment.clone()),
+                deployment: self.awaited.clone().unwrap_or_else(|| self.deployment.clone()),
                 pause,
             };
             // Nobody listens only while the process stops; the chain serves until then.
