@@ -225,6 +225,9 @@ pub struct Pool {
     pub name: String,
     /// Key `policy`: a built-in's name or a `[policy.NAME]`. Default `least-connections`.
     pub policy: String,
+    /// Key `fallback`: one of [`FALLBACKS`], which chooses when neither the policy nor its last good version does.
+    /// Default `least-connections`.
+    pub fallback: String,
     /// Key `hash_on`: what the `key` of a pick is made of; a string or a list of strings, of which the first that the
     /// request has is used. Default client-ip.
     pub hash_on: Vec<HashOn>,
@@ -392,4 +395,18 @@ pub const BUILTIN_POLICIES: [&str; 11] = [
     "random-two-choices",
     "peak-ewma",
     "chaos",
+];
+
+/// Built-in policies of which the host has a version of its own, for when a policy fails.
+pub const FALLBACKS: [&str; 10] = [
+    "round-robin",
+    "weighted-round-robin",
+    "least-connections",
+    "least-response-time",
+    "least-bandwidth",
+    "ip-hash",
+    "consistent-hash",
+    "content-hash",
+    "random-two-choices",
+    "peak-ewma",
 ];

@@ -218,14 +218,24 @@ impl Side for ComponentSide {
     }
 }
 
-/// Compiles a policy's component. The deadline is the longest there is: the machine may be busy.
-fn candidate(name: &str) -> Candidate {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| Engine::new().expect("an engine"));
+/// A component in the real host, in service.
+pub(crate) fn component(candidate: &Candidate, snapshot: &Arc<Snapshot>) -> Box<dyn Side> {
+    Box::new(ComponentSide::new(candidate, snapshot))
+}
+
+/// Compiles a built-in policy's component.
+pub(crate) fn candidate(name: &str) -> Candidate {
     let directory = std::env::var("TRIMTAB_POLICIES")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/dist").into());
     let path = Path::new(&directory).join(format!("{name}.wasm"));
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    compile(name, &bytes)
+}
+
+/// Compiles a component. The deadline is the longest there is: the machine may be busy.
+pub(crate) fn compile(name: &str, bytes: &[u8]) -> Candidate {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let engine = ENGINE.get_or_init(|| Engine::new().expect("an engine"));
     let spec = config::Policy {
         name: name.into(),
         source: config::PolicySource::Builtin(name.into()),
@@ -235,5 +245,5 @@ fn candidate(name: &str) -> Candidate {
         config_json: "{}".into(),
         line: None,
     };
-    Candidate::compile(engine, Arc::new(spec), &bytes).expect("a fit component")
+    Candidate::compile(engine, Arc::new(spec), bytes).expect("a fit component")
 }

@@ -219,6 +219,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
     config::Pool {
         name: "world".into(),
         policy: "any".into(),
+        fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
         connect_timeout: second,

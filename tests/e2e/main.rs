@@ -6,9 +6,11 @@
     reason = "a test may panic, and a table of cases is read as one"
 )]
 
+mod chain;
 mod health;
 mod hostile;
 mod policy;
 mod proxy;
 mod reload;
+mod state;
 mod stop;

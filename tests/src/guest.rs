@@ -10,8 +10,12 @@ use wit_parser::Resolve;
 
 /// Where an answer is written, below everything else in memory.
 const RESULT: u32 = 64;
+/// Where the schema is.
+const SCHEMA: u32 = 512;
 /// Where [`Guest::text`] is.
 pub const TEXT: u32 = 1024;
+/// Where a list of backends may be put together.
+const LIST: u32 = 1 << 16;
 /// First byte of the heap.
 const HEAP: u32 = 1 << 20;
 
@@ -28,6 +32,8 @@ pub struct Guest {
     /// `(param $key i64) (param $random i64) (param $hi i64) (param $lo i64) (param $attempt i32) (param $now i64)
     /// (result i32)`: the address of an option; `$some` and `$none` make one.
     pub pick: String,
+    /// Its state, if it exports `stateful`.
+    pub state: Option<State>,
     /// More functions, memories and so on.
     pub more: String,
     /// Runs when the module is instantiated.
@@ -38,12 +44,59 @@ pub struct Guest {
     pub pages: u32,
 }
 
+/// The bodies of `stateful`.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// What `schema` answers.
+    pub schema: String,
+    /// `(result i32)`: the address of pointer and length; see [`State::of`].
+    pub export: String,
+    /// `(param $state i32) (param $length i32) (result i32)`: as `configure`.
+    pub import: String,
+}
+
+impl State {
+    /// State of this many bytes, of whatever memory holds, which every version takes.
+    #[must_use]
+    pub fn of(schema: &str, bytes: u32) -> Self {
+        Self {
+            schema: schema.to_owned(),
+            export: format!(
+                "(i32.store (i32.const {RESULT}) (i32.const {TEXT}))
+                 (i32.store offset=4 (i32.const {RESULT}) (i32.const {bytes}))
+                 (i32.const {RESULT})"
+            ),
+            import: Guest::accept(),
+        }
+    }
+
+    fn functions(&self) -> String {
+        let Self {
+            schema,
+            export,
+            import,
+        } = self;
+        let length = schema.len();
+        format!(
+            r#"(data (i32.const {SCHEMA}) "{schema}")
+  (func (export "trimtab:policy/stateful@0.1.0#schema") (result i32)
+    (i32.store (i32.const {RESULT}) (i32.const {SCHEMA}))
+    (i32.store offset=4 (i32.const {RESULT}) (i32.const {length}))
+    (i32.const {RESULT}))
+  (func (export "trimtab:policy/stateful@0.1.0#export-state") (result i32) {export})
+  (func (export "trimtab:policy/stateful@0.1.0#import-state")
+    (param $state i32) (param $length i32) (result i32) {import})"#
+        )
+    }
+}
+
 impl Default for Guest {
     fn default() -> Self {
         Self {
             configure: Self::accept(),
             update: String::new(),
             pick: Self::any(),
+            state: None,
             more: String::new(),
             start: String::new(),
             text: String::new(),
@@ -71,6 +124,27 @@ impl Guest {
         )
     }
 
+    /// A pick of the backend with this index.
+    #[must_use]
+    pub fn always(index: u32) -> String {
+        format!("(call $some (i32.const {index}))")
+    }
+
+    /// A pick that leaves the choice among all backends to this algorithm of the host. `text` has to be its name.
+    #[must_use]
+    pub fn delegate_all(&self) -> String {
+        format!(
+            "(local $index i32)
+             (loop $next
+               (i32.store (i32.add (i32.const {LIST}) (i32.shl (local.get $index) (i32.const 2))) (local.get $index))
+               (local.set $index (i32.add (local.get $index) (i32.const 1)))
+               (br_if $next (i32.lt_u (local.get $index) (call $len))))
+             (call $delegate_to (i32.const {TEXT}) (i32.const {}) (i32.const {LIST}) (call $len) (i32.const {RESULT}))
+             (i32.const {RESULT})",
+            self.text.len()
+        )
+    }
+
     /// A pick at random.
     #[must_use]
     pub fn any() -> String {
@@ -93,16 +167,19 @@ impl Guest {
             configure,
             update,
             pick,
+            state,
             more,
             start,
             text,
             pages,
         } = self;
+        let state = state.as_ref().map(State::functions).unwrap_or_default();
         format!(
             r#"(module
   (import "trimtab:policy/pool@0.1.0" "len" (func $len (result i32)))
   (import "trimtab:policy/pool@0.1.0" "active" (func $active (param i32) (result i32)))
   (import "trimtab:policy/pool@0.1.0" "delegate" (func $delegate (param i32 i32 i32)))
+  (import "trimtab:policy/pool@0.1.0" "delegate-to" (func $delegate_to (param i32 i32 i32 i32 i32)))
   (import "trimtab:policy/request@0.1.0" "header" (func $header (param i32 i32 i32)))
   (import "trimtab:policy/request@0.1.0" "header-hash" (func $header_hash (param i32 i32 i32)))
   (import "trimtab:policy/request@0.1.0" "authority" (func $authority (param i32)))
@@ -129,6 +206,7 @@ impl Guest {
     (i32.store8 (i32.const {RESULT}) (i32.const 0))
     (i32.const {RESULT}))
   {more}
+  {state}
   (func $configure (export "trimtab:policy/picker@0.1.0#configure")
     (param $json i32) (param $length i32) (result i32)
     {configure})
@@ -171,9 +249,12 @@ impl Guest {
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_dir(wit).expect("the contract");
-        let world = resolve
-            .select_world(&[package], Some("policy"))
-            .expect("the world");
+        let world = if self.state.is_some() {
+            "stateful-policy"
+        } else {
+            "policy"
+        };
+        let world = resolve.select_world(&[package], Some(world)).expect("the world");
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("embedded");
         module
     }

@@ -54,6 +54,7 @@ pub(crate) fn pool(size: usize) -> Pool {
     let config = config::Pool {
         name: "bench".into(),
         policy: "any".into(),
+        fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
         connect_timeout: second,

@@ -3,6 +3,8 @@
 //! Owns the names, units and labels of all metrics. Labels come from the configuration and from fixed lists, never from
 //! clients, so the number of series is bounded by the configuration. `docs/admin.md` lists every name; a test compares.
 
+mod policy;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{
@@ -11,14 +13,11 @@ use super::{
     reading::{BackendReading, PoolReading, read_all},
     text::{
         Family,
-        Kind::{Counter, Gauge, Histogram, Summary},
+        Kind::{Counter, Gauge, Histogram},
         Text,
     },
 };
-use crate::{
-    metrics::{DURATION_BOUNDS_US, Metrics, Worker},
-    policy::{FaultKind, Reason},
-};
+use crate::metrics::{DURATION_BOUNDS_US, Metrics, Worker};
 
 /// The words of `pool::State`.
 const STATES: [&str; 4] = ["ready", "down", "ejected", "draining"];
@@ -35,7 +34,7 @@ pub(super) fn render(context: &Context) -> String {
     pool_families(&mut text, &pools);
     backend_gauges(&mut text, &pools);
     backend_counters(&mut text, &pools);
-    policy_families(&mut text, &pools);
+    policy::families(&mut text, &pools);
     text.finish()
 }
 
@@ -266,65 +265,4 @@ fn backend_counters(text: &mut Text, pools: &[PoolReading]) {
             }
         }
     }
-}
-
-type Labels<'a> = [(&'a str, &'a str); 3];
-
-fn policy_labels(pool: &PoolReading) -> Labels<'_> {
-    let candidate = &pool.view.deployment.candidate;
-    [
-        ("pool", pool.name()),
-        ("policy", &candidate.spec.name),
-        ("version", &candidate.version),
-    ]
-}
-
-fn policy_families(text: &mut Text, pools: &[PoolReading]) {
-    let mut counter = |name, help, read: fn(&crate::policy::Stats) -> &AtomicU64| {
-        let mut family = text.family(name, Counter, help);
-        for pool in pools {
-            family.sample(&policy_labels(pool), pool.view.deployment.total(read));
-        }
-    };
-    let help = "Decisions the policy was asked for, or should have been.";
-    counter("trimtab_policy_decisions_total", help, |stats| &stats.decisions);
-    let help = "Requests the policy refused.";
-    counter("trimtab_policy_rejected_total", help, |stats| &stats.rejected);
-    let help = "Instances built to replace one that failed.";
-    counter("trimtab_policy_rebuilds_total", help, |stats| &stats.rebuilds);
-    let help = "Decisions that the host made itself, by reason.";
-    let mut family = text.family("trimtab_policy_host_choices_total", Counter, help);
-    for pool in pools {
-        for reason in Reason::ALL {
-            let value = pool.view.deployment.total(|stats| stats.host(reason));
-            family.sample(&with(policy_labels(pool), ("reason", reason.name())), value);
-        }
-    }
-    let mut family = text.family(
-        "trimtab_policy_faults_total",
-        Counter,
-        "Faults of the policy, by kind.",
-    );
-    for pool in pools {
-        for kind in FaultKind::ALL {
-            let value = pool.view.deployment.total(|stats| stats.faults(kind));
-            family.sample(&with(policy_labels(pool), ("kind", kind.name())), value);
-        }
-    }
-    let help = "Time of the decisions that were timed, which are a sample of all.";
-    let mut family = text.family("trimtab_policy_decision_seconds", Summary, help);
-    for pool in pools {
-        let (labels, deployment) = (policy_labels(pool), &pool.view.deployment);
-        family.part(
-            "_sum",
-            &labels,
-            seconds(deployment.total(|stats| &stats.timed_ns), 1e9),
-        );
-        family.part("_count", &labels, deployment.total(|stats| &stats.timed));
-    }
-}
-
-fn with<'a>(labels: Labels<'a>, more: (&'a str, &'a str)) -> [(&'a str, &'a str); 4] {
-    let [pool, policy, version] = labels;
-    [pool, policy, version, more]
 }

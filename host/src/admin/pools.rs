@@ -19,7 +19,7 @@ use super::{
 use crate::{
     control::PoolView,
     health::CheckResult,
-    policy::{Deployment, FaultKind, Reason},
+    policy::{BreakerState, Deployment, FaultKind, Reason, Step},
     pool::State,
 };
 
@@ -51,7 +51,15 @@ struct Policy {
     rejected: u64,
     rebuilds: u64,
     faults: BTreeMap<&'static str, u64>,
+    /// Decisions that the policy did not make: why, and who made them.
     host_choices: BTreeMap<&'static str, u64>,
+    chosen_by: BTreeMap<&'static str, u64>,
+    fallback: String,
+    /// Workers whose breaker is in this state.
+    breaker: BTreeMap<&'static str, usize>,
+    breaker_opens: u64,
+    quarantined: u64,
+    state_refusals: u64,
 }
 
 #[derive(Serialize)]
@@ -138,7 +146,7 @@ impl Pool {
         };
         Self {
             name: reading.name().to_owned(),
-            policy: Policy::new(&reading.view.deployment),
+            policy: Policy::new(&reading.view.deployment, &reading.view.pool.config.fallback),
             usable: reading.snapshot.usable,
             in_panic: reading.snapshot.in_panic,
             backends: reading.backends().map(backend).collect(),
@@ -147,9 +155,11 @@ impl Pool {
 }
 
 impl Policy {
-    fn new(deployment: &Deployment) -> Self {
+    fn new(deployment: &Deployment, fallback: &str) -> Self {
         let faults = FaultKind::ALL.map(|kind| (kind.name(), deployment.total(|stats| stats.faults(kind))));
         let host = Reason::ALL.map(|reason| (reason.name(), deployment.total(|stats| stats.host(reason))));
+        let steps = Step::ALL.map(|step| (step.name(), deployment.total(|stats| stats.step(step))));
+        let breaker = BreakerState::ALL.map(|state| (state.name(), deployment.breakers(state)));
         Self {
             name: deployment.candidate.spec.name.clone(),
             version: deployment.candidate.version.to_string(),
@@ -159,6 +169,12 @@ impl Policy {
             rebuilds: deployment.total(|stats| &stats.rebuilds),
             faults: faults.into(),
             host_choices: host.into(),
+            chosen_by: steps.into(),
+            fallback: fallback.to_owned(),
+            breaker: breaker.into(),
+            breaker_opens: deployment.total(|stats| &stats.breaker_opens),
+            quarantined: deployment.total(|stats| &stats.quarantined),
+            state_refusals: deployment.total(|stats| &stats.state_refusals),
         }
     }
 }

@@ -55,6 +55,7 @@ pub(super) const LIMITS: Keys = &[
 pub(super) const ROUTE: Keys = &["host", "path_prefix", "pool"];
 pub(super) const POOL: Keys = &[
     "policy",
+    "fallback",
     "hash_on",
     "backends",
     "connect_timeout",

@@ -6,7 +6,7 @@
 //!
 //! Invariant: only `.wasm` is accepted. Precompiled code would be native code from a stranger.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, Linker};
@@ -15,8 +15,9 @@ use super::{
     Engine,
     bindings::{Policy, PolicyPre},
     imports::Guest,
+    instance::StateExports,
 };
-use crate::config;
+use crate::config::{self, PolicySource};
 
 /// Larger files are refused: the biggest real policies (CPython inside) have 18 MB, and compiling takes time and memory.
 const COMPONENT_BYTES_MAX: usize = 64 << 20;
@@ -55,6 +56,17 @@ pub enum Refusal {
     /// It does not compile.
     #[error("the component does not compile: {0}")]
     Compile(String),
+    /// The version in service keeps state that this one does not understand.
+    #[error(
+        "the version in service keeps state of schema {old:?}, and this one {new:?}: it would lose the state. Have it \
+         take the old schema, or give the policy another name in the configuration to begin without state"
+    )]
+    Schema {
+        /// Of the version in service.
+        old: Arc<str>,
+        /// Of the refused one.
+        new: Arc<str>,
+    },
     /// It is a fine component that failed in its first moments: instantiating, `configure`, `update` or a trial pick.
     #[error("{0}")]
     Unfit(#[from] super::Fault),
@@ -72,6 +84,9 @@ pub struct Candidate {
     pub bytes: usize,
     pub(super) pre: PolicyPre<Guest>,
     pub(super) outcomes: Option<ComponentExportIndex>,
+    pub(super) stateful: Option<StateExports>,
+    /// The layout of its state; set by its first instance, if it keeps any.
+    pub(super) schema: OnceLock<Arc<str>>,
 }
 
 impl std::fmt::Debug for Candidate {
@@ -113,12 +128,34 @@ impl Candidate {
             bytes: bytes.len(),
             pre,
             outcomes,
+            stateful: StateExports::find(&component),
+            schema: OnceLock::new(),
         })
     }
 
     /// Whether this was compiled from these bytes.
     pub fn is_of(&self, bytes: &[u8]) -> bool {
         bytes.len() == self.bytes && *self.digest == *hex_digest(bytes)
+    }
+
+    /// Whether this may follow `old` in a pool. Between versions of one policy (the same name, both from files or both
+    /// the same built-in) state must not be lost by mistake; another policy begins without it. Both have been built.
+    ///
+    /// # Errors
+    /// [`Refusal::Schema`], when both keep state and not the same.
+    pub fn check_follows(&self, old: &Self) -> Result<(), Refusal> {
+        let is_same_policy = self.spec.name == old.spec.name
+            && match (&self.spec.source, &old.spec.source) {
+                (PolicySource::File(_), PolicySource::File(_)) => true,
+                (new, old) => new == old,
+            };
+        match (old.schema.get(), self.schema.get()) {
+            (Some(old), Some(new)) if is_same_policy && old != new => Err(Refusal::Schema {
+                old: old.clone(),
+                new: new.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

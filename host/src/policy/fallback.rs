@@ -1,9 +1,10 @@
-//! The host's own choice: least connections of two random backends (Mitzenmacher, "The Power of Two Choices", 2001).
+//! The last step of the fallback chain: least connections of two random backends (Mitzenmacher, "The Power of Two
+//! Choices", 2001).
 //!
-//! Serves when a policy is absent, failed or had no opinion, and as `pool.delegate`. It must not need anything that can
-//! fail: no guest, no allocation.
+//! Serves when nothing before it could choose, and as `pool.delegate`. It must not need anything that can fail: no
+//! guest, no state, no allocation.
 
-use super::Tried;
+use super::{Tried, native::Ground};
 use crate::pool::{Snapshot, View};
 
 /// Random draws before walking on to the next eligible backend. Walking favours those after a gap, so it comes last.
@@ -13,45 +14,44 @@ const DRAWS: usize = 4;
 pub(super) fn choose(snapshot: &Snapshot, view: &View, tried: &Tried, random: u64) -> Option<usize> {
     let members = &snapshot.members;
     let untried = |index: usize| members[index].usable && !tried.contains(members[index].backend.id);
-    two_choices(snapshot, view, members.len(), random, |place| {
-        untried(place).then_some(place)
-    })
+    let load = |index| load(snapshot, view, index);
+    two_choices(
+        members.len(),
+        random,
+        |place| untried(place).then_some(place),
+        load,
+    )
     .or_else(|| {
         let usable = |place: usize| members[place].usable.then_some(place);
-        two_choices(snapshot, view, members.len(), random, usable)
+        two_choices(members.len(), random, usable, load)
     })
 }
 
 /// The same among some backends only; `None` when none of them is usable and untried.
-pub(super) fn choose_among(
-    among: &[u32],
-    snapshot: &Snapshot,
-    view: &View,
-    tried: &Tried,
-    random: u64,
-) -> Option<usize> {
-    two_choices(snapshot, view, among.len(), random, |place| {
-        let index = *among.get(place)? as usize;
-        let member = snapshot.members.get(index)?;
-        (member.usable && !tried.contains(member.backend.id)).then_some(index)
-    })
+pub(super) fn choose_among(ground: &Ground<'_>) -> Option<usize> {
+    two_of(ground, |index| load(ground.snapshot, ground.view, index))
 }
 
-/// Draws two of `places`, each mapped to a member's index by `eligible`, and takes the less loaded.
-fn two_choices(
-    snapshot: &Snapshot,
-    view: &View,
+/// The cheaper of two at random, of those that may be chosen.
+pub(super) fn two_of<C: PartialOrd>(ground: &Ground<'_>, cost: impl Fn(usize) -> C) -> Option<usize> {
+    two_choices(
+        ground.places(),
+        ground.facts.random,
+        |place| ground.eligible(place),
+        cost,
+    )
+}
+
+/// Draws two of `places`, each mapped to a member's index by `eligible`, and takes the cheaper.
+fn two_choices<C: PartialOrd>(
     places: usize,
     random: u64,
     eligible: impl Fn(usize) -> Option<usize>,
+    cost: impl Fn(usize) -> C,
 ) -> Option<usize> {
     let one = draw(places, random, &eligible)?;
     let two = draw(places, random.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15, &eligible)?;
-    Some(if load(snapshot, view, two) < load(snapshot, view, one) {
-        two
-    } else {
-        one
-    })
+    Some(if cost(two) < cost(one) { two } else { one })
 }
 
 fn draw(places: usize, mut random: u64, eligible: impl Fn(usize) -> Option<usize>) -> Option<usize> {

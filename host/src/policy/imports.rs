@@ -9,9 +9,10 @@
 use std::sync::Arc;
 
 use super::{
-    Tried,
+    Facts, Tried,
     bindings::trimtab::policy::{diagnostics, pool, request},
     fallback,
+    native::{Algorithm, Ground, Native},
     request::field_hash,
     store::{Limits, Overtime},
 };
@@ -36,7 +37,9 @@ pub(super) struct Guest {
     pub(super) head: Head,
     pub(super) is_picking: bool,
     pub(super) tried: Tried,
-    pub(super) random: u64,
+    pub(super) facts: Facts,
+    /// What `pool.delegate-to` remembers from pick to pick.
+    pub(super) native: Native,
     pub(super) rejected: Option<u16>,
     pub(super) note: Option<String>,
     pub(super) log: Log,
@@ -46,6 +49,26 @@ pub(super) struct Guest {
 impl Guest {
     fn head(&self) -> Option<&Head> {
         self.is_picking.then_some(&self.head)
+    }
+
+    /// Lets an algorithm of the host choose, for the current pick.
+    fn delegated(&mut self, algorithm: Option<Algorithm>, among: &[u32]) -> Option<u32> {
+        if !self.is_picking {
+            return None;
+        }
+        let ground = Ground {
+            snapshot: &self.snapshot,
+            view: &self.view,
+            tried: &self.tried,
+            facts: &self.facts,
+            head: &self.head,
+            among: Some(among),
+        };
+        let index = match algorithm {
+            Some(algorithm) => self.native.choose(algorithm, &ground),
+            None => fallback::choose_among(&ground),
+        };
+        index.map(|index| index as u32)
     }
 }
 
@@ -173,9 +196,19 @@ impl pool::Host for Guest {
     }
 
     fn delegate(&mut self, among: Vec<u32>) -> Option<u32> {
-        self.head()?;
-        let index = fallback::choose_among(&among, &self.snapshot, &self.view, &self.tried, self.random);
-        index.map(|index| index as u32)
+        self.delegated(None, &among)
+    }
+
+    fn delegate_to(&mut self, algorithm: String, among: Vec<u32>) -> Option<u32> {
+        let named = Algorithm::named(&algorithm);
+        if named.is_none() {
+            diagnostics::Host::log(
+                self,
+                1,
+                format!("delegates to {algorithm:?}, which the host does not have"),
+            );
+        }
+        self.delegated(Some(named?), &among)
     }
 }
 

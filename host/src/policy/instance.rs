@@ -1,9 +1,11 @@
 //! One running copy of a policy.
 //!
 //! Owns the calls into the guest: each is armed with a deadline, and a host panic inside one is caught. It must not know
-//! what happens after a fault; `seat.rs` does.
+//! what happens after a fault; `seat.rs` does. State that outlives an instance is in `instance/state.rs`.
 //!
 //! Invariant: after a fault that is not merely a bad answer the store is poisoned, and the instance must be dropped.
+
+mod state;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,6 +26,9 @@ use crate::{
     http1::Head,
     pool::{Pool, Snapshot, View},
 };
+
+use state::Stateful;
+pub(super) use state::{Handover, StateExports};
 
 /// Time for each step of a new instance, which is built off the data path.
 pub(super) const BUILD_DEADLINE: Duration = Duration::from_millis(500);
@@ -106,11 +111,23 @@ pub enum Answer {
     Reject(u16),
 }
 
+/// What comes of a checked answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The request goes to this backend, which may be picked.
+    Send(usize),
+    /// The host is to choose.
+    Abstain,
+    /// The request is to be refused with this status.
+    Reject(u16),
+}
+
 /// One running copy of a policy.
 pub struct Instance {
     store: Store<Guest>,
     policy: Policy,
     outcomes: Option<TypedFunc<OutcomeColumns, ()>>,
+    stateful: Option<Stateful>,
     pending: Outcomes,
     pick_ticks: u64,
 }
@@ -156,17 +173,20 @@ impl Instance {
             let outcomes = candidate
                 .outcomes
                 .map(|export| instance.get_typed_func(&mut *store, export));
-            Ok((policy, outcomes.transpose()?))
+            let stateful = Stateful::find(candidate, &instance, store)?;
+            Ok((policy, outcomes.transpose()?, stateful))
         });
-        let (policy, outcomes) = started?;
+        let (policy, outcomes, stateful) = started?;
         let mut instance = Self {
             store,
             policy,
             outcomes,
+            stateful,
             pending: Outcomes::default(),
             pick_ticks: ticks(candidate.spec.deadline),
         };
         instance.configure(&candidate.spec.config_json)?;
+        instance.learn_schema(candidate)?;
         instance.call_update(ticks(BUILD_DEADLINE))?;
         Ok(instance)
     }
@@ -219,6 +239,7 @@ impl Instance {
         let guest = self.store.data_mut();
         guest.snapshot = snapshot.clone();
         guest.view = view.clone();
+        guest.native.forget_pool();
         if is_known {
             Ok(())
         } else {
@@ -241,7 +262,7 @@ impl Instance {
         std::mem::swap(&mut guest.head, head);
         guest.is_picking = true;
         guest.tried = *tried;
-        guest.random = facts.random;
+        guest.facts = *facts;
         let picker = self.policy.trimtab_policy_picker();
         let (high, low) = ((facts.client >> 64) as u64, facts.client as u64);
         let answer = guarded(&mut self.store, "pick", self.pick_ticks, |store| {
@@ -263,6 +284,16 @@ impl Instance {
             (Some(index), _) => Answer::Index(index),
             (None, Some(status)) => Answer::Reject(status),
             (None, None) => Answer::Abstain,
+        })
+    }
+
+    /// Asks for a decision, and checks it.
+    #[inline]
+    pub(super) fn answer(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Result<Verdict, Fault> {
+        Ok(match self.pick(facts, tried, head)? {
+            Answer::Index(index) => Verdict::Send(self.check(index, tried)?),
+            Answer::Abstain => Verdict::Abstain,
+            Answer::Reject(status) => Verdict::Reject(status),
         })
     }
 
@@ -294,6 +325,11 @@ impl Instance {
             return fault(FaultKind::Unusable, message);
         }
         Ok(index as usize)
+    }
+
+    /// Linear memory in use.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.store.data().limits.held_bytes
     }
 
     /// The reason the guest gave for its last pick.

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{config::HashOn, http1::Head};
 
 /// The numbers that are passed to `pick`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Facts {
     /// Hash of what the pool's `hash_on` names.
     pub key: u64,

@@ -1,29 +1,30 @@
 //! The place of a pool's policy in one worker: where decisions are made.
 //!
-//! Owns the rule that a decision always comes out: the policy's if it has a good one, the host's otherwise. Owns the
-//! answer to faults too: count, log, drop the instance, ask for a new one, wait longer each time. It must not know
-//! sockets, nor how instances are built (they arrive through [`Seat::install`]).
+//! Owns the rule that a decision always comes out: the policy's if it has a good one, otherwise that of the next in the
+//! fallback chain. It must not know sockets, nor how instances are built (they arrive through [`Seat::install`]).
 //!
 //! Invariant: `decide` never fails while a backend is usable.
+//! Read next: `seat/chain.rs` (who chooses when the policy does not), `seat/strike.rs` (what follows from a fault),
+//! `seat/swap.rs` (how versions follow each other).
+
+mod chain;
+mod strike;
+mod swap;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Deployment, Facts, Fault, Instance, Reason, Tried, fallback, instance::Answer};
+use super::{
+    Algorithm, Deployment, Facts, Instance, Reason, Step, Tried, breaker::Breaker, instance::Verdict,
+    native::Native, quarantine::Quarantine, standby::Standby,
+};
 use crate::{
     http1::Head,
     pool::{Pool, Snapshot, View, add},
 };
+use strike::Reporter;
 
-/// Pause before the instance of a failed policy is replaced: doubled with every fault in a row, up to the maximum. A
-/// policy that fails once an hour is back at once; one that fails always costs a rebuild (30 us) every 10 s.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// A policy without a fault for this long starts over with the shortest pause.
-const STRIKES_FORGOTTEN_US: u64 = 30_000_000;
-/// One log line for the faults of one seat in this time; the rest is counted in the next.
-const LOG_EVERY_US: u64 = 1_000_000;
 /// One decision in so many is timed: two clock readings cost as much as a pick.
 const TIME_EVERY: u64 = 64;
 
@@ -43,8 +44,26 @@ pub struct Choice {
 pub enum Chooser {
     /// The pool's policy.
     Policy,
-    /// The host, because of this.
-    Host(Reason),
+    /// This step of the fallback chain, because of this.
+    Chain(Reason, Step),
+}
+
+impl Chooser {
+    /// The word used in the access log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Chain(_, step) => step.name(),
+        }
+    }
+
+    /// Why it was not the policy.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Policy => None,
+            Self::Chain(reason, _) => Some(reason.name()),
+        }
+    }
 }
 
 /// What becomes of a request.
@@ -79,11 +98,17 @@ pub struct Seat {
     view: Arc<View>,
     deployment: Arc<Deployment>,
     instance: Option<Instance>,
+    /// The policy is on trial, or some requests are not shown to it. All that a decision looks at in good times.
+    is_wary: bool,
+    breaker: Breaker,
+    quarantine: Quarantine,
+    standby: Option<Standby>,
+    /// A version that did not take the state of the one in service. It gets its turn when that one fails.
+    awaited: Option<Arc<Deployment>>,
+    algorithm: Algorithm,
+    native: Native,
     rebuilds: UnboundedSender<Rebuild>,
-    strikes: u32,
-    struck_us: u64,
-    logged_us: u64,
-    unlogged: u64,
+    reporter: Reporter,
     /// The pool was replaced, so the snapshot is old whatever its generation.
     is_stale: bool,
 }
@@ -97,49 +122,34 @@ impl Seat {
         instance: Instance,
         rebuilds: UnboundedSender<Rebuild>,
     ) -> Self {
+        let now_us = crate::clock::now_us();
         let snapshot = pool.snapshot();
-        let view = Arc::new(View::new(&snapshot, crate::clock::now_us()));
+        let view = Arc::new(View::new(&snapshot, now_us));
         let mut seat = Self {
             worker,
+            algorithm: algorithm(&pool),
             pool,
             snapshot,
             view,
-            deployment: deployment.clone(),
+            deployment,
             instance: None,
+            is_wary: false,
+            breaker: Breaker::default(),
+            quarantine: Quarantine::default(),
+            standby: None,
+            awaited: None,
+            native: Native::default(),
             rebuilds,
-            strikes: 0,
-            struck_us: 0,
-            logged_us: 0,
-            unlogged: 0,
+            reporter: Reporter::default(),
             is_stale: false,
         };
-        seat.install(deployment, instance);
+        seat.place(instance, now_us);
         seat
-    }
-
-    /// Puts an instance into service: another version, or a replacement for one that failed. Gives the old one, so that
-    /// it can be dropped where it costs no request anything.
-    pub fn install(&mut self, deployment: Arc<Deployment>, mut instance: Instance) -> Option<Instance> {
-        if Arc::ptr_eq(&deployment, &self.deployment) {
-            add(
-                &self.deployment.stats(self.worker).rebuilds,
-                u64::from(self.strikes > 0),
-            );
-        } else {
-            (self.strikes, self.struck_us) = (0, 0);
-            self.deployment = deployment;
-        }
-        match instance.update(&self.snapshot, &self.view) {
-            Ok(()) => self.instance.replace(instance),
-            Err(fault) => {
-                self.strike(&fault);
-                self.instance.take()
-            }
-        }
     }
 
     /// A reload made a new pool out of the old one; the policy goes on.
     pub fn set_pool(&mut self, pool: Arc<Pool>) {
+        self.algorithm = algorithm(&pool);
         self.pool = pool;
         self.is_stale = true;
     }
@@ -170,10 +180,11 @@ impl Seat {
         self.is_stale = false;
         self.snapshot = self.pool.snapshot();
         self.view = Arc::new(View::new(&self.snapshot, now_us));
+        self.native.forget_pool();
         if let Some(instance) = &mut self.instance
             && let Err(fault) = instance.update(&self.snapshot, &self.view)
         {
-            self.strike(&fault);
+            self.strike(&fault, None, now_us);
         }
     }
 
@@ -198,51 +209,40 @@ impl Seat {
 
     #[inline]
     fn ask(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Decision {
+        if self.is_wary {
+            return self.ask_warily(facts, tried, head);
+        }
+        self.ask_policy(facts, tried, head)
+    }
+
+    #[inline]
+    fn ask_policy(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Decision {
         if let Some(instance) = &mut self.instance
             && let Err(fault) = instance.flush_outcomes(facts.now_us)
         {
-            self.strike(&fault);
+            self.strike(&fault, None, facts.now_us);
         }
         let Some(instance) = &mut self.instance else {
-            return self.choose(Reason::Rebuilding, facts, tried);
+            return self.choose(self.absence(), facts, tried, head);
         };
-        let checked = instance.pick(facts, tried, head).and_then(|answer| match answer {
-            Answer::Index(index) => instance.check(index, tried).map(Ok),
-            other => Ok(Err(other)),
-        });
-        match checked {
-            Ok(Ok(index)) => {
-                let note = instance.take_note();
-                Decision::Send(Choice {
-                    index,
-                    chooser: Chooser::Policy,
-                    note,
-                })
-            }
-            Ok(Err(Answer::Reject(status))) => {
-                add(&self.deployment.stats(self.worker).rejected, 1);
-                Decision::Reject(status)
-            }
-            Ok(Err(_)) => self.choose(Reason::Abstained, facts, tried),
+        match instance.answer(facts, tried, head) {
+            Ok(Verdict::Send(index)) => Decision::Send(Choice {
+                index,
+                chooser: Chooser::Policy,
+                note: instance.take_note(),
+            }),
+            Ok(Verdict::Reject(status)) => self.reject(status),
+            Ok(Verdict::Abstain) => self.choose(Reason::Abstained, facts, tried, head),
             Err(fault) => {
-                self.strike(&fault);
-                self.choose(Reason::Fault, facts, tried)
+                self.strike(&fault, Some(head), facts.now_us);
+                self.choose(Reason::Fault, facts, tried, head)
             }
         }
     }
 
-    /// The host's own choice.
-    #[cold]
-    fn choose(&self, reason: Reason, facts: &Facts, tried: &Tried) -> Decision {
-        self.deployment.stats(self.worker).count_host(reason);
-        match fallback::choose(&self.snapshot, &self.view, tried, facts.random) {
-            Some(index) => Decision::Send(Choice {
-                index,
-                chooser: Chooser::Host(reason),
-                note: None,
-            }),
-            None => Decision::NoBackend,
-        }
+    fn reject(&self, status: u16) -> Decision {
+        add(&self.deployment.stats(self.worker).rejected, 1);
+        Decision::Reject(status)
     }
 
     /// An attempt begins, decided under `generation`. The backend's own counters are the caller's business.
@@ -267,52 +267,11 @@ impl Seat {
             instance.observe(index, ended.latency_us, ended.bytes, ended.status, ended.now_us);
         }
     }
+}
 
-    /// A fault: counts and logs it, and if the instance is beyond use drops it and orders another.
-    #[cold]
-    fn strike(&mut self, fault: &Fault) {
-        let now_us = crate::clock::now_us();
-        self.deployment.stats(self.worker).count_fault(fault.kind);
-        self.log(fault, now_us);
-        if fault.kind.is_survivable() {
-            return;
-        }
-        if now_us > self.struck_us + STRIKES_FORGOTTEN_US {
-            self.strikes = 0;
-        }
-        self.struck_us = now_us;
-        let pause = PAUSE_MIN.saturating_mul(1 << self.strikes.min(16)).min(PAUSE_MAX);
-        self.strikes += 1;
-        self.instance = None;
-        let order = Rebuild {
-            worker: self.worker,
-            pool: self.pool.clone(),
-            deployment: self.deployment.clone(),
-            pause,
-        };
-        // Nobody listens only while the process stops; the host's own choice serves until then.
-        let _ = self.rebuilds.send(order);
-    }
-
-    fn log(&mut self, fault: &Fault, now_us: u64) {
-        if now_us < self.logged_us + LOG_EVERY_US {
-            self.unlogged += 1;
-            return;
-        }
-        self.logged_us = now_us;
-        let candidate = &self.deployment.candidate;
-        tracing::warn!(
-            pool = self.pool.name(),
-            policy = %candidate.spec.name,
-            version = %candidate.version,
-            worker = self.worker,
-            fault = fault.kind.name(),
-            call = fault.call,
-            unlogged = std::mem::take(&mut self.unlogged),
-            "policy fault, the host chooses: {}",
-            fault.message
-        );
-    }
+/// What the pool's `fallback` names. The configuration has checked the name.
+fn algorithm(pool: &Pool) -> Algorithm {
+    Algorithm::named(&pool.config.fallback).unwrap_or(Algorithm::LeastConnections)
 }
 
 /// How an attempt ended.

@@ -9,7 +9,7 @@ use std::sync::{
 
 use crossbeam_utils::CachePadded;
 
-use super::{Candidate, FaultKind};
+use super::{BreakerState, Candidate, FaultKind};
 use crate::pool::add;
 
 /// One version of a policy in the service of one pool.
@@ -44,6 +44,12 @@ impl Deployment {
         self.workers.iter().map(|stats| read(stats).load(Relaxed)).sum()
     }
 
+    /// How many workers' breakers are in this state.
+    pub fn breakers(&self, state: BreakerState) -> usize {
+        let is_in = |stats: &&CachePadded<Stats>| stats.breaker.load(Relaxed) == state as u64;
+        self.workers.iter().filter(is_in).count()
+    }
+
     /// Faults of all kinds.
     pub fn faults(&self) -> u64 {
         FaultKind::ALL
@@ -62,11 +68,21 @@ pub enum Reason {
     Abstained,
     /// No instance: one is being built after a fault.
     Rebuilding,
+    /// The breaker is open: the policy failed again and again.
+    BreakerOpen,
+    /// The policy failed on this very request before, again and again.
+    Quarantined,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 3] = [Self::Fault, Self::Abstained, Self::Rebuilding];
+    pub const ALL: [Self; 5] = [
+        Self::Fault,
+        Self::Abstained,
+        Self::Rebuilding,
+        Self::BreakerOpen,
+        Self::Quarantined,
+    ];
 
     /// The word used in logs, metrics and the admin API.
     pub fn name(self) -> &'static str {
@@ -74,6 +90,33 @@ impl Reason {
             Self::Fault => "fault",
             Self::Abstained => "abstained",
             Self::Rebuilding => "rebuilding",
+            Self::BreakerOpen => "breaker-open",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// Who chose in the policy's place: the steps of the fallback chain, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The last good version of the policy.
+    LastGood,
+    /// The host's version of the built-in that the pool names.
+    BuiltIn,
+    /// The host: any healthy backend.
+    Any,
+}
+
+impl Step {
+    /// All steps, in the order of the chain and of their counters.
+    pub const ALL: [Self; 3] = [Self::LastGood, Self::BuiltIn, Self::Any];
+
+    /// The word used in logs, metrics and the admin API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LastGood => "last-good",
+            Self::BuiltIn => "built-in",
+            Self::Any => "any",
         }
     }
 }
@@ -91,14 +134,28 @@ pub struct Stats {
     pub timed_ns: AtomicU64,
     /// See `timed_ns`.
     pub timed: AtomicU64,
+    /// Times the breaker opened.
+    pub breaker_opens: AtomicU64,
+    /// Fingerprints of requests that are not shown to the policy now.
+    pub quarantined: AtomicU64,
+    /// Times this version was refused by a worker because it did not take the old one's state.
+    pub state_refusals: AtomicU64,
+    /// A [`BreakerState`] by its number.
+    pub(super) breaker: AtomicU64,
     host: [AtomicU64; Reason::ALL.len()],
+    steps: [AtomicU64; Step::ALL.len()],
     faults: [AtomicU64; FaultKind::ALL.len()],
 }
 
 impl Stats {
-    /// Decisions that the host made itself, for this reason.
+    /// Decisions that the host made or had made by the chain, for this reason.
     pub fn host(&self, reason: Reason) -> &AtomicU64 {
         &self.host[reason as usize]
+    }
+
+    /// Decisions that this step of the fallback chain made.
+    pub fn step(&self, step: Step) -> &AtomicU64 {
+        &self.steps[step as usize]
     }
 
     /// Faults of this kind.
@@ -106,8 +163,9 @@ impl Stats {
         &self.faults[kind as usize]
     }
 
-    pub(super) fn count_host(&self, reason: Reason) {
+    pub(super) fn count_host(&self, reason: Reason, step: Step) {
         add(self.host(reason), 1);
+        add(self.step(step), 1);
     }
 
     pub(super) fn count_fault(&self, kind: FaultKind) {

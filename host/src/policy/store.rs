@@ -11,9 +11,10 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 
 use super::{
-    Candidate, Tried,
+    Candidate, Facts, Tried,
     engine::TICK,
     imports::{Guest, Log},
+    native::Native,
 };
 use crate::{
     http1::Head,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Bytes that one call may copy out of the guest. The largest honest ones are lists of backends.
-const HOSTCALL_BYTES_MAX: usize = 1 << 20;
+pub(super) const HOSTCALL_BYTES_MAX: usize = 1 << 20;
 /// CPython's component has 38 core instances; each has a memory and some tables.
 const CORE_INSTANCES_MAX: usize = 64;
 
@@ -45,13 +46,15 @@ pub(super) fn new_store(
         view: view.clone(),
         limits: Limits {
             inner: limits,
+            held_bytes: 0,
             denied: false,
         },
         overtime: Overtime::default(),
         head: Head::default(),
         is_picking: false,
         tried: Tried::default(),
-        random: 0,
+        facts: Facts::default(),
+        native: Native::default(),
         rejected: None,
         note: None,
         log: Log::new(pool.into(), spec.name.as_str().into(), candidate.version.clone()),
@@ -68,6 +71,8 @@ pub(super) fn new_store(
 /// Memory limits that remember whether they ever said no, so that the trap that follows can be called by its name.
 pub(super) struct Limits {
     inner: StoreLimits,
+    /// Linear memory in use.
+    pub(super) held_bytes: usize,
     pub(super) denied: bool,
 }
 
@@ -80,6 +85,9 @@ impl ResourceLimiter for Limits {
     ) -> wasmtime::Result<bool> {
         let granted = self.inner.memory_growing(current, desired, maximum)?;
         self.denied |= !granted;
+        if granted {
+            self.held_bytes += desired.saturating_sub(current);
+        }
         Ok(granted)
     }
 

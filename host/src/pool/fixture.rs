@@ -16,6 +16,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
     config::Pool {
         name: "shop".into(),
         policy: "least-connections".into(),
+        fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends: addresses.iter().map(|address| backend(address)).collect(),
         connect_timeout: Duration::from_secs(1),

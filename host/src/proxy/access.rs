@@ -50,9 +50,12 @@ pub(super) struct Line {
     pub(super) policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) version: Option<String>,
-    /// `policy`, or why the host chose.
+    /// `policy`, or a step of the fallback chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) chosen_by: Option<&'static str>,
+    /// Why it was not the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'static str>,
     /// What the policy said about its pick.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) note: Option<String>,

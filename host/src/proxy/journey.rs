@@ -13,10 +13,7 @@ use super::{
     serve::Client,
     worker::WorkerPool,
 };
-use crate::{
-    http1::Head,
-    policy::{Chooser, Decision},
-};
+use crate::{http1::Head, policy::Decision};
 
 /// A request under way.
 pub(super) struct Journey {
@@ -59,10 +56,8 @@ impl Journey {
         line.version = Some(candidate.version.to_string());
         if let Decision::Send(choice) = decision {
             line.note.clone_from(&choice.note);
-            line.chosen_by = Some(match choice.chooser {
-                Chooser::Policy => "policy",
-                Chooser::Host(reason) => reason.name(),
-            });
+            line.chosen_by = Some(choice.chooser.name());
+            line.reason = choice.chooser.reason();
         }
     }
 

@@ -342,7 +342,7 @@ impl WorkerState {
 
     fn install(&self, pool: &str, deployment: Arc<Deployment>, instance: Instance) {
         if let Some(pool) = self.pools.borrow().get(pool)
-            && Arc::ptr_eq(pool.seat().deployment(), &deployment)
+            && pool.seat().expects(&deployment)
         {
             pool.install(deployment, instance);
         }
@@ -480,19 +480,25 @@ impl WorkerPool {
         if seat.sync(clock::now_us()) {
             self.resync(&seat);
         }
-        let old = seat.install(deployment, instance);
-        // Unmapping a big guest's memory takes a while, which need not be this worker's. If no thread can be had, the
-        // closure is dropped here with the instance in it.
-        let _ = std::thread::Builder::new()
-            .name("trimtab-drop".into())
-            .spawn(move || drop(old));
+        drop_elsewhere(seat.install(deployment, instance));
     }
 
     fn sweep(&self, now_ms: u64) {
+        if let Some(unneeded) = self.seat.borrow_mut().sweep(now_ms * 1000) {
+            drop_elsewhere(unneeded);
+        }
         let longest_ms = self.settings.borrow().config.idle_timeout.as_millis() as u64;
         self.upstreams
             .borrow()
             .iter()
             .for_each(|upstream| upstream.sweep(longest_ms, now_ms));
     }
+}
+
+/// Unmapping a big guest's memory takes a while, which need not be this worker's. If no thread can be had, the closure
+/// is dropped here with what is in it.
+fn drop_elsewhere(unneeded: impl Send + 'static) {
+    let _ = std::thread::Builder::new()
+        .name("trimtab-drop".into())
+        .spawn(move || drop(unneeded));
 }

@@ -215,6 +215,10 @@ impl Service {
             report.policies.push(pool_config.name.clone());
         }
         let instances = build(&pool, &candidate, workers).await?;
+        if let Some(old) = in_service {
+            let follows = candidate.check_follows(&old.candidate);
+            follows.map_err(|refusal| refused(&candidate.spec, refusal))?;
+        }
         let deployment = Arc::new(Deployment::new(candidate, &pool_config.name, workers));
         Ok((
             PoolView {

@@ -6,11 +6,11 @@
 //! one request at a time.
 //!
 //! Cost: constant, two load readings. Choose it when latency shifts within seconds. Settings: `decay`, in seconds,
-//! above 0 up to 3600, default 10. Source: Finagle's and linkerd's peak EWMA; Mitzenmacher (2001) for two choices.
+//! above 0 up to 3600, default 10. State: the averages. Source: Finagle's and linkerd's peak EWMA; Mitzenmacher (2001) for two choices.
 #![forbid(unsafe_code)]
 
 use serde::Deserialize;
-use trimtab_policy::{Lottery, PerBackend, decayed, prelude::*};
+use trimtab_policy::{Lottery, PerBackend, Stateful, decayed, prelude::*, state};
 
 /// How long a peak is remembered.
 #[derive(Deserialize)]
@@ -111,7 +111,35 @@ impl Observer for PeakEwma {
     }
 }
 
-policy!(PeakEwma, observer);
+impl Stateful for PeakEwma {
+    const SCHEMA: &'static str = "peaks/1";
+
+    /// For each backend that has answered its id, its average, and as of when.
+    fn export_state(&self) -> Vec<u8> {
+        state::write(self.peaks.by_id().flat_map(|(id, peak)| {
+            let average = peak.average_us.map(|average| [id, average.to_bits(), peak.at_us]);
+            average.into_iter().flatten()
+        }))
+    }
+
+    fn import_state(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let numbers = state::read(bytes)?;
+        let (peaks, rest) = numbers.as_chunks();
+        let is_average = |bits: u64| (0.0..=UNKNOWN_US).contains(&f64::from_bits(bits));
+        if !rest.is_empty() || peaks.iter().any(|&[_, bits, _]| !is_average(bits)) {
+            return Err("these are no averages".into());
+        }
+        for &[id, bits, at_us] in peaks {
+            if let Some(peak) = self.peaks.of_id(id) {
+                let average_us = Some(f64::from_bits(bits));
+                *peak = Peak { average_us, at_us };
+            }
+        }
+        Ok(())
+    }
+}
+
+policy!(PeakEwma, observer, stateful);
 
 #[cfg(test)]
 mod tests {
@@ -191,6 +219,25 @@ mod tests {
         let mut trial = two(1000, 90_000);
         trial.update(pool(["b", "a"]));
         assert_eq!(trial.pick(), Some("a"));
+    }
+
+    #[test]
+    fn the_next_version_knows_the_averages() {
+        let old = two(1000, 90_000);
+        let mut new = Trial::new(native(), pool(["b", "c", "a"]).down("c"));
+        new.take_over(&old).unwrap();
+        assert_eq!(new.run(100).count("a"), 100);
+    }
+
+    #[test]
+    fn what_are_no_averages_is_refused() {
+        let mut policy = native();
+        policy.update(pool(["a"]).snapshot());
+        for average in [f64::NAN, -1.0, f64::INFINITY] {
+            let bytes = trimtab_policy::state::write([7, average.to_bits(), 0]);
+            assert!(policy.import_state(&bytes).is_err(), "{average}");
+        }
+        assert!(policy.import_state(&[0; 8]).is_err());
     }
 
     #[test]

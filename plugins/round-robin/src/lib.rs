@@ -6,10 +6,10 @@
 //! Cost: constant. Choose it when backends and requests are alike; with weights or slow start `weighted-round-robin`
 //! does the same, with unequal requests `least-connections` is better.
 //!
-//! Settings: none. Source: Nagle, "On packet switches with infinite storage", RFC 970 (1985), took turns this way.
+//! Settings: none. State: the turn. Source: Nagle, "On packet switches with infinite storage", RFC 970 (1985), took turns this way.
 #![forbid(unsafe_code)]
 
-use trimtab_policy::prelude::*;
+use trimtab_policy::{Stateful, prelude::*, state};
 
 #[derive(Default)]
 struct RoundRobin {
@@ -29,7 +29,24 @@ impl Policy for RoundRobin {
     }
 }
 
-policy!(RoundRobin);
+impl Stateful for RoundRobin {
+    const SCHEMA: &'static str = "cursor/1";
+
+    fn export_state(&self) -> Vec<u8> {
+        state::write(self.turn)
+    }
+
+    fn import_state(&mut self, bytes: &[u8]) -> Result<(), String> {
+        match state::read(bytes)?[..] {
+            [] => {} // it was never asked
+            [turn] if turn < u64::MAX => self.turn = Some(turn),
+            ref other => return Err(format!("{} numbers are no turn", other.len())),
+        }
+        Ok(())
+    }
+}
+
+policy!(RoundRobin, stateful);
 
 #[cfg(test)]
 mod tests {
@@ -61,6 +78,25 @@ mod tests {
             facts.attempt = 1;
             assert_eq!(trial.ask(facts), Some("b"));
         }
+    }
+
+    #[test]
+    fn the_next_version_goes_on_where_the_last_one_was() {
+        let mut old = Trial::new(super::native(), pool(["a", "b", "c"]));
+        old.run(5);
+        let mut new = Trial::new(super::native(), pool(["a", "b", "c"]));
+        new.pick();
+        new.take_over(&old).unwrap();
+        assert_eq!(new.sequence(3), old.sequence(3));
+    }
+
+    #[test]
+    fn what_is_no_turn_is_refused() {
+        let mut policy = super::native();
+        for bad in [&[1][..], &[0; 16], &[255; 8]] {
+            assert!(policy.import_state(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(policy.import_state(&[]), Ok(()));
     }
 
     #[test]

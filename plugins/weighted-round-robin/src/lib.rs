@@ -5,14 +5,14 @@
 //! weighted round robin, at `O(log n)` a pick instead of `O(n)`. A change of the pool keeps everybody's place in the
 //! interval, so nothing starts over and nobody who joins gets a burst.
 //!
-//! Cost: one heap sift. Choose it for unequal backends and similar requests. Settings: none.
+//! Cost: one heap sift. Choose it for unequal backends and similar requests. Settings: none. State: everybody's place.
 //! Sources: earliest due first as in Liu and Layland (1973); places by the golden ratio (Knuth, TAOCP 3, 6.4).
 #![forbid(unsafe_code)]
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use trimtab_policy::{PerBackend, hash, prelude::*};
+use trimtab_policy::{PerBackend, Stateful, hash, prelude::*, state};
 
 /// The interval of capacity 1. Capacities stay below 2^23, so every interval has 19 bits or more.
 const ROUND: u64 = 1 << 42;
@@ -36,6 +36,11 @@ struct WeightedRoundRobin {
 struct Turn {
     interval: u64,
     wait: u64,
+}
+
+/// The same part of another interval.
+fn scaled(wait: u64, interval: u64, of: u64) -> u64 {
+    (u128::from(wait) * u128::from(interval) / u128::from(of)) as u64
 }
 
 impl WeightedRoundRobin {
@@ -71,7 +76,7 @@ impl Policy for WeightedRoundRobin {
                 self.joined += u64::from(interval > 0);
                 (self.joined.wrapping_mul(hash::GOLDEN) >> 32, 1 << 32)
             };
-            let wait = (u128::from(wait) * u128::from(interval) / u128::from(of)) as u64;
+            let wait = scaled(wait, interval, of);
             *turn = Turn { interval, wait };
             if interval > 0 {
                 self.queue.push(Reverse((wait, index)));
@@ -100,7 +105,42 @@ impl Policy for WeightedRoundRobin {
     }
 }
 
-policy!(WeightedRoundRobin);
+impl Stateful for WeightedRoundRobin {
+    const SCHEMA: &'static str = "weighted-turns/1";
+
+    /// How many joined, whether anybody was picked, then for each backend in the queue its id, interval and wait.
+    fn export_state(&self) -> Vec<u8> {
+        let ids: Vec<u64> = self.turns.by_id().map(|(id, _)| id).collect();
+        let queued = self.queue.iter().flat_map(|&Reverse((due, index))| {
+            let interval = self.turns[index].interval;
+            [ids[index], interval, due - self.clock]
+        });
+        state::write([self.joined, u64::from(self.started)].into_iter().chain(queued))
+    }
+
+    fn import_state(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let numbers = state::read(bytes)?;
+        let (&[joined, started], turns) = numbers.split_first_chunk().ok_or("too short")?;
+        let (turns, rest) = turns.as_chunks();
+        if !rest.is_empty() || turns.iter().any(|&[_, of, wait]| wait > of) {
+            return Err("these are no turns".into());
+        }
+        for &[id, of, wait] in turns {
+            if let Some(turn) = self.turns.of_id(id)
+                && of > 0
+            {
+                turn.wait = scaled(wait, turn.interval, of);
+            }
+        }
+        (self.joined, self.started, self.clock) = (joined, started > 0, 0);
+        let turns = self.turns.iter().enumerate();
+        let queued = turns.filter(|(_, turn)| turn.interval > 0);
+        self.queue = queued.map(|(index, turn)| Reverse((turn.wait, index))).collect();
+        Ok(())
+    }
+}
+
+policy!(WeightedRoundRobin, stateful);
 
 #[cfg(test)]
 mod tests {
@@ -163,6 +203,36 @@ mod tests {
         let mut facts = trial.facts();
         facts.attempt = 1;
         assert_eq!(trial.ask(facts), Some("b"));
+    }
+
+    #[test]
+    fn the_next_version_goes_on_where_the_last_one_was() {
+        let backends = || pool(["a", "b", "c", "d"]).weight("a", 5).weight("b", 2).down("d");
+        let mut old = Trial::new(native(), backends());
+        old.run(1003);
+        // The next version may find the backends in another order.
+        let mut new = Trial::new(
+            native(),
+            pool(["d", "c", "b", "a"]).weight("a", 5).weight("b", 2).down("d"),
+        );
+        new.pick();
+        new.take_over(&old).unwrap();
+        let (new, old) = (new.run(800), old.run(800));
+        for name in ["a", "b", "c", "d"] {
+            assert_eq!(new.count(name), old.count(name));
+            assert_eq!(new.longest_run(name), old.longest_run(name));
+        }
+    }
+
+    #[test]
+    fn what_are_no_turns_is_refused() {
+        let mut policy = native();
+        policy.update(pool(["a"]).snapshot());
+        for bad in [&[][..], &[0, 0, 1], &[0, 0, 1, 2, 3]] {
+            let bytes = state::write(bad.iter().copied());
+            assert!(policy.import_state(&bytes).is_err(), "{bad:?}");
+        }
+        assert!(policy.import_state(&[1, 2, 3]).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! # The modules
 //!
 //! [`Policy`] is what a plugin implements and [`policy!`] what exports it. [`Pool`] and [`Request`] are what a pick
-//! may look at. [`hash`], [`Lottery`], [`Turns`] and [`PerBackend`] are the parts that more than one algorithm needs.
+//! may look at. [`hash`], [`Lottery`], [`Turns`], [`PerBackend`] and [`state`] are the parts that more than one algorithm needs; [`Algorithm`] names those of the host.
 //! Off wasm the host's functions go to [`testing`], so the same code runs under `cargo test`.
 //!
 //! Not here: any particular algorithm (`plugins/`), and the contract itself (`wit/`).
@@ -10,6 +10,7 @@
 //! Invariant: a policy sees nothing but its arguments and the host's answers, so equal inputs give equal picks,
 //! natively and as a component.
 
+mod algorithm;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod bindings;
@@ -23,10 +24,12 @@ mod request;
 #[doc(hidden)]
 pub mod runtime;
 mod settings;
+pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod turns;
 
+pub use algorithm::Algorithm;
 pub use host::{Level, log};
 pub use lottery::Lottery;
 pub use per_backend::PerBackend;
@@ -38,7 +41,7 @@ pub use turns::Turns;
 
 /// What nearly every policy names.
 pub mod prelude {
-    pub use crate::{Observer, Outcome, Pick, Policy, Pool, Request, Settings, policy};
+    pub use crate::{Algorithm, Backend, Observer, Outcome, Pick, Policy, Pool, Request, Settings, policy};
 }
 
 /// What remains of an exponentially decaying value after `elapsed`, as a factor of 0 to 1: about `e^(-elapsed/decay)`,

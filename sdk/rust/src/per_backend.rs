@@ -27,6 +27,19 @@ impl<T: Default> PerBackend<T> {
     }
 }
 
+impl<T> PerBackend<T> {
+    /// Each value with the id of its backend, for exporting them.
+    pub fn by_id(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.ids.iter().copied().zip(&self.values)
+    }
+
+    /// The value of the backend with this id, for importing one.
+    pub fn of_id(&mut self, id: u64) -> Option<&mut T> {
+        let index = self.ids.iter().position(|&known| known == id)?;
+        self.values.get_mut(index)
+    }
+}
+
 impl<T> Deref for PerBackend<T> {
     type Target = [T];
 
@@ -53,5 +66,17 @@ mod tests {
         values.copy_from_slice(&[1, 2, 3]);
         values.follow(&testing::pool(["c", "d", "a"]).build());
         assert_eq!(*values, [3, 0, 1]);
+    }
+
+    #[test]
+    fn values_are_found_by_the_ids_that_they_are_listed_with() {
+        let mut values = PerBackend::<u32>::default();
+        values.follow(&testing::pool(["a", "b"]).build());
+        values.copy_from_slice(&[1, 2]);
+        let listed: Vec<_> = values.by_id().map(|(id, &value)| (id, value)).collect();
+        for (id, value) in listed {
+            assert_eq!(values.of_id(id), Some(&mut value.clone()));
+        }
+        assert_eq!(values.of_id(0), None);
     }
 }

@@ -33,15 +33,19 @@ pub trait Observer: Policy {
     fn outcomes(&mut self, outcomes: &[Outcome], pool: &Pool, now_us: u64);
 }
 
-/// A policy whose state survives its replacement by another version. Export it with `policy!(Name, stateful)`.
+/// A policy whose state survives its replacement by another version. Export it with `policy!(Name, stateful)`. It does
+/// not survive a fault: what a policy believed when it failed may be why.
 pub trait Stateful: Policy {
-    /// Names the layout of the state, for instance `cursors/1`; state is handed over only between equal schemas.
+    /// Names the layout of the state, for instance `cursor/1`. State is handed over only between equal schemas, and a
+    /// version with another schema than the one in service is refused.
     const SCHEMA: &'static str;
 
-    /// The state, at most 1 MiB.
+    /// The state, at most 1 MiB; [`state::write`](crate::state::write) makes it of numbers. Backends are best named by
+    /// their ids ([`PerBackend::by_id`](crate::PerBackend::by_id)): the next version may number them otherwise.
     fn export_state(&self) -> Vec<u8>;
 
-    /// Takes over the state of the version that served before: after the first update, before the first pick.
+    /// Takes over the state of the version that served before: after the first update, before the first pick for a
+    /// request.
     ///
     /// # Errors
     /// A reason; the new version is then not put into service.

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+use crate::algorithm::Algorithm;
 use crate::host;
 
 /// The backends of the pool as the contract hands them over: parallel lists, entry `i` of each is backend `i`. The
@@ -204,6 +205,20 @@ impl Pool {
     #[must_use]
     pub fn delegate(&self, among: &[u32]) -> Option<Backend<'_>> {
         self.get(host::pool::delegate(among)? as usize)
+    }
+
+    /// Lets an algorithm of the host choose among the ready backends that `fits` takes: filter, and leave the rest to the
+    /// host. `None` when none fits.
+    #[must_use]
+    pub fn delegate_to<'a>(
+        &'a self,
+        algorithm: Algorithm,
+        mut fits: impl FnMut(Backend<'a>) -> bool,
+    ) -> Option<Backend<'a>> {
+        let among: Vec<u32> = (self.ready_indices().iter().copied())
+            .filter(|&index| self.get(index as usize).is_some_and(&mut fits))
+            .collect();
+        self.get(host::pool::delegate_to(algorithm.name(), &among)? as usize)
     }
 }
 

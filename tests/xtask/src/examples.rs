@@ -10,7 +10,7 @@ use crate::build::modules;
 use crate::chores::run;
 
 /// Crates below `examples/`, each with a `trimtab.toml` that puts it into service.
-const EXAMPLES: [&str; 1] = ["hello-policy"];
+const EXAMPLES: [&str; 2] = ["canary-by-header", "hello-policy"];
 
 /// Builds every example, puts the module where its configuration looks for it, and runs `trimtab check` on that.
 pub(crate) fn check(root: &Path) -> Result<()> {

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Backend, HashOn, Health, HealthKind, Outlier, Pool, Retry, addresses,
+        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, Retry, addresses,
         names::{Names, Unique},
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
@@ -16,6 +16,7 @@ use super::{
 };
 
 const POLICY_DEFAULT: &str = "least-connections";
+const FALLBACK_DEFAULT: &str = "least-connections";
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = ms(1)..=s(60);
 const RESPONSE_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
@@ -52,6 +53,7 @@ pub(super) fn pool(name: &str, value: &Value<'_>, policies: &Names<'_>) -> Optio
                 POLICY_DEFAULT.to_owned()
             }
         },
+        fallback: fallback(&table),
         hash_on: table
             .take("hash_on")
             .map_or_else(|| vec![HashOn::ClientIp], |value| hash_on(&value)),
@@ -69,6 +71,12 @@ pub(super) fn pool(name: &str, value: &Value<'_>, policies: &Names<'_>) -> Optio
             attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
         },
     })
+}
+
+fn fallback(table: &Table<'_>) -> String {
+    let names = Names::new("fallback", &FALLBACKS, &[]);
+    let named = table.take("fallback").and_then(|value| names.refer(Some(&value)));
+    named.unwrap_or_else(|| FALLBACK_DEFAULT.to_owned())
 }
 
 /// Both percentages default to a half.

@@ -106,7 +106,7 @@ impl<P: Policy> Native for Driven<P> {
     }
 
     fn pick(&mut self, facts: Facts) -> Option<u32> {
-        with_host(|host| (host.rejected, host.note) = (None, None));
+        with_host(|host| (host.rejected, host.note, host.key) = (None, None, facts.key));
         self.runner.pick(facts)
     }
 
@@ -215,6 +215,22 @@ impl Trial {
             self.policy.outcomes(outcomes, self.now_us),
             "the policy does not observe"
         );
+    }
+
+    /// Gives the policy the state of another version of it, as the host does at a swap.
+    ///
+    /// # Errors
+    /// The policy's own, or that one of the two keeps no state or another one.
+    pub fn take_over(&mut self, old: &Self) -> Result<(), String> {
+        let (old, new) = (old.policy.export_state(), self.policy.export_state());
+        match (old, new) {
+            (Some((old, state)), Some((new, _))) if old == new => self.policy.import_state(&state),
+            (old, new) => Err(format!(
+                "the schemas are {:?} and {:?}",
+                old.map(|(schema, _)| schema),
+                new.map(|(schema, _)| schema)
+            )),
+        }
     }
 
     /// Lets time pass.

@@ -41,6 +41,10 @@ pub struct FakeHost {
     pub headers: Vec<(String, String)>,
     /// Cookies in order.
     pub cookies: Vec<(String, String)>,
+    /// The key of the request being decided; [`Native::pick`](crate::testing::Native::pick) sets it.
+    pub key: u64,
+    /// How many turns were taken by delegating.
+    pub turn: u64,
     /// How header values are hashed; a suite that compares with the real host puts the host's own hash here.
     pub header_hash: fn(&[u8]) -> u64,
     /// What the policy rejected the request with.
@@ -66,6 +70,8 @@ impl Default for FakeHost {
             query: None,
             headers: Vec::new(),
             cookies: Vec::new(),
+            key: 0,
+            turn: 0,
             header_hash: hash::bytes,
             rejected: None,
             note: None,
@@ -82,6 +88,27 @@ impl FakeHost {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The real host gives ties turns, and draws and hashes in its own way; a test wants to know: the smallest cost, the
+    /// first of equals, and of turns and hashes the next in a row that begins at [`FakeHost::key`].
+    fn delegate_to(&mut self, algorithm: &str, among: &[u32]) -> Option<u32> {
+        let fits = |index: &u32| at(&self.usable, *index) && !at(&self.tried, *index);
+        let fitting: Vec<u32> = among.iter().copied().filter(fits).collect();
+        let active = |index: u32| u64::from(at(&self.active, index));
+        let waiting = |index: u32| u64::from(at(&self.latency_us, index)) * (active(index) + 1);
+        let least = |cost: &dyn Fn(u32) -> u64| fitting.iter().copied().min_by_key(|&index| cost(index));
+        match algorithm {
+            "least-connections" | "random-two-choices" => least(&active),
+            "least-response-time" | "peak-ewma" => least(&waiting),
+            "least-bandwidth" => least(&|index| at(&self.throughput, index)),
+            "round-robin" | "weighted-round-robin" => {
+                self.turn += 1;
+                nth(&fitting, self.turn - 1)
+            }
+            "ip-hash" | "consistent-hash" | "content-hash" => nth(&fitting, self.key),
+            _ => None,
+        }
+    }
+
     /// The real host draws two of them at random; a test wants to know: the least active, the first of equals.
     fn delegate(&self, among: &[u32]) -> Option<u32> {
         let fits = |&index: &u32| at(&self.usable, index) && !at(&self.tried, index);
@@ -95,6 +122,11 @@ impl FakeHost {
 
 fn at<T: Copy + Default>(column: &[T], index: u32) -> T {
     column.get(index as usize).copied().unwrap_or_default()
+}
+
+fn nth(indices: &[u32], number: u64) -> Option<u32> {
+    let place = number.checked_rem(indices.len() as u64)?;
+    indices.get(place as usize).copied()
 }
 
 fn padded<T: Copy + Default>(column: &[T], len: usize) -> Vec<T> {
@@ -138,6 +170,10 @@ pub(crate) mod imports {
 
         pub(crate) fn delegate(among: &[u32]) -> Option<u32> {
             with_host(|host| host.delegate(among))
+        }
+
+        pub(crate) fn delegate_to(algorithm: &str, among: &[u32]) -> Option<u32> {
+            with_host(|host| host.delegate_to(algorithm, among))
         }
     }
 

@@ -1,0 +1,113 @@
+//! How instances follow each other in a seat: a replacement for one that failed, or another version.
+//!
+//! Owns the handing over of state, and which instance is kept as the last good one. It must not build instances.
+//!
+//! Invariant: state comes from an instance that has not failed, or from none; a version that does not take the state of
+//! the one in service does not go into service while that one can serve.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use super::{
+    super::{
+        Deployment, Instance, breaker::Breaker, instance::Handover, quarantine::Quarantine, standby::Standby,
+    },
+    Seat,
+};
+use crate::{clock, pool::add};
+
+/// What a seat has no more use for.
+type Retired = [Option<Instance>; 2];
+
+impl Seat {
+    /// Whether an instance of this version may be installed: that in service, or one that waits for its end.
+    pub fn expects(&self, deployment: &Arc<Deployment>) -> bool {
+        let is_refused = |refused: &Arc<Deployment>| Arc::ptr_eq(refused, deployment);
+        Arc::ptr_eq(&self.deployment, deployment) || self.awaited.as_ref().is_some_and(is_refused)
+    }
+
+    /// Puts an instance into service: another version, or a replacement for one that failed. Gives what is of no use any
+    /// more, so that it can be dropped where it costs no request anything.
+    pub fn install(&mut self, deployment: Arc<Deployment>, instance: Instance) -> Retired {
+        let now_us = clock::now_us();
+        if !Arc::ptr_eq(&deployment, &self.deployment) {
+            return self.swap(deployment, instance, now_us);
+        }
+        add(&self.deployment.stats(self.worker).rebuilds, 1);
+        self.breaker.rebuilt();
+        let old = self.instance.take();
+        self.place(instance, now_us);
+        self.note_condition(now_us);
+        [old, None]
+    }
+
+    /// Shows an instance the backends, and has it serve.
+    pub(super) fn place(&mut self, mut instance: Instance, now_us: u64) {
+        match instance.update(&self.snapshot, &self.view) {
+            Ok(()) => self.instance = Some(instance),
+            Err(fault) => self.strike(&fault, None, now_us),
+        }
+    }
+
+    fn swap(&mut self, deployment: Arc<Deployment>, mut instance: Instance, now_us: u64) -> Retired {
+        // One that fails here is in service all the same, for a while: its faults are its own.
+        let shown = instance.update(&self.snapshot, &self.view);
+        let mut old = self.instance.take();
+        if let Some(serving) = &mut old
+            && shown.is_ok()
+        {
+            match serving.leave_to(&mut instance, now_us) {
+                Handover::None | Handover::Done => {}
+                Handover::Lost(fault) => {
+                    self.reporter.fault(&self.deployment, self.worker, &fault, now_us);
+                    self.deployment.stats(self.worker).count_fault(fault.kind);
+                    old = None;
+                }
+                Handover::Refused(message) => {
+                    self.refuse(deployment, &message);
+                    self.instance = old;
+                    return [Some(instance), None];
+                }
+            }
+        }
+        let has_served = self.deployment.stats(self.worker).decisions.load(Relaxed) > 0;
+        let was_good = has_served && self.breaker.is_calm(now_us);
+        let previous = std::mem::replace(&mut self.deployment, deployment);
+        self.breaker = Breaker::default();
+        self.quarantine = Quarantine::default();
+        self.awaited = None;
+        let retired = self.keep_last_good(previous, old.filter(|_| was_good), now_us);
+        match shown {
+            Ok(()) => self.instance = Some(instance),
+            Err(fault) => self.strike(&fault, None, now_us),
+        }
+        self.note_condition(now_us);
+        retired
+    }
+
+    /// The version before becomes the last good one, if it was good; otherwise the last good one stays what it is.
+    fn keep_last_good(&mut self, previous: Arc<Deployment>, old: Option<Instance>, now_us: u64) -> Retired {
+        let Some(old) = old else {
+            if let Some(standby) = &mut self.standby {
+                standby.extend(now_us);
+            }
+            return [None, None];
+        };
+        match Standby::keep(previous, old, now_us) {
+            Ok(standby) => [self.standby.replace(standby).map(|last| last.instance), None],
+            Err(large) => [self.standby.take().map(|last| last.instance), Some(large)],
+        }
+    }
+
+    fn refuse(&mut self, deployment: Arc<Deployment>, message: &str) {
+        add(&deployment.stats(self.worker).state_refusals, 1);
+        tracing::error!(
+            pool = self.pool.name(),
+            policy = %deployment.candidate.spec.name,
+            version = %deployment.candidate.version,
+            serving = %self.deployment.candidate.version,
+            worker = self.worker,
+            "the new version does not take the old one's state, the old one keeps serving: {message}"
+        );
+        self.awaited = Some(deployment);
+    }
+}
