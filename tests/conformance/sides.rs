@@ -228,6 +228,8 @@ fn candidate(name: &str) -> Candidate {
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let spec = config::Policy {
         name: name.into(),
+        tenant: None,
+        grants: config::Grants::everything(),
         source: config::PolicySource::Builtin(name.into()),
         memory_bytes: 32 << 20,
         deadline: Duration::from_secs(1),
