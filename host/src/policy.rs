@@ -12,12 +12,14 @@ mod admission;
 mod bindings;
 mod engine;
 mod fallback;
+mod grants;
 mod imports;
 mod instance;
 mod request;
 mod seat;
 mod stats;
 mod store;
+mod text;
 mod trial;
 
 pub use admission::{Candidate, Refusal, builtin_component};

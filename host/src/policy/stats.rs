@@ -62,11 +62,13 @@ pub enum Reason {
     Abstained,
     /// No instance: one is being built after a fault.
     Rebuilding,
+    /// The pool's tenant has used its share of the worker's time.
+    Throttled,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 3] = [Self::Fault, Self::Abstained, Self::Rebuilding];
+    pub const ALL: [Self; 4] = [Self::Fault, Self::Abstained, Self::Rebuilding, Self::Throttled];
 
     /// The word used in logs, metrics and the admin API.
     pub fn name(self) -> &'static str {
@@ -74,6 +76,7 @@ impl Reason {
             Self::Fault => "fault",
             Self::Abstained => "abstained",
             Self::Rebuilding => "rebuilding",
+            Self::Throttled => "throttled",
         }
     }
 }
