@@ -32,6 +32,7 @@ mod guard;
 mod metrics;
 mod pools;
 mod reading;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -18,15 +18,19 @@ use std::{
 
 mod addresses;
 mod file;
+mod grants;
 mod mistakes;
 mod names;
 mod reader;
 mod syntax;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod units;
 
+pub use grants::{Grant, Grants, Listed};
 pub use mistakes::{Mistake, Mistakes};
+pub use tenant::{Tenant, Tenants};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ pub struct Config {
     pub pools: BTreeMap<String, Arc<Pool>>,
     /// By name; every policy that a pool names is here, built-ins that were named without a table included.
     pub policies: BTreeMap<String, Arc<Policy>>,
+    /// By name; every tenant that a pool or a policy names is here.
+    pub tenants: Tenants,
     /// Of the policies that are files: where each is, and the mistake that it would be to be missing.
     pub(crate) components: Vec<(PathBuf, Mistake)>,
 }
@@ -223,6 +229,8 @@ pub struct Route {
 pub struct Pool {
     /// The table's name.
     pub name: String,
+    /// Key `tenant`: whose it is. Default nobody's, which is those who run the balancer.
+    pub tenant: Option<String>,
     /// Key `policy`: a built-in's name or a `[policy.NAME]`. Default `least-connections`.
     pub policy: String,
     /// Key `fallback`: one of [`FALLBACKS`], which chooses when neither the policy nor its last good version does.
@@ -349,14 +357,18 @@ pub struct Retry {
 pub struct Policy {
     /// The table's name, or the built-in's.
     pub name: String,
+    /// Key `tenant`: whose it is; only pools of the same tenant may use it. Default nobody's.
+    pub tenant: Option<String>,
     /// Key `component` or `builtin`, exactly one.
     pub source: PolicySource,
-    /// Key `memory`: most linear memory of one instance. Default 32 MiB, 1 MiB to 1 GiB.
+    /// Key `memory`: most memory of one instance, tables included. Default 32 MiB, 1 MiB to 1 GiB, at most the tenant's.
     pub memory_bytes: usize,
-    /// Key `deadline` of a pick. Default 1 ms, 1 ms to 1 s, whole milliseconds.
+    /// Key `deadline` of a pick. Default 1 ms, 1 ms to 1 s, whole milliseconds, at most the tenant's.
     pub deadline: Duration,
     /// Key `wasi`: what a component that imports WASI gets. Default none.
     pub wasi: Wasi,
+    /// `[policy.NAME.grants]`: what it may read. Default everything; for a tenant's component, little.
+    pub grants: Grants,
     /// `[policy.NAME.config]` as JSON text, handed to `configure`. Default `{}`.
     pub config_json: String,
     /// Line of the table in the file, for messages; `None` for a built-in named without a table.

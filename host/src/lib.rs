@@ -8,6 +8,8 @@
 pub mod clock;
 pub mod config;
 pub mod http1;
+pub mod tenant;
+
 pub mod pool;
 
 pub mod health;

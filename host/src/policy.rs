@@ -14,6 +14,7 @@ mod bindings;
 mod breaker;
 mod engine;
 mod fallback;
+mod grants;
 mod imports;
 mod instance;
 mod native;
@@ -23,6 +24,7 @@ mod seat;
 mod standby;
 mod stats;
 mod store;
+mod text;
 mod trial;
 
 pub use admission::{Candidate, Refusal, builtin_component};

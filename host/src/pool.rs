@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
-use crate::config;
+use crate::{config, tenant::Tenant};
 
 mod backend;
 mod load;
@@ -41,6 +41,7 @@ use backend::Status;
 pub struct Pool {
     /// What the configuration says; a reload makes a new pool that takes over the backends.
     pub config: Arc<config::Pool>,
+    tenant: Option<Arc<Tenant>>,
     slots: Mutex<Vec<Slot>>,
     snapshot: ArcSwap<Snapshot>,
     generation: CachePadded<AtomicU64>,
@@ -128,10 +129,23 @@ impl Pool {
         let snapshot = take_snapshot(&config, &slots, generation, now);
         Self {
             config,
+            tenant: None,
             slots: Mutex::new(slots),
             snapshot: ArcSwap::from_pointee(snapshot),
             generation: CachePadded::new(AtomicU64::new(generation)),
         }
+    }
+
+    /// The same pool, of this tenant.
+    #[must_use]
+    pub fn of_tenant(self, tenant: Option<Arc<Tenant>>) -> Self {
+        Self { tenant, ..self }
+    }
+
+    /// Whose it is.
+    #[inline]
+    pub fn tenant(&self) -> Option<&Arc<Tenant>> {
+        self.tenant.as_ref()
     }
 
     /// The pool's name.

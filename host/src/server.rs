@@ -258,6 +258,7 @@ impl Control {
                 Ok(report)
             }
             Err(error) => {
+                self.service.settle();
                 self.handle
                     .metrics()
                     .reloads_refused
@@ -304,6 +305,7 @@ impl Control {
             let _ = applied.await;
         }
         self.service = service;
+        self.service.settle();
         let metrics = self.handle.metrics();
         metrics
             .reloads

@@ -238,6 +238,8 @@ pub(crate) fn compile(name: &str, bytes: &[u8]) -> Candidate {
     let engine = ENGINE.get_or_init(|| Engine::new().expect("an engine"));
     let spec = config::Policy {
         name: name.into(),
+        tenant: None,
+        grants: config::Grants::everything(),
         source: config::PolicySource::Builtin(name.into()),
         memory_bytes: 32 << 20,
         deadline: Duration::from_secs(1),

@@ -218,6 +218,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
     let second = Duration::from_secs(1);
     config::Pool {
         name: "world".into(),
+        tenant: None,
         policy: "any".into(),
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],

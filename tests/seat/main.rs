@@ -129,6 +129,7 @@ fn pool(fallback: &str) -> Pool {
     let config = config::Pool {
         name: "main".into(),
         policy: "any".into(),
+        tenant: None,
         fallback: fallback.into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
@@ -154,6 +155,8 @@ fn candidate(bytes: &[u8]) -> Arc<Candidate> {
     let engine = ENGINE.get_or_init(|| Engine::new().expect("an engine"));
     let spec = config::Policy {
         name: "mine".into(),
+        tenant: None,
+        grants: config::Grants::everything(),
         source: config::PolicySource::File("mine.wasm".into()),
         memory_bytes: 16 << 20,
         deadline: Duration::from_millis(2),

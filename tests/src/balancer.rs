@@ -192,12 +192,18 @@ impl Balancer {
     /// When it is gone.
     #[must_use]
     pub fn view(&self) -> PoolView {
+        self.view_of("main")
+    }
+
+    /// A pool by its name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn view_of(&self, pool: &str) -> PoolView {
         let pools = self.handle().pools();
-        pools
-            .iter()
-            .find(|view| view.pool.name() == "main")
-            .cloned()
-            .expect("pool main")
+        let found = pools.iter().find(|view| view.pool.name() == pool);
+        found.cloned().unwrap_or_else(|| panic!("pool {pool}"))
     }
 
     /// Faults of the policy of `main`, of one kind.

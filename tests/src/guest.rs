@@ -152,6 +152,12 @@ impl Guest {
             .to_owned()
     }
 
+    /// A pick that runs `bad` always but in the first pick, with which the guest is admitted.
+    #[must_use]
+    pub fn after_admission(bad: &str) -> String {
+        format!("(if (global.get $picks) (then {bad})) {}", Self::any())
+    }
+
     /// A pick that runs `bad` from the second pick on, so that the guest is admitted, and every other time.
     #[must_use]
     pub fn every_other(bad: &str) -> String {
@@ -178,11 +184,20 @@ impl Guest {
             r#"(module
   (import "trimtab:policy/pool@0.1.0" "len" (func $len (result i32)))
   (import "trimtab:policy/pool@0.1.0" "active" (func $active (param i32) (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "active-total" (func $active_total (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "latency-us" (func $latency_us (param i32) (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "throughput" (func $throughput (param i32) (result i64)))
+  (import "trimtab:policy/pool@0.1.0" "active-all" (func $active_all (param i32)))
+  (import "trimtab:policy/pool@0.1.0" "latency-us-all" (func $latency_us_all (param i32)))
+  (import "trimtab:policy/pool@0.1.0" "throughput-all" (func $throughput_all (param i32)))
   (import "trimtab:policy/pool@0.1.0" "delegate" (func $delegate (param i32 i32 i32)))
   (import "trimtab:policy/pool@0.1.0" "delegate-to" (func $delegate_to (param i32 i32 i32 i32 i32)))
   (import "trimtab:policy/request@0.1.0" "header" (func $header (param i32 i32 i32)))
   (import "trimtab:policy/request@0.1.0" "header-hash" (func $header_hash (param i32 i32 i32)))
   (import "trimtab:policy/request@0.1.0" "authority" (func $authority (param i32)))
+  (import "trimtab:policy/request@0.1.0" "method" (func $method (param i32)))
+  (import "trimtab:policy/request@0.1.0" "path" (func $path (param i32)))
+  (import "trimtab:policy/request@0.1.0" "cookie" (func $cookie (param i32 i32 i32)))
   (import "trimtab:policy/request@0.1.0" "query" (func $query (param i32)))
   (import "trimtab:policy/request@0.1.0" "tried" (func $tried (param i32) (result i32)))
   (import "trimtab:policy/request@0.1.0" "reject" (func $reject (param i32)))

@@ -9,6 +9,7 @@
 mod balancer;
 mod client;
 mod directory;
+mod lines;
 mod load;
 mod origin;
 mod raw;
@@ -19,6 +20,7 @@ pub mod guest;
 pub use balancer::{Balancer, Setup};
 pub use client::{Client, Response, get, get_with};
 pub use directory::Directory;
+pub use lines::Lines;
 pub use load::{Load, Outcome};
 pub use origin::Origin;
 pub use raw::{Peer, RawOrigin, ok};

@@ -43,8 +43,14 @@ impl Load {
     /// Starts so many connections, each of which sends one request after the other.
     #[must_use]
     pub fn start(address: SocketAddr, connections: usize) -> Self {
+        Self::start_at(address, connections, "test")
+    }
+
+    /// The same for another host.
+    #[must_use]
+    pub fn start_at(address: SocketAddr, connections: usize, host: &'static str) -> Self {
         let shared = Arc::new(Shared::default());
-        let thread = start(address, connections, u64::MAX, shared.clone());
+        let thread = start((address, host), connections, u64::MAX, shared.clone());
         Self { shared, thread }
     }
 
@@ -80,7 +86,7 @@ impl Load {
     pub async fn run(address: SocketAddr, connections: usize, requests: u64) -> Outcome {
         let shared = Arc::new(Shared::default());
         let each = requests.div_ceil(connections as u64);
-        join(start(address, connections, each, shared.clone())).await;
+        join(start((address, "test"), connections, each, shared.clone())).await;
         shared.outcome()
     }
 }
@@ -101,7 +107,10 @@ async fn join(thread: JoinHandle<()>) {
     joined.expect("the load's thread");
 }
 
-fn start(address: SocketAddr, connections: usize, each: u64, shared: Arc<Shared>) -> JoinHandle<()> {
+/// An address, and what the Host field says.
+type To = (SocketAddr, &'static str);
+
+fn start(to: To, connections: usize, each: u64, shared: Arc<Shared>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -109,7 +118,7 @@ fn start(address: SocketAddr, connections: usize, each: u64, shared: Arc<Shared>
             .expect("a runtime");
         runtime.block_on(async {
             let tasks: Vec<_> = (0..connections)
-                .map(|_| tokio::spawn(ask_again_and_again(address, each, shared.clone())))
+                .map(|_| tokio::spawn(ask_again_and_again(to, each, shared.clone())))
                 .collect();
             for task in tasks {
                 task.await.expect("a client");
@@ -137,7 +146,7 @@ impl Shared {
     }
 }
 
-async fn ask_again_and_again(address: SocketAddr, requests: u64, shared: Arc<Shared>) {
+async fn ask_again_and_again((address, host): To, requests: u64, shared: Arc<Shared>) {
     let mut kept = None;
     for _ in 0..requests {
         if shared.is_over.load(Ordering::SeqCst) {
@@ -153,7 +162,9 @@ async fn ask_again_and_again(address: SocketAddr, requests: u64, shared: Arc<Sha
                 }
             },
         };
-        client.send("GET /load HTTP/1.1\r\nhost: test\r\n\r\n").await;
+        client
+            .send(format!("GET /load HTTP/1.1\r\nhost: {host}\r\n\r\n"))
+            .await;
         match client.try_response().await {
             Ok(response) if response.status == 200 && response.is_complete => {
                 shared.answered.fetch_add(1, Ordering::SeqCst);

@@ -27,6 +27,8 @@ const IN_FLIGHT: usize = 32;
 pub(crate) fn spec(name: &str) -> Arc<config::Policy> {
     Arc::new(config::Policy {
         name: name.into(),
+        tenant: None,
+        grants: config::Grants::everything(),
         source: config::PolicySource::Builtin(name.into()),
         memory_bytes: 32 << 20,
         deadline: Duration::from_secs(1),
@@ -53,6 +55,7 @@ pub(crate) fn pool(size: usize) -> Pool {
     let second = Duration::from_secs(1);
     let config = config::Pool {
         name: "bench".into(),
+        tenant: None,
         policy: "any".into(),
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],

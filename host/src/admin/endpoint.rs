@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::{
     Context, READ_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    change, guard, metrics, pools,
+    change, guard, metrics, pools, tenants,
 };
 
 /// Of a request. The largest honest one has two keys.
@@ -32,6 +32,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
         ["livez"] => reads().map(|()| answer::text(StatusCode::OK, "ok\n".to_owned())),
         ["readyz"] => reads().map(|()| ready(context)),
         ["metrics"] => reads().map(|()| answer::metrics(metrics::render(context))),
+        ["v1", "tenants"] => reads().map(|()| answer::json(&tenants::all(context))),
         ["v1", "pools"] => reads().map(|()| answer::json(&pools::all(context))),
         ["v1", "pools", pool] => {
             reads()?;
@@ -50,7 +51,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
         _ => Err(refusal(
             StatusCode::NOT_FOUND,
             "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
-             /v1/pools/{pool}/backends/{address}, /v1/reload"
+             /v1/pools/{pool}/backends/{address}, /v1/tenants, /v1/reload"
                 .to_owned(),
         )),
     }

@@ -11,13 +11,17 @@ use super::{
     Context,
     pools::CLASSES,
     reading::{BackendReading, PoolReading, read_all},
+    tenants,
     text::{
         Family,
         Kind::{Counter, Gauge, Histogram},
         Text,
     },
 };
-use crate::metrics::{DURATION_BOUNDS_US, Metrics, Worker};
+use crate::{
+    metrics::{DURATION_BOUNDS_US, Metrics, Worker},
+    tenant::Tenant,
+};
 
 /// The words of `pool::State`.
 const STATES: [&str; 4] = ["ready", "down", "ejected", "draining"];
@@ -35,6 +39,7 @@ pub(super) fn render(context: &Context) -> String {
     backend_gauges(&mut text, &pools);
     backend_counters(&mut text, &pools);
     policy::families(&mut text, &pools);
+    tenant_families(&mut text, context);
     text.finish()
 }
 
@@ -265,4 +270,50 @@ fn backend_counters(text: &mut Text, pools: &[PoolReading]) {
             }
         }
     }
+}
+
+fn tenant_families(text: &mut Text, context: &Context) {
+    let tenants = tenants::in_service(&context.handle.pools());
+    let mut each = |name, kind, help, value: fn(&Tenant) -> f64| {
+        let mut family = text.family(name, kind, help);
+        for tenant in &tenants {
+            family.sample(&[("tenant", &tenant.budgets().name)], value(tenant));
+        }
+    };
+    each(
+        "trimtab_tenant_memory_bytes",
+        Gauge,
+        "Memory and tables of its guests.",
+        |tenant| tenant.memory() as f64,
+    );
+    each(
+        "trimtab_tenant_memory_max_bytes",
+        Gauge,
+        "Its budget of them.",
+        |tenant| tenant.budgets().memory_bytes as f64,
+    );
+    each(
+        "trimtab_tenant_memory_denied_total",
+        Counter,
+        "How often a guest was denied more.",
+        |tenant| tenant.memory_denied() as f64,
+    );
+    each(
+        "trimtab_tenant_cpu_seconds_total",
+        Counter,
+        "Time in its guests, while it has a CPU share.",
+        |tenant| seconds(tenant.cpu_us(), 1e6),
+    );
+    each(
+        "trimtab_tenant_throttled_total",
+        Counter,
+        "Decisions that the host made because its guests had used their CPU share.",
+        |tenant| tenant.throttled() as f64,
+    );
+    each(
+        "trimtab_tenant_log_dropped_total",
+        Counter,
+        "Log lines of its guests beyond its budget.",
+        |tenant| tenant.log_dropped() as f64,
+    );
 }

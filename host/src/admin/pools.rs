@@ -36,6 +36,7 @@ pub(super) struct Pools {
 #[derive(Serialize)]
 pub(super) struct Pool {
     name: String,
+    tenant: Option<String>,
     policy: Policy,
     usable: usize,
     in_panic: bool,
@@ -146,6 +147,7 @@ impl Pool {
         };
         Self {
             name: reading.name().to_owned(),
+            tenant: reading.view.pool.config.tenant.clone(),
             policy: Policy::new(&reading.view.deployment, &reading.view.pool.config.fallback),
             usable: reading.snapshot.usable,
             in_panic: reading.snapshot.in_panic,

@@ -20,7 +20,7 @@ mod exposition;
 const DEAD: [&str; 2] = ["127.0.0.1:1", "127.0.0.1:2"];
 const QUOTED: &str = r#"a\"b"#;
 
-/// Two pools, the second with a name that needs escaping.
+/// Two pools, the first of a tenant, the second with a name that needs escaping.
 fn config() -> String {
     format!(
         r#"
@@ -33,8 +33,13 @@ fn config() -> String {
         path_prefix = "/other"
         pool = "{QUOTED}"
         [[listener.route]]
+        host = "shop.example"
         pool = "shop"
+        [tenant.team]
+        hosts = ["shop.example"]
+        cpu = 10
         [pool.shop]
+        tenant = "team"
         policy = "round-robin"
         backends = [{{ address = "{}", zone = "east" }}, "{}"]
         [pool."{QUOTED}"]

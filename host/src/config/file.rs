@@ -29,11 +29,17 @@ use super::{
     units::{h, s},
 };
 
+mod grants;
 mod listener;
 mod policy;
 mod pool;
+mod tenant;
 
-pub(super) const ROOT: Keys = &["workers", "drain", "admin", "log", "listener", "pool", "policy"];
+use tenant::Tenancy;
+
+pub(super) const ROOT: Keys = &[
+    "workers", "drain", "admin", "log", "listener", "tenant", "pool", "policy",
+];
 pub(super) const ADMIN: Keys = &["listen"];
 pub(super) const LOG: Keys = &["level", "format", "access"];
 pub(super) const LISTENER: Keys = &[
@@ -53,7 +59,9 @@ pub(super) const LIMITS: Keys = &[
     "body_timeout",
 ];
 pub(super) const ROUTE: Keys = &["host", "path_prefix", "pool"];
+pub(super) const TENANT: Keys = &["hosts", "memory", "deadline", "cpu", "log_lines", "series"];
 pub(super) const POOL: Keys = &[
+    "tenant",
     "policy",
     "fallback",
     "hash_on",
@@ -80,7 +88,26 @@ pub(super) const OUTLIER: Keys = &[
     "max_ejected",
 ];
 pub(super) const RETRY: Keys = &["attempts"];
-pub(super) const POLICY: Keys = &["component", "builtin", "memory", "deadline", "wasi", "config"];
+pub(super) const POLICY: Keys = &[
+    "tenant",
+    "component",
+    "builtin",
+    "memory",
+    "deadline",
+    "wasi",
+    "grants",
+    "config",
+];
+pub(super) const GRANTS: Keys = &[
+    "headers",
+    "cookies",
+    "client",
+    "method",
+    "authority",
+    "path",
+    "query",
+    "load",
+];
 
 /// Ten thousand backends with labels take less than 2 MiB; what is larger is some other file.
 pub(super) const FILE_BYTES_MAX: usize = 16 << 20;
@@ -172,29 +199,31 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         root.wrong_key("pool", "expected at least one [pool.NAME]");
     }
     let defined_pools = defined_pools.unwrap_or_default();
-    let defined_policies = root
-        .take("policy")
-        .and_then(|value| value.entries())
-        .unwrap_or_default();
+    let entries = |key| root.take(key).and_then(|value| value.entries());
+    let defined_policies = entries("policy").unwrap_or_default();
+    let defined_tenants = entries("tenant").unwrap_or_default();
+    let tenancy = Tenancy::read(&defined_tenants, &defined_pools, &defined_policies);
     let pool_names = Names::new("pool", &[], &defined_pools);
     let policy_names = Names::new("policy", &BUILTIN_POLICIES, &defined_policies);
     let admin = admin(root);
-    let listeners = listeners(root, &pool_names, admin.as_ref());
+    let listeners = listeners(root, &pool_names, &tenancy, admin.as_ref());
     if listeners.is_none() {
         pool_names.mark_doubtful();
     }
     let pools = named(&defined_pools, |name, value| {
-        pool::pool(name, value, &policy_names).map(Arc::new)
+        pool::pool(name, value, &policy_names, &tenancy).map(Arc::new)
     });
+    tenancy.check_series(&pools);
     let mut policies = Policies {
         directory,
         components: Vec::new(),
         by_name: BTreeMap::new(),
     };
-    policies.read(&defined_policies);
+    policies.read(&defined_policies, &tenancy);
     policies.add_builtins(&pools);
     pool_names.note_unused("no route names this pool");
     policy_names.note_unused("no pool names this policy");
+    tenancy.names.note_unused("no pool names this tenant");
     Some(Config {
         workers: workers(root),
         drain: root.duration("drain", DRAIN, s(10)),
@@ -203,6 +232,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         listeners: listeners?,
         pools,
         policies: policies.by_name,
+        tenants: tenancy.tenants,
         components: policies.components,
     })
 }
@@ -266,7 +296,12 @@ fn file_path(text: &str, value: &Value<'_>, directory: &Path) -> Option<PathBuf>
     Some(directory.join(text))
 }
 
-fn listeners(root: &Table<'_>, pools: &Names<'_>, admin: Option<&Admin>) -> Option<Vec<Listener>> {
+fn listeners(
+    root: &Table<'_>,
+    pools: &Names<'_>,
+    tenancy: &Tenancy<'_>,
+    admin: Option<&Admin>,
+) -> Option<Vec<Listener>> {
     let items = root
         .require("listener")?
         .items("an array of tables: [[listener]] with two brackets")?;
@@ -285,7 +320,7 @@ fn listeners(root: &Table<'_>, pools: &Names<'_>, admin: Option<&Admin>) -> Opti
             continue;
         };
         let socket = taken.name_and_address(&table);
-        let rest = listener::listener(&table, pools);
+        let rest = listener::listener(&table, pools, tenancy);
         found.extend(socket.map(|(name, listen)| rest.into_listener(name, listen)));
     }
     Some(found)
@@ -362,11 +397,11 @@ struct Policies<'a> {
 }
 
 impl Policies<'_> {
-    fn read(&mut self, defined: &[(&str, Value<'_>)]) {
+    fn read(&mut self, defined: &[(&str, Value<'_>)], tenancy: &Tenancy<'_>) {
         let directory = self.directory;
         let components = &mut self.components;
         self.by_name = named(defined, |name, value| {
-            policy::policy(name, value, directory, components).map(Arc::new)
+            policy::policy(name, value, tenancy, (directory, &mut *components)).map(Arc::new)
         });
     }
 

@@ -283,6 +283,28 @@ impl<'a> Value<'a> {
         self.reader.note(self.mistake(message));
     }
 
+    /// A mistake about a key of this table, which may be missing there.
+    pub(super) fn wrong_at(&self, key: &str, message: impl Into<String>) {
+        let found = self.kind().get(key).map(|value| Value {
+            reader: self.reader,
+            value,
+            path: join(&self.path, key),
+        });
+        match found {
+            Some(value) => value.wrong(message),
+            None => self.reader.note(self.reader.mistake(
+                Some(&self.value.span()),
+                &join(&self.path, key),
+                message.into(),
+            )),
+        }
+    }
+
+    /// The text of a key of this table, without a word about it: whoever reads the table complains.
+    pub(super) fn text_at(&self, key: &str) -> Option<&'a str> {
+        self.kind().get(key)?.get_ref().as_str()
+    }
+
     /// Notes `expected …`; the `None` is for the caller to return.
     pub(super) fn expected<T>(&self, what: impl AsRef<str>) -> Option<T> {
         self.wrong(format!("expected {}", what.as_ref()));

@@ -223,3 +223,45 @@ fn every_example_is_a_good_file() {
         "examples/full.toml and examples/quickstart/trimtab.toml"
     );
 }
+
+#[test]
+fn a_tenants_only_pool_is_not_reached_by_every_host() {
+    let text = MINIMAL.replace("[pool.shop]", "[pool.shop]\ntenant = \"shop\"")
+        + "[tenant.shop]\nhosts = [\"shop.example\"]\n";
+    assert_eq!(
+        bad(&text),
+        "trimtab.toml:1: listener[0].route: expected a host of tenant \"shop\", whose pool this is: \"shop.example\""
+    );
+}
+
+#[test]
+fn a_tenants_component_is_granted_less_than_a_built_in() {
+    let file = |policy: &str, more: &str| {
+        let text = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\nroute = [{{ host = \"a.shop.example\", pool = \"shop\" }}]\n\
+             [tenant.shop]\nhosts = [\"*.shop.example\"]\nmemory = \"8MiB\"\n\
+             [pool.shop]\ntenant = \"shop\"\npolicy = \"mine\"\nbackends = [\"127.0.0.1:1\"]\n\
+             [policy.mine]\ntenant = \"shop\"\n{policy}\n{more}"
+        );
+        good(&text).policies["mine"].clone()
+    };
+    assert_eq!(
+        file("builtin = \"chaos\"", "").grants,
+        Grants::everything(),
+        "ours"
+    );
+    let uploaded = file("component = \"x.wasm\"", "");
+    assert_eq!(uploaded.grants, Grants::for_tenants());
+    assert_eq!(uploaded.memory_bytes, 8 << 20, "the default follows the tenant's");
+    let grants = file(
+        "component = \"x.wasm\"",
+        "grants = { headers = { X-User = \"hash\" } }",
+    )
+    .grants
+    .clone();
+    assert_eq!(
+        (grants.header("x-user"), grants.header("accept")),
+        (Grant::Hash, Grant::Unsaid)
+    );
+    assert_eq!(grants.client, Grant::Hash);
+}

@@ -14,6 +14,7 @@ use wasmtime::component::{Component, ComponentExportIndex, Linker};
 use super::{
     Engine,
     bindings::{Policy, PolicyPre},
+    grants,
     imports::Guest,
     instance::StateExports,
 };
@@ -47,6 +48,12 @@ pub enum Refusal {
     /// It needs something that the host does not have.
     #[error("the component imports {0}, which is not part of trimtab:policy@0.1")]
     UnknownImport(String),
+    /// It reads what nobody thought about.
+    #[error(
+        "the component imports {0}, and the file says nothing about that. Say allow, hash or deny for each in the \
+         policy's grants; a tenant's components are granted nothing of these unasked"
+    )]
+    Unsaid(String),
     /// It does not do what a policy does.
     #[error("the component does not export {PICKER}; is it built for the world `policy`?")]
     NoPicker,
@@ -114,6 +121,7 @@ impl Candidate {
         };
         let component = Component::from_binary(&engine.inner, component_bytes).map_err(compile_refusal)?;
         let wasi = check_imports(engine, &component, spec.wasi)?;
+        check_grants(engine, &component, &spec.grants)?;
         let outcomes = check_exports(&component)?;
         let linker = linker(engine, wasi).map_err(|error| Refusal::WrongWorld(format!("{error:#}")))?;
         let wrong_world = |error: wasmtime::Error| Refusal::WrongWorld(format!("{error:#}"));
@@ -212,6 +220,16 @@ fn check_imports(engine: &Engine, component: &Component, granted: config::Wasi) 
         }
     }
     Ok(wasi)
+}
+
+fn check_grants(engine: &Engine, component: &Component, granted: &config::Grants) -> Result<(), Refusal> {
+    let component = component.component_type();
+    let imports = component.imports(&engine.inner).map(|(_, import)| import.ty);
+    let unsaid = grants::unsaid(&engine.inner, imports, granted);
+    if unsaid.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::Unsaid(unsaid.join(", ")))
 }
 
 /// Checks for the picker, and finds the outcomes function if there is one. Other exports are nobody's business: some

@@ -12,13 +12,16 @@ use super::{
     Facts, Tried,
     bindings::trimtab::policy::{diagnostics, pool, request},
     fallback,
+    grants::Restrictions,
     native::{Algorithm, Ground, Native},
     request::field_hash,
-    store::{Limits, Overtime},
+    store::{Limits, Overtime, Owner},
+    text::tame,
 };
 use crate::{
     http1::Head,
     pool::{Snapshot, View},
+    tenant::Tenant,
 };
 
 /// Log lines of one instance in one second; more are dropped and counted.
@@ -31,6 +34,8 @@ pub(super) struct Guest {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) view: Arc<View>,
     pub(super) limits: Limits,
+    /// `None` where the policy may read everything.
+    pub(super) restrictions: Option<Box<Restrictions>>,
     /// Reset before every call into the guest.
     pub(super) overtime: Overtime,
     /// The request being decided, while `is_picking`; an empty one otherwise.
@@ -70,6 +75,13 @@ impl Guest {
         };
         index.map(|index| index as u32)
     }
+
+    #[inline]
+    fn hides_load(&self) -> bool {
+        self.restrictions
+            .as_ref()
+            .is_some_and(|restrictions| restrictions.hides_load())
+    }
 }
 
 /// For a component that insists on WASI and was granted an empty one.
@@ -103,6 +115,7 @@ pub(super) struct Log {
     pub(super) pool: Arc<str>,
     pub(super) policy: Arc<str>,
     pub(super) version: Arc<str>,
+    tenant: Option<Arc<Tenant>>,
     second: u64,
     lines: u32,
     dropped: u64,
@@ -111,11 +124,12 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(pool: Arc<str>, policy: Arc<str>, version: Arc<str>) -> Self {
+    pub(super) fn new(owner: &Owner<'_>, policy: Arc<str>, version: Arc<str>) -> Self {
         Self {
-            pool,
+            pool: owner.pool.into(),
             policy,
             version,
+            tenant: owner.tenant.cloned(),
             second: 0,
             lines: 0,
             dropped: 0,
@@ -139,19 +153,13 @@ impl Log {
         if second != self.second {
             (self.second, self.lines) = (second, 0);
         }
-        if self.lines >= LOG_LINES_PER_SECOND {
+        let is_within = |tenant: &Arc<Tenant>| tenant.admit_log(now_us);
+        if self.lines >= LOG_LINES_PER_SECOND || !self.tenant.as_ref().is_none_or(is_within) {
             self.dropped += 1;
             return None;
         }
         self.lines += 1;
         Some(std::mem::take(&mut self.dropped))
-    }
-}
-
-/// Cuts at a character's boundary.
-fn cut(text: &mut String, bytes: usize) {
-    if text.len() > bytes {
-        text.truncate(text.floor_char_boundary(bytes));
     }
 }
 
@@ -161,18 +169,30 @@ impl pool::Host for Guest {
     }
 
     fn active(&mut self, i: u32) -> u32 {
+        if self.hides_load() {
+            return 0;
+        }
         self.view.active(i as usize)
     }
 
     fn active_total(&mut self) -> u32 {
+        if self.hides_load() {
+            return 0;
+        }
         self.view.active_total()
     }
 
     fn latency_us(&mut self, i: u32) -> u32 {
+        if self.hides_load() {
+            return 0;
+        }
         self.view.latency_us(i as usize)
     }
 
     fn throughput(&mut self, i: u32) -> u64 {
+        if self.hides_load() {
+            return 0;
+        }
         self.view.throughput(i as usize)
     }
 
@@ -184,14 +204,23 @@ impl pool::Host for Guest {
     }
 
     fn active_all(&mut self) -> Vec<u32> {
+        if self.hides_load() {
+            return vec![0; self.snapshot.members.len()];
+        }
         self.view.active_column()
     }
 
     fn latency_us_all(&mut self) -> Vec<u32> {
+        if self.hides_load() {
+            return vec![0; self.snapshot.members.len()];
+        }
         self.view.latency_column()
     }
 
     fn throughput_all(&mut self) -> Vec<u64> {
+        if self.hides_load() {
+            return vec![0; self.snapshot.members.len()];
+        }
         self.view.throughput_column()
     }
 
@@ -214,36 +243,60 @@ impl pool::Host for Guest {
 
 impl request::Host for Guest {
     fn header(&mut self, name: String) -> Option<String> {
-        let value = self.head()?.field(&name)?;
+        let head = self.head()?;
+        if let Some(restrictions) = &self.restrictions {
+            return restrictions.header(head, &name);
+        }
+        let value = head.field(&name)?;
         std::str::from_utf8(value).ok().map(str::to_owned)
     }
 
     fn header_hash(&mut self, name: String) -> Option<u64> {
-        field_hash(self.head()?, &name)
+        let head = self.head()?;
+        match &self.restrictions {
+            None => field_hash(head, &name),
+            Some(restrictions) => restrictions.header_hash(head, &name),
+        }
     }
 
     fn method(&mut self) -> String {
-        self.head()
-            .map(|head| head.method().to_owned())
-            .unwrap_or_default()
+        let method = self.head().map(|head| match &self.restrictions {
+            None => head.method().to_owned(),
+            Some(restrictions) => restrictions.method(head),
+        });
+        method.unwrap_or_default()
     }
 
     fn authority(&mut self) -> String {
-        self.head()
-            .map(|head| head.authority().to_owned())
-            .unwrap_or_default()
+        let authority = self.head().map(|head| match &self.restrictions {
+            None => head.authority().to_owned(),
+            Some(restrictions) => restrictions.authority(head),
+        });
+        authority.unwrap_or_default()
     }
 
     fn path(&mut self) -> String {
-        self.head().map(|head| head.path().to_owned()).unwrap_or_default()
+        let path = self.head().map(|head| match &self.restrictions {
+            None => head.path().to_owned(),
+            Some(restrictions) => restrictions.path(head),
+        });
+        path.unwrap_or_default()
     }
 
     fn query(&mut self) -> Option<String> {
-        self.head()?.query().map(str::to_owned)
+        let head = self.head()?;
+        match &self.restrictions {
+            None => head.query().map(str::to_owned),
+            Some(restrictions) => restrictions.query(head),
+        }
     }
 
     fn cookie(&mut self, name: String) -> Option<String> {
-        self.head()?.cookie(&name).map(str::to_owned)
+        let head = self.head()?;
+        match &self.restrictions {
+            None => head.cookie(&name).map(str::to_owned),
+            Some(restrictions) => restrictions.cookie(head, &name),
+        }
     }
 
     fn tried(&mut self, i: u32) -> bool {
@@ -263,8 +316,8 @@ impl request::Host for Guest {
 }
 
 impl diagnostics::Host for Guest {
-    fn log(&mut self, level: u8, mut message: String) {
-        cut(&mut message, LOG_LINE_BYTES);
+    fn log(&mut self, level: u8, message: String) {
+        let message = tame(message, LOG_LINE_BYTES);
         if level == 0 {
             self.log.last_words = Some(message.clone());
         }
@@ -290,8 +343,7 @@ impl diagnostics::Host for Guest {
         }
     }
 
-    fn note(&mut self, mut reason: String) {
-        cut(&mut reason, NOTE_BYTES);
-        self.note = Some(reason);
+    fn note(&mut self, reason: String) {
+        self.note = Some(tame(reason, NOTE_BYTES));
     }
 }

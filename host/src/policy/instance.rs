@@ -20,7 +20,8 @@ use super::{
     bindings::{Policy, exports::trimtab::policy::picker},
     engine::ticks,
     imports::Guest,
-    store::{Overtime, new_store},
+    store::{Overtime, Owner, new_store},
+    text::tame,
 };
 use crate::{
     http1::Head,
@@ -37,6 +38,8 @@ const UPDATE_DEADLINE: Duration = Duration::from_millis(10);
 /// Outcomes are handed over at the latest in these numbers, and after this time.
 const OUTCOMES_MAX: usize = 64;
 const OUTCOMES_AGE_US: u64 = 100_000;
+/// Of a guest's words about the settings that it refuses.
+const REFUSAL_BYTES_MAX: usize = 4096;
 
 /// What went wrong in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +156,7 @@ impl Instance {
         let snapshot = pool.snapshot();
         let now_us = crate::clock::now_us();
         let view = Arc::new(View::new(&snapshot, now_us));
-        let mut instance = Self::start(candidate, pool.name(), &snapshot, &view)?;
+        let mut instance = Self::start(candidate, &Owner::of(pool), &snapshot, &view)?;
         instance.try_out(now_us)?;
         Ok(instance)
     }
@@ -161,11 +164,11 @@ impl Instance {
     /// The same without the trial pick: an instance to which nothing has happened but its first `update`.
     pub(super) fn start(
         candidate: &Candidate,
-        pool: &str,
+        owner: &Owner<'_>,
         snapshot: &Arc<Snapshot>,
         view: &Arc<View>,
     ) -> Result<Self, Fault> {
-        let mut store = new_store(candidate, pool, snapshot, view);
+        let mut store = new_store(candidate, owner, snapshot, view);
         let started = guarded(&mut store, "instantiate", ticks(BUILD_DEADLINE), |store| {
             let instance = candidate.pre.instance_pre().instantiate(&mut *store)?;
             let policy = Policy::new(&mut *store, &instance)?;
@@ -199,7 +202,7 @@ impl Instance {
         answer.map_err(|message| Fault {
             kind: FaultKind::Configure,
             call: "configure",
-            message,
+            message: tame(message, REFUSAL_BYTES_MAX),
         })
     }
 
@@ -259,6 +262,11 @@ impl Instance {
     #[inline]
     pub(super) fn pick(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Result<Answer, Fault> {
         let guest = self.store.data_mut();
+        let restricted = guest
+            .restrictions
+            .as_ref()
+            .map(|restrictions| restrictions.facts(facts));
+        let facts = restricted.as_ref().unwrap_or(facts);
         std::mem::swap(&mut guest.head, head);
         guest.is_picking = true;
         guest.tried = *tried;
@@ -329,7 +337,7 @@ impl Instance {
 
     /// Linear memory in use.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.store.data().limits.held_bytes
+        self.store.data().limits.bytes()
     }
 
     /// The reason the guest gave for its last pick.
@@ -447,12 +455,15 @@ fn guarded<T>(
 fn fault(store: &Store<Guest>, call: &'static str, error: &wasmtime::Error) -> Fault {
     let kind = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => FaultKind::Deadline,
-        _ if store.data().limits.denied => FaultKind::Memory,
+        _ if store.data().limits.denied.is_some() => FaultKind::Memory,
         _ => FaultKind::Trap,
     };
     let message = match kind {
         FaultKind::Deadline => "did not answer within its deadline".into(),
-        FaultKind::Memory => format!("asked for more memory than its limit: {}", error.root_cause()),
+        FaultKind::Memory => {
+            let than = store.data().limits.denied.unwrap_or_default();
+            format!("asked for more memory than {than}: {}", error.root_cause())
+        }
         // The cause without the guest's stack, which would be many lines, and what the guest said about it.
         _ => error.root_cause().to_string(),
     };

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     http1::Head,
     pool::{Pool, Snapshot, View, add},
+    tenant::{Run, Share},
 };
 use strike::Reporter;
 
@@ -181,10 +182,15 @@ impl Seat {
         self.snapshot = self.pool.snapshot();
         self.view = Arc::new(View::new(&self.snapshot, now_us));
         self.native.forget_pool();
+        // Whatever the tenant has used: an instance must know its backends.
+        let run = self.share().map(|share| share.begin(now_us));
         if let Some(instance) = &mut self.instance
             && let Err(fault) = instance.update(&self.snapshot, &self.view)
         {
             self.strike(&fault, None, now_us);
+        }
+        if let Some(run) = &run {
+            self.account(run);
         }
     }
 
@@ -198,13 +204,41 @@ impl Seat {
         let count = stats.decisions.load(std::sync::atomic::Ordering::Relaxed);
         add(&stats.decisions, 1);
         let started = count.is_multiple_of(TIME_EVERY).then(std::time::Instant::now);
-        let decision = self.ask(facts, tried, head);
+        let decision = self.ask_within_share(facts, tried, head);
         if let Some(started) = started {
             let stats = self.deployment.stats(self.worker);
             add(&stats.timed_ns, started.elapsed().as_nanos() as u64);
             add(&stats.timed, 1);
         }
         decision
+    }
+
+    /// Asks, unless the pool's tenant has used its share of this worker; accounts what is used.
+    #[inline]
+    fn ask_within_share(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Decision {
+        let Some(share) = self.share() else {
+            return self.ask(facts, tried, head);
+        };
+        let now_us = crate::clock::now_us();
+        if !share.admits(now_us) {
+            return self.choose(Reason::Throttled, facts, tried, head);
+        }
+        let run = share.begin(now_us);
+        let decision = self.ask(facts, tried, head);
+        self.account(&run);
+        decision
+    }
+
+    /// What the pool's tenant may use of this worker, if that is limited.
+    #[inline]
+    fn share(&self) -> Option<Share<'_>> {
+        self.pool.tenant()?.share(self.worker)
+    }
+
+    fn account(&self, run: &Run) {
+        if let Some(share) = self.share() {
+            share.end(run, crate::clock::now_us());
+        }
     }
 
     #[inline]

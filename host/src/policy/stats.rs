@@ -72,16 +72,19 @@ pub enum Reason {
     BreakerOpen,
     /// The policy failed on this very request before, again and again.
     Quarantined,
+    /// The pool's tenant has used its share of the worker's time.
+    Throttled,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Fault,
         Self::Abstained,
         Self::Rebuilding,
         Self::BreakerOpen,
         Self::Quarantined,
+        Self::Throttled,
     ];
 
     /// The word used in logs, metrics and the admin API.
@@ -92,6 +95,7 @@ impl Reason {
             Self::Rebuilding => "rebuilding",
             Self::BreakerOpen => "breaker-open",
             Self::Quarantined => "quarantined",
+            Self::Throttled => "throttled",
         }
     }
 }

@@ -8,17 +8,20 @@
 use std::{sync::Arc, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use super::{
     Candidate, Facts, Tried,
     engine::TICK,
+    grants::Restrictions,
     imports::{Guest, Log},
     native::Native,
 };
 use crate::{
+    config::HashOn,
     http1::Head,
-    pool::{Snapshot, View},
+    pool::{Pool, Snapshot, View},
+    tenant::Tenant,
 };
 
 /// Bytes that one call may copy out of the guest. The largest honest ones are lists of backends.
@@ -26,29 +29,45 @@ pub(super) const HOSTCALL_BYTES_MAX: usize = 1 << 20;
 /// CPython's component has 38 core instances; each has a memory and some tables.
 const CORE_INSTANCES_MAX: usize = 64;
 
-/// A store for an instance that decides for the pool of this name.
+/// Whom an instance works for.
+pub(super) struct Owner<'a> {
+    pub(super) pool: &'a str,
+    pub(super) hash_on: &'a [HashOn],
+    pub(super) tenant: Option<&'a Arc<Tenant>>,
+}
+
+impl<'a> Owner<'a> {
+    pub(super) fn of(pool: &'a Pool) -> Self {
+        Self {
+            pool: pool.name(),
+            hash_on: &pool.config.hash_on,
+            tenant: pool.tenant(),
+        }
+    }
+
+    /// For an instance that nobody's requests go through.
+    pub(super) fn nobody(name: &'a str) -> Self {
+        Self {
+            pool: name,
+            hash_on: &[],
+            tenant: None,
+        }
+    }
+}
+
+/// A store for an instance that works for this owner.
 pub(super) fn new_store(
     candidate: &Candidate,
-    pool: &str,
+    owner: &Owner<'_>,
     snapshot: &Arc<Snapshot>,
     view: &Arc<View>,
 ) -> Store<Guest> {
     let spec = &candidate.spec;
-    let limits = StoreLimitsBuilder::new()
-        .memory_size(spec.memory_bytes)
-        .instances(CORE_INSTANCES_MAX)
-        .memories(CORE_INSTANCES_MAX)
-        .tables(CORE_INSTANCES_MAX)
-        .table_elements(1 << 20)
-        .build();
     let guest = Guest {
         snapshot: snapshot.clone(),
         view: view.clone(),
-        limits: Limits {
-            inner: limits,
-            held_bytes: 0,
-            denied: false,
-        },
+        limits: Limits::new(spec.memory_bytes, owner.tenant.cloned()),
+        restrictions: Restrictions::of(spec, owner.hash_on),
         overtime: Overtime::default(),
         head: Head::default(),
         is_picking: false,
@@ -57,7 +76,7 @@ pub(super) fn new_store(
         native: Native::default(),
         rejected: None,
         note: None,
-        log: Log::new(pool.into(), spec.name.as_str().into(), candidate.version.clone()),
+        log: Log::new(owner, spec.name.as_str().into(), candidate.version.clone()),
         wasi: None,
     };
     let mut store = Store::new(candidate.pre.engine(), guest);
@@ -68,12 +87,68 @@ pub(super) fn new_store(
     store
 }
 
-/// Memory limits that remember whether they ever said no, so that the trap that follows can be called by its name.
+/// Memory limits that remember whether they ever said no, so that the trap that follows can be called by its name. They
+/// are for all memories and tables of a store together: a component may have many.
 pub(super) struct Limits {
-    inner: StoreLimits,
-    /// Linear memory in use.
-    pub(super) held_bytes: usize,
-    pub(super) denied: bool,
+    bytes_max: usize,
+    bytes: usize,
+    /// Of `bytes`, what was granted last; the engine may find that it cannot be had.
+    last: usize,
+    tenant: Option<Arc<Tenant>>,
+    /// By whom more was denied.
+    pub(super) denied: Option<&'static str>,
+}
+
+impl Limits {
+    fn new(bytes_max: usize, tenant: Option<Arc<Tenant>>) -> Self {
+        Self {
+            bytes_max,
+            bytes: 0,
+            last: 0,
+            tenant,
+            denied: None,
+        }
+    }
+
+    /// Memory and tables in use.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn grow(&mut self, more: usize) -> bool {
+        let fits = self
+            .bytes
+            .checked_add(more)
+            .is_some_and(|sum| sum <= self.bytes_max);
+        if !fits {
+            self.denied = Some("its limit");
+            return false;
+        }
+        if !self
+            .tenant
+            .as_ref()
+            .is_none_or(|tenant| tenant.claim(more as u64))
+        {
+            self.denied = Some("its tenant has left");
+            return false;
+        }
+        self.bytes += more;
+        self.last = more;
+        true
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(tenant) = &self.tenant {
+            tenant.release(bytes as u64);
+        }
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
 }
 
 impl ResourceLimiter for Limits {
@@ -81,35 +156,41 @@ impl ResourceLimiter for Limits {
         &mut self,
         current: usize,
         desired: usize,
-        maximum: Option<usize>,
+        _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let granted = self.inner.memory_growing(current, desired, maximum)?;
-        self.denied |= !granted;
-        if granted {
-            self.held_bytes += desired.saturating_sub(current);
-        }
-        Ok(granted)
+        Ok(self.grow(desired.saturating_sub(current)))
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        let last = std::mem::take(&mut self.last);
+        self.give_back(last);
+        Ok(())
     }
 
     fn table_growing(
         &mut self,
         current: usize,
         desired: usize,
-        maximum: Option<usize>,
+        _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        self.inner.table_growing(current, desired, maximum)
+        let elements = desired.saturating_sub(current);
+        Ok(self.grow(elements.saturating_mul(size_of::<usize>())))
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_grow_failed(error)
     }
 
     fn instances(&self) -> usize {
-        self.inner.instances()
+        CORE_INSTANCES_MAX
     }
 
     fn tables(&self) -> usize {
-        self.inner.tables()
+        CORE_INSTANCES_MAX
     }
 
     fn memories(&self) -> usize {
-        self.inner.memories()
+        CORE_INSTANCES_MAX
     }
 }
 

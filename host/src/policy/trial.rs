@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::{
     Candidate, Facts, Fault, Instance, Tried,
     instance::{Answer, BUILD_DEADLINE},
+    store::Owner,
 };
 use crate::{
     http1::Head,
@@ -45,7 +46,7 @@ impl Trial {
     /// The fault of the step that failed.
     pub fn new(candidate: &Candidate, snapshot: &Arc<Snapshot>) -> Result<Self, Fault> {
         let view = Arc::new(View::without_load(snapshot));
-        let instance = Instance::start(candidate, "trial", snapshot, &view)?;
+        let instance = Instance::start(candidate, &Owner::nobody("trial"), snapshot, &view)?;
         Ok(Self { instance, view })
     }
 

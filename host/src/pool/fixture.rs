@@ -15,6 +15,7 @@ use crate::config;
 pub(crate) fn config(addresses: &[&str]) -> config::Pool {
     config::Pool {
         name: "shop".into(),
+        tenant: None,
         policy: "least-connections".into(),
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],

@@ -17,6 +17,7 @@ use crate::{
     config::{self, Config},
     policy::{Candidate, Engine, Instance},
     pool::Pool,
+    tenant::Tenant,
 };
 
 /// Reads a configuration, compiles its components and tries each with each of its pools. Takes seconds for large
@@ -47,7 +48,9 @@ fn try_policy(config: &Config, engine: &Engine, spec: &Arc<config::Policy>, wron
         Err(error) => return wrong.push(one_line(&error)),
     };
     for pool in config.pools.values().filter(|pool| pool.policy == spec.name) {
-        if let Err(error) = try_pool(spec, &candidate, pool) {
+        let tenant = pool.tenant.as_ref().and_then(|name| config.tenants.get(name));
+        let tenant = tenant.map(|budgets| Arc::new(Tenant::new(budgets.clone(), 1)));
+        if let Err(error) = try_pool(spec, &candidate, (pool, tenant)) {
             let line = one_line(&error);
             // What does not depend on the pool is the same for all of them.
             if !wrong.contains(&line) {
@@ -60,7 +63,7 @@ fn try_policy(config: &Config, engine: &Engine, spec: &Arc<config::Policy>, wron
 fn try_pool(
     spec: &config::Policy,
     candidate: &Candidate,
-    pool: &Arc<config::Pool>,
+    (pool, tenant): (&Arc<config::Pool>, Option<Arc<Tenant>>),
 ) -> Result<(), StartError> {
     // Policies do not see where names lead, and nothing is connected to.
     let somewhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
@@ -69,7 +72,7 @@ fn try_pool(
         .iter()
         .map(|backend| backend.address.parse().unwrap_or(somewhere))
         .collect();
-    let pool = Pool::new(pool.clone(), &sockets, 1, None, Instant::now());
+    let pool = Pool::new(pool.clone(), &sockets, 1, None, Instant::now()).of_tenant(tenant);
     let built = Instance::build(candidate, &pool);
     built.map(drop).map_err(|fault| refused(spec, fault.into()))
 }

@@ -20,6 +20,7 @@ use crate::{
     policy::{Candidate, Deployment, Engine, Instance, Refusal, builtin_component},
     pool::Pool,
     proxy::{AccessLog, ListenerPlan, PoolPlan},
+    tenant::Tenant,
 };
 
 /// Connections that may wait to be accepted, for each worker.
@@ -33,6 +34,7 @@ pub(super) struct Service {
     /// Where each listener really listens, by its key; differs from what is configured for port 0.
     addresses: BTreeMap<String, SocketAddr>,
     pools: BTreeMap<String, PoolView>,
+    tenants: BTreeMap<String, Arc<Tenant>>,
 }
 
 /// A configuration that can go into service.
@@ -62,6 +64,7 @@ impl Service {
             listeners: Vec::new(),
             addresses: BTreeMap::new(),
             pools: BTreeMap::new(),
+            tenants: BTreeMap::new(),
         }
     }
 
@@ -91,11 +94,14 @@ impl Service {
         let mut report = ReloadReport::default();
         self.note_what_needs_a_restart(&config, workers, &mut report);
         let candidates = self.candidates(&config, engine).await?;
+        let tenants = self.tenants(&config, workers);
         let mut pools = BTreeMap::new();
         let mut instances = BTreeMap::new();
         for (name, pool_config) in &config.pools {
             let candidate = candidates[&pool_config.policy].clone();
-            let (view, built) = self.pool(pool_config, candidate, workers, &mut report).await?;
+            let tenant = pool_config.tenant.as_ref().and_then(|name| tenants.get(name));
+            let made = self.pool(pool_config, (candidate, tenant), workers, &mut report);
+            let (view, built) = made.await?;
             if let Some(built) = built {
                 instances.insert(name.clone(), built);
             }
@@ -113,7 +119,8 @@ impl Service {
             || !report.policies.is_empty()
             || listeners != self.listeners
             || config.log != self.config.log
-            || config.drain != self.config.drain;
+            || config.drain != self.config.drain
+            || config.tenants != self.config.tenants;
         let mut addresses = self.addresses.clone();
         for (key, sockets) in &sockets {
             if let Some(real) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
@@ -126,6 +133,7 @@ impl Service {
             listeners,
             addresses,
             pools,
+            tenants,
         };
         Ok(Prepared {
             service,
@@ -171,11 +179,33 @@ impl Service {
         Ok(candidates)
     }
 
+    /// The tenants; those in service go on with their accounts. The budgets of those are not in force before
+    /// [`Self::settle`].
+    fn tenants(&self, config: &Config, workers: usize) -> BTreeMap<String, Arc<Tenant>> {
+        let tenant = |(name, budgets): (&String, &Arc<config::Tenant>)| {
+            let known = self.tenants.get(name).cloned();
+            let tenant = known.unwrap_or_else(|| Arc::new(Tenant::new(budgets.clone(), workers)));
+            tenant.make_room(budgets);
+            (name.clone(), tenant)
+        };
+        config.tenants.iter().map(tenant).collect()
+    }
+
+    /// Puts the tenants' budgets of this configuration into force: a new one's, or again those of the old one when the
+    /// new one was refused.
+    pub(super) fn settle(&self) {
+        for (name, tenant) in &self.tenants {
+            if let Some(budgets) = self.config.tenants.get(name) {
+                tenant.set(budgets.clone());
+            }
+        }
+    }
+
     /// A pool, taken over from the one in service as far as it goes, and instances if its policy changes.
     async fn pool(
         &self,
         pool_config: &Arc<config::Pool>,
-        candidate: Arc<Candidate>,
+        (candidate, tenant): (Arc<Candidate>, Option<&Arc<Tenant>>),
         workers: usize,
         report: &mut ReloadReport,
     ) -> Result<(PoolView, Option<Vec<Instance>>), StartError> {
@@ -196,12 +226,15 @@ impl Service {
                 report.pools.push(pool_config.name.clone());
                 let previous = known.map(|view| &*view.pool);
                 let pool = Pool::new(pool_config.clone(), &sockets, workers, previous, Instant::now());
-                let pool = Arc::new(pool);
+                let pool = Arc::new(pool.of_tenant(tenant.cloned()));
                 (pool.clone(), Arc::new(Supervisor::spawn(pool)))
             }
         };
         let in_service = known.map(|view| &view.deployment);
-        if let Some(deployment) = in_service.filter(|old| Arc::ptr_eq(&old.candidate, &candidate)) {
+        // What an instance holds is on the account of the tenant that it was built for.
+        let is_moved = known.is_some_and(|known| known.pool.config.tenant != pool_config.tenant);
+        let is_same = |old: &&Arc<Deployment>| !is_moved && Arc::ptr_eq(&old.candidate, &candidate);
+        if let Some(deployment) = in_service.filter(is_same) {
             return Ok((
                 PoolView {
                     pool,

@@ -230,3 +230,18 @@ async fn the_shape_of_pools_is_that_of_the_golden_file() {
     golden("pools.json", &format!("{told}\n"));
     stop(server).await;
 }
+
+#[tokio::test]
+async fn the_shape_of_tenants_is_that_of_the_golden_file() {
+    let server = start().await;
+    let mut tenants = get(server.handle(), "/v1/tenants").await.json();
+    let memory = &tenants["tenants"][0]["memory"];
+    assert!(
+        memory["bytes"].as_u64() > Some(1 << 16),
+        "its guest has a memory: {memory}"
+    );
+    mask(&mut tenants);
+    let told = serde_json::to_string_pretty(&tenants).unwrap();
+    golden("tenants.json", &format!("{told}\n"));
+    stop(server).await;
+}

@@ -232,3 +232,21 @@ async fn the_page_has_a_row_for_each_metric_and_no_other() {
     assert_eq!(rows, served.collect());
     stop(server).await;
 }
+
+#[tokio::test]
+async fn a_pool_makes_as_many_series_as_its_tenant_is_charged_for() {
+    let server = start().await;
+    let parsed = scrape(&server).await;
+    for view in server.handle().pools().iter() {
+        let is_of_pool =
+            |labels: &[(String, String)]| labels.contains(&("pool".to_owned(), view.pool.name().to_owned()));
+        let series = parsed.samples.iter().filter(|(_, labels, _)| is_of_pool(labels));
+        assert_eq!(
+            series.count() as u32,
+            view.pool.config.series(),
+            "see config/tenant.rs and docs/configuration.md: {}",
+            view.pool.name()
+        );
+    }
+    stop(server).await;
+}

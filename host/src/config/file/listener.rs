@@ -13,6 +13,7 @@ use super::{
         units::{h, ms, s},
     },
     LIMITS, ROUTE,
+    tenant::Tenancy,
 };
 
 const HEADER_BYTES: RangeInclusive<usize> = (8 << 10)..=(1 << 20);
@@ -53,7 +54,7 @@ impl Rest {
     }
 }
 
-pub(super) fn listener(table: &Table<'_>, pools: &Names<'_>) -> Rest {
+pub(super) fn listener(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'_>) -> Rest {
     let forwarded = [
         ("replace", Forwarded::Replace),
         ("append", Forwarded::Append),
@@ -64,7 +65,7 @@ pub(super) fn listener(table: &Table<'_>, pools: &Names<'_>) -> Rest {
         forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
         via: table.flag("via", true),
         limits: limits(&table.table("limits", LIMITS)),
-        routes: routes(table, pools),
+        routes: routes(table, pools, tenancy),
     }
 }
 
@@ -78,9 +79,9 @@ fn limits(table: &Table<'_>) -> Limits {
     }
 }
 
-fn routes(table: &Table<'_>, pools: &Names<'_>) -> Vec<Route> {
+fn routes(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'_>) -> Vec<Route> {
     let Some(value) = table.take("route") else {
-        return implied_route(table, pools);
+        return implied_route(table, pools, tenancy);
     };
     let items = value
         .items("an array of tables: [[listener.route]] with two brackets")
@@ -96,6 +97,7 @@ fn routes(table: &Table<'_>, pools: &Names<'_>) -> Vec<Route> {
     let mut read: Vec<(Route, usize)> = Vec::new();
     for item in &items {
         let Some(route) = route(item, pools) else { continue };
+        tenancy.check_route(item, &route);
         if let Some((_, line)) = read.iter().find(|(earlier, _)| takes_all_of(earlier, &route)) {
             item.wrong(format!(
                 "never matches: the route on line {line} takes all its requests"
@@ -107,10 +109,13 @@ fn routes(table: &Table<'_>, pools: &Names<'_>) -> Vec<Route> {
 }
 
 /// With a single pool there is no question where requests go.
-fn implied_route(table: &Table<'_>, pools: &Names<'_>) -> Vec<Route> {
+fn implied_route(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'_>) -> Vec<Route> {
     match pools.single() {
         Some(name) => {
             pools.mark_used(name);
+            if let Err(message) = tenancy.check_implied_route(name) {
+                table.wrong_key("route", message);
+            }
             vec![Route {
                 host: None,
                 path_prefix: None,

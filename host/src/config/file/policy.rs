@@ -11,12 +11,15 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        BUILTIN_POLICIES, Mistake, Policy, PolicySource, Wasi,
+        BUILTIN_POLICIES, Mistake, Policy, PolicySource, Tenant, Wasi,
+        grants::Grants,
         names::Names,
         reader::{Table, Value},
-        units::{ms, s},
+        units::{ms, s, show_duration, show_size},
     },
     POLICY, file_path,
+    grants::grants,
+    tenant::Tenancy,
 };
 
 const MEMORY: RangeInclusive<usize> = (1 << 20)..=(1 << 30);
@@ -30,10 +33,12 @@ const CONFIG_DEPTH_MAX: usize = 32;
 pub(super) fn builtin(name: &str) -> Policy {
     Policy {
         name: name.to_owned(),
+        tenant: None,
         source: PolicySource::Builtin(name.to_owned()),
         memory_bytes: MEMORY_DEFAULT,
         deadline: DEADLINE_DEFAULT,
         wasi: Wasi::None,
+        grants: Grants::everything(),
         config_json: "{}".to_owned(),
         line: None,
     }
@@ -42,8 +47,8 @@ pub(super) fn builtin(name: &str) -> Policy {
 pub(super) fn policy(
     name: &str,
     value: &Value<'_>,
-    directory: &Path,
-    components: &mut Vec<(PathBuf, Mistake)>,
+    tenancy: &Tenancy<'_>,
+    (directory, components): (&Path, &mut Vec<(PathBuf, Mistake)>),
 ) -> Option<Policy> {
     if BUILTIN_POLICIES.contains(&name) {
         value.wrong(
@@ -56,11 +61,20 @@ pub(super) fn policy(
     let table = value.table(POLICY)?;
     let source = source(&table, directory, components);
     let wasi = [("none", Wasi::None), ("empty", Wasi::Empty)];
+    let tenant = tenancy.refer(table.take("tenant"));
+    let owner = tenancy.get(tenant.as_deref()).map(|tenant| &**tenant);
+    // A tenant's own code gets little unless the file says more; built-ins are ours.
+    let defaults = match (&tenant, &source) {
+        (Some(_), Some(PolicySource::File(_))) => Grants::for_tenants(),
+        _ => Grants::everything(),
+    };
     let policy = Policy {
         name: name.to_owned(),
         source: PolicySource::Builtin(String::new()),
-        memory_bytes: table.size("memory", MEMORY, MEMORY_DEFAULT),
-        deadline: table.duration("deadline", DEADLINE, DEADLINE_DEFAULT),
+        memory_bytes: memory(&table, owner),
+        deadline: deadline(&table, owner),
+        grants: grants(&table, defaults),
+        tenant,
         wasi: table.choice("wasi", &wasi, Wasi::None),
         config_json: table
             .take("config")
@@ -72,6 +86,36 @@ pub(super) fn policy(
         source: source?,
         ..policy
     })
+}
+
+/// At most the tenant's, which the default follows.
+fn memory(table: &Table<'_>, tenant: Option<&Tenant>) -> usize {
+    let most = tenant.map_or(usize::MAX, |tenant| {
+        usize::try_from(tenant.memory_bytes).unwrap_or(usize::MAX)
+    });
+    let memory = table.size("memory", MEMORY, MEMORY_DEFAULT.min(most));
+    if memory > most {
+        let most = show_size(most as u64);
+        table.wrong_key(
+            "memory",
+            format!("expected at most the tenant's memory, \"{most}\""),
+        );
+    }
+    memory
+}
+
+/// As [`memory`].
+fn deadline(table: &Table<'_>, tenant: Option<&Tenant>) -> Duration {
+    let most = tenant.map_or(Duration::MAX, |tenant| tenant.deadline);
+    let deadline = table.duration("deadline", DEADLINE, DEADLINE_DEFAULT.min(most));
+    if deadline > most {
+        let most = show_duration(most);
+        table.wrong_key(
+            "deadline",
+            format!("expected at most the tenant's deadline, \"{most}\""),
+        );
+    }
+    deadline
 }
 
 fn source(

@@ -13,6 +13,7 @@ use super::{
         units::{h, ms, s, show_duration},
     },
     BACKEND, HEALTH, OUTLIER, POOL, RETRY,
+    tenant::Tenancy,
 };
 
 const POLICY_DEFAULT: &str = "least-connections";
@@ -38,22 +39,33 @@ const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 /// A request looks for each in turn.
 const HASH_SOURCES_MAX: usize = 8;
 
-pub(super) fn pool(name: &str, value: &Value<'_>, policies: &Names<'_>) -> Option<Pool> {
+pub(super) fn pool(
+    name: &str,
+    value: &Value<'_>,
+    policies: &Names<'_>,
+    tenancy: &Tenancy<'_>,
+) -> Option<Pool> {
     if !value.kind().is_table() {
         policies.mark_doubtful();
         return value.expected("a table: [pool.NAME]");
     }
     let table = value.table(POOL)?;
+    let tenant = tenancy.refer(table.take("tenant"));
     Some(Pool {
         name: name.to_owned(),
         policy: match table.take("policy") {
-            Some(value) => policies.refer(Some(&value)).unwrap_or_default(),
+            Some(value) => {
+                let policy = policies.refer(Some(&value)).unwrap_or_default();
+                tenancy.check_policy(tenant.as_deref(), &policy, &value);
+                policy
+            }
             None => {
                 policies.mark_used(POLICY_DEFAULT);
                 POLICY_DEFAULT.to_owned()
             }
         },
         fallback: fallback(&table),
+        tenant,
         hash_on: table
             .take("hash_on")
             .map_or_else(|| vec![HashOn::ClientIp], |value| hash_on(&value)),

@@ -10,13 +10,14 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 12] = [
+const TABLES: [(&str, &str, Keys); 14] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
     ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
     ("`[[listener.route]]`", "[[listener.route]]", file::ROUTE),
+    ("`[tenant.NAME]`", "[tenant.shop]", file::TENANT),
     ("`[pool.NAME]`", "[pool.shop]", file::POOL),
     (
         "`[[pool.NAME.backends]]`",
@@ -27,6 +28,7 @@ const TABLES: [(&str, &str, Keys); 12] = [
     ("`[pool.NAME.outlier]`", "[pool.shop.outlier]", file::OUTLIER),
     ("`[pool.NAME.retry]`", "[pool.shop.retry]", file::RETRY),
     ("`[policy.NAME]`", "[policy.mine]", file::POLICY),
+    ("`[policy.NAME.grants]`", "[policy.mine.grants]", file::GRANTS),
 ];
 
 struct Row {
@@ -85,10 +87,24 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     set("[[listener.route]]", "pool", "\"shop\"");
     set("[[pool.shop.backends]]", "address", "\"127.0.0.1:9001\"");
     set("[pool.shop.health]", "kind", "\"http\"");
-    let is_about_policies = header == "[policy.mine]";
+    let is_about_policies = header.starts_with("[policy.mine");
     if is_about_policies {
         set("[pool.shop]", "policy", "\"mine\"");
         set("[policy.mine]", "builtin", "\"chaos\"");
+    }
+    if header == "[tenant.shop]" || keys.iter().any(|(key, _)| *key == "tenant") {
+        set("[tenant.shop]", "hosts", "[\"shop.example\"]");
+        set("[[listener.route]]", "host", "\"shop.example\"");
+        set("[pool.shop]", "tenant", "\"shop\"");
+        if is_about_policies {
+            set("[policy.mine]", "tenant", "\"shop\"");
+        }
+    }
+    if keys
+        .iter()
+        .any(|(key, value)| *key == "hosts" && value.contains("api"))
+    {
+        set("[[listener.route]]", "host", "\"api.example\"");
     }
     let mut text = String::new();
     for (known, mut values) in tables {

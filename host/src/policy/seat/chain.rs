@@ -48,7 +48,7 @@ impl Seat {
         tried: &Tried,
         head: &mut Head,
     ) -> Decision {
-        if reason != Reason::Abstained
+        if !matches!(reason, Reason::Abstained | Reason::Throttled)
             && let Some(decision) = self.ask_standby(reason, facts, tried, head)
         {
             return decision;
