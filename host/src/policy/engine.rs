@@ -75,7 +75,8 @@ impl Drop for Engine {
     }
 }
 
-/// Ticks to arm so that a guest gets at least `deadline`: the current tick may end at any moment, hence one more.
+/// Ticks to arm for a deadline. The current tick may end at any moment, so the last of them comes up to one tick early;
+/// `store::Overtime` makes up for it.
 pub(super) fn ticks(deadline: Duration) -> u64 {
-    deadline.as_nanos().div_ceil(TICK.as_nanos()) as u64 + 1
+    deadline.as_nanos().div_ceil(TICK.as_nanos()).max(1) as u64
 }
