@@ -8,6 +8,8 @@
 
 mod arm;
 mod judge;
+mod split;
 
 pub use arm::{Arm, Measure};
 pub use judge::{Breach, Judgement, Rules, judge};
+pub use split::Split;

@@ -155,6 +155,11 @@ impl Seat {
         self.is_stale = true;
     }
 
+    /// The backends, as the control plane has them.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     /// The version in service.
     pub fn deployment(&self) -> &Arc<Deployment> {
         &self.deployment

@@ -10,8 +10,8 @@ use super::{
     error::Error,
     forward::{Failed, Target},
     journey::Journey,
+    pool::{PoolSettings, WorkerPool},
     serve::Client,
-    worker::{PoolSettings, WorkerPool},
 };
 use crate::{
     clock,
@@ -79,8 +79,8 @@ impl<'a> Attempts<'a> {
             client: self.client.bits,
             now_us: self.now_us,
         };
-        let (decision, target) = self.pool.decide(&facts, &self.tried, head);
-        journey.decided(self.pool, &decision, target.as_ref());
+        let (decision, decider, target) = self.pool.decide(&facts, &self.tried, head);
+        journey.decided(self.pool, &decision, decider, target.as_ref());
         match decision {
             Decision::Reject(status) => Err(Error::Rejected(status)),
             Decision::NoBackend => Err(Error::NoBackend),

@@ -13,6 +13,7 @@ use super::{
     body::RequestBody,
     error::Error,
     ledger::Ledger,
+    pool::Decider,
     upstream::{Connection, SendError, Upstream},
 };
 
@@ -30,6 +31,7 @@ pub(super) struct Target {
     pub(super) upstream: Rc<Upstream>,
     pub(super) generation: u64,
     pub(super) index: usize,
+    pub(super) decider: Decider,
 }
 
 /// A failed attempt, with what is needed to decide whether to make another.

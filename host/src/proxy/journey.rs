@@ -10,8 +10,8 @@ use super::{
     access::{Line, unix_ms},
     error::{Error, Fault},
     forward::Target,
+    pool::{Decider, WorkerPool},
     serve::Client,
-    worker::WorkerPool,
 };
 use crate::{http1::Head, policy::Decision};
 
@@ -46,17 +46,26 @@ impl Journey {
         }
     }
 
-    pub(super) fn decided(&mut self, pool: &WorkerPool, decision: &Decision, target: Option<&Target>) {
+    pub(super) fn decided(
+        &mut self,
+        pool: &WorkerPool,
+        decision: &Decision,
+        decider: Decider,
+        target: Option<&Target>,
+    ) {
         let Some(line) = &mut self.line else { return };
         line.attempts += 1;
         line.pool = Some(pool.name().to_owned());
         line.backend = target.map(|target| target.upstream.backend.address.to_string());
-        let candidate = pool.seat().deployment().candidate.clone();
+        let candidate = pool.deployment(decider).candidate.clone();
         line.policy = Some(candidate.spec.name.clone());
         line.version = Some(candidate.version.to_string());
         if let Decision::Send(choice) = decision {
             line.note.clone_from(&choice.note);
-            line.chosen_by = Some(choice.chooser.name());
+            line.chosen_by = Some(match decider {
+                Decider::Active => choice.chooser.name(),
+                Decider::Canary => "canary",
+            });
             line.reason = choice.chooser.reason();
         }
     }

@@ -11,9 +11,10 @@ use super::{
     attempts::Attempts,
     client::Watch,
     forward::Target,
+    pool::{Decider, PoolSettings, WorkerPool},
     serve::Client,
     upstream::Upstream,
-    worker::{PoolSettings, WorkerPool, WorkerState},
+    worker::WorkerState,
 };
 use crate::{clock, policy::Ended};
 
@@ -30,6 +31,7 @@ pub(super) struct Ledger {
     /// Of the snapshot that the pick was made on.
     generation: u64,
     index: usize,
+    decider: Decider,
     began_us: u64,
     latency_us: u64,
     status: Option<u16>,
@@ -46,7 +48,7 @@ impl Ledger {
     pub(super) fn begin(client: &Client, attempts: &Attempts<'_>, target: &Target) -> Self {
         let worker = client.worker.clone();
         target.upstream.backend.load(worker.id).begin();
-        attempts.pool.seat().begin(target.generation, target.index);
+        attempts.pool.begin(target);
         Self {
             worker,
             settings: attempts.settings.clone(),
@@ -55,6 +57,7 @@ impl Ledger {
             pool: attempts.pool.clone(),
             generation: target.generation,
             index: target.index,
+            decider: target.decider,
             began_us: attempts.now_us,
             latency_us: 0,
             status: None,
@@ -127,6 +130,6 @@ impl Drop for Ledger {
             status: self.status,
             now_us: self.worker.coarse_ms() * 1000,
         };
-        self.pool.seat().end(&ended);
+        self.pool.end(&ended, self.decider);
     }
 }

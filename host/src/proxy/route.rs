@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use super::worker::WorkerPool;
+use super::pool::WorkerPool;
 use crate::config;
 
 /// A route with its pool.

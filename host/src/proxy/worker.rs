@@ -6,7 +6,7 @@
 //! Invariant: nothing in a [`WorkerState`] is shared with another thread, except counters that only this worker writes.
 
 use std::{
-    cell::{Cell, Ref, RefCell, RefMut},
+    cell::{Cell, Ref, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::Arc,
@@ -21,19 +21,19 @@ use tokio::sync::{
 use super::{
     accept::{self, ListenerState, Rules},
     access::AccessLog,
+    canary::Canary,
     client::Watch,
-    forward::Target,
+    pool::{PoolSettings, WorkerPool},
     route::Route,
     scratch::{Date, Scratch},
-    upstream::Upstream,
 };
 use crate::{
     clock, config,
     health::Reporter,
-    http1::Head,
     metrics::{self, Metrics},
-    policy::{Decision, Deployment, Facts, Instance, Rebuild, Seat, Tried},
+    policy::{Deployment, Instance, Rebuild, Seat},
     pool::Pool,
+    rollout::Split,
 };
 
 /// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
@@ -63,6 +63,13 @@ pub enum Message {
         deployment: Arc<Deployment>,
         /// Built and tried.
         instance: Box<Instance>,
+    },
+    /// Have a candidate decide for a part of a pool's requests, in place of any other; without one, end that.
+    Canary {
+        /// The pool's name.
+        pool: String,
+        /// The candidate.
+        canary: Option<Box<CanaryPlan>>,
     },
     /// Accept nothing more, finish what is under way, and end; after this time in any case.
     Stop(Duration),
@@ -94,6 +101,16 @@ pub struct PoolPlan {
     pub reporter: Reporter,
     /// A policy to put into service; `None` where the one in service stays.
     pub policy: Option<(Arc<Deployment>, Box<Instance>)>,
+}
+
+/// A candidate as one worker gets it.
+pub struct CanaryPlan {
+    /// The version on trial.
+    pub deployment: Arc<Deployment>,
+    /// Built and tried.
+    pub instance: Instance,
+    /// Its share, and where both arms are measured.
+    pub split: Arc<Split>,
 }
 
 /// A worker before it runs: it can be sent to its thread.
@@ -135,6 +152,7 @@ impl Worker {
                         deployment,
                         instance,
                     } => state.install(&pool, deployment, *instance),
+                    Message::Canary { pool, canary } => state.set_canary(&pool, canary.map(|plan| *plan)),
                     Message::Stop(within) => return state.stop(within).await,
                 }
             }
@@ -160,20 +178,6 @@ pub(super) struct WorkerState {
 
 /// A client's connection, and whose limits it is under.
 type Connection = (Rc<Watch>, Rc<ListenerState>);
-
-/// What a request needs to know of its pool's configuration, from its beginning to its end.
-pub(super) struct PoolSettings {
-    pub(super) config: Arc<config::Pool>,
-    pub(super) reporter: Reporter,
-}
-
-/// A pool in this worker. Outlives reloads as long as its name does.
-pub(super) struct WorkerPool {
-    settings: RefCell<Rc<PoolSettings>>,
-    seat: RefCell<Seat>,
-    /// Indexed like the seat's snapshot.
-    upstreams: RefCell<Vec<Rc<Upstream>>>,
-}
 
 impl WorkerState {
     fn new(id: usize, shared: Shared) -> Self {
@@ -341,10 +345,16 @@ impl WorkerState {
     }
 
     fn install(&self, pool: &str, deployment: Arc<Deployment>, instance: Instance) {
-        if let Some(pool) = self.pools.borrow().get(pool)
-            && pool.seat().expects(&deployment)
-        {
-            pool.install(deployment, instance);
+        if let Some(pool) = self.pools.borrow().get(pool) {
+            pool.install_expected(deployment, instance);
+        }
+    }
+
+    fn set_canary(&self, pool: &str, plan: Option<CanaryPlan>) {
+        if let Some(pool) = self.pools.borrow().get(pool) {
+            let rebuilds = self.shared.rebuilds.clone();
+            let backends = pool.seat().pool().clone();
+            pool.set_canary(plan.map(|plan| Canary::new(self.id, backends, plan, rebuilds)));
         }
     }
 
@@ -391,114 +401,4 @@ async fn watch(state: Rc<WorkerState>) {
             state.pools.borrow().values().for_each(|pool| pool.sweep(now_ms));
         }
     }
-}
-
-impl WorkerPool {
-    fn new(settings: PoolSettings, seat: Seat) -> Self {
-        let upstreams = seat
-            .snapshot()
-            .members
-            .iter()
-            .map(|member| Rc::new(Upstream::new(member.backend.clone())));
-        let upstreams = RefCell::new(upstreams.collect());
-        Self {
-            settings: RefCell::new(Rc::new(settings)),
-            seat: RefCell::new(seat),
-            upstreams,
-        }
-    }
-
-    pub(super) fn settings(&self) -> Rc<PoolSettings> {
-        self.settings.borrow().clone()
-    }
-
-    pub(super) fn name(&self) -> String {
-        self.settings.borrow().config.name.clone()
-    }
-
-    #[inline]
-    pub(super) fn seat(&self) -> RefMut<'_, Seat> {
-        self.seat.borrow_mut()
-    }
-
-    /// Decides one attempt. The target is there exactly if the decision is to send.
-    #[inline]
-    pub(super) fn decide(&self, facts: &Facts, tried: &Tried, head: &mut Head) -> (Decision, Option<Target>) {
-        let mut seat = self.seat.borrow_mut();
-        if seat.sync(facts.now_us) {
-            self.resync(&seat);
-        }
-        let decision = seat.decide(facts, tried, head);
-        let Decision::Send(choice) = &decision else {
-            return (decision, None);
-        };
-        let target = self.upstreams.borrow().get(choice.index).map(|upstream| Target {
-            upstream: upstream.clone(),
-            generation: seat.snapshot().generation,
-            index: choice.index,
-        });
-        (decision, target)
-    }
-
-    /// The backends changed: keeps what is known of those that stay.
-    #[cold]
-    fn resync(&self, seat: &Seat) {
-        let mut upstreams = self.upstreams.borrow_mut();
-        let old: HashMap<u64, Rc<Upstream>> = upstreams
-            .drain(..)
-            .map(|upstream| (upstream.backend.id, upstream))
-            .collect();
-        upstreams.extend(seat.snapshot().members.iter().map(|member| {
-            let known = old
-                .get(&member.backend.id)
-                .filter(|known| Arc::ptr_eq(&known.backend, &member.backend));
-            known
-                .cloned()
-                .unwrap_or_else(|| Rc::new(Upstream::new(member.backend.clone())))
-        }));
-    }
-
-    fn reconfigure(
-        &self,
-        pool: Arc<Pool>,
-        reporter: Reporter,
-        policy: Option<(Arc<Deployment>, Box<Instance>)>,
-    ) {
-        *self.settings.borrow_mut() = Rc::new(PoolSettings {
-            config: pool.config.clone(),
-            reporter,
-        });
-        self.seat.borrow_mut().set_pool(pool);
-        if let Some((deployment, instance)) = policy {
-            self.install(deployment, *instance);
-        }
-    }
-
-    /// The seat's snapshot has to be the newest before an instance is shown it.
-    fn install(&self, deployment: Arc<Deployment>, instance: Instance) {
-        let mut seat = self.seat.borrow_mut();
-        if seat.sync(clock::now_us()) {
-            self.resync(&seat);
-        }
-        drop_elsewhere(seat.install(deployment, instance));
-    }
-
-    fn sweep(&self, now_ms: u64) {
-        if let Some(unneeded) = self.seat.borrow_mut().sweep(now_ms * 1000) {
-            drop_elsewhere(unneeded);
-        }
-        let longest_ms = self.settings.borrow().config.idle_timeout.as_millis() as u64;
-        self.upstreams
-            .borrow()
-            .iter()
-            .for_each(|upstream| upstream.sweep(longest_ms, now_ms));
-    }
-}
-
-/// Unmapping a big guest's memory takes a while, which need not be this worker's. If no thread can be had, the closure
-/// is dropped here with what is in it.
-fn drop_elsewhere(unneeded: impl Send + 'static) {
-    let _ = std::thread::Builder::new()
-        .name("trimtab-drop".into())
-        .spawn(move || drop(unneeded));
 }

@@ -1,0 +1,218 @@
+//! A pool in one worker: its seat, the connections to its backends, and a canary while there is one.
+//!
+//! Owns which of the two arms decides a request, and that both see all of the load. It must not know HTTP.
+//!
+//! Invariant: an index means the same to the seat, to the upstreams and to the canary, or the canary is not asked.
+
+use std::{
+    cell::{RefCell, RefMut},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+};
+
+use super::{canary::Canary, forward::Target, upstream::Upstream};
+use crate::{
+    clock, config,
+    health::Reporter,
+    http1::Head,
+    policy::{Decision, Deployment, Ended, Facts, Instance, Seat, Tried},
+    pool::Pool,
+};
+
+/// What a request needs to know of its pool's configuration, from its beginning to its end.
+pub(super) struct PoolSettings {
+    pub(super) config: Arc<config::Pool>,
+    pub(super) reporter: Reporter,
+}
+
+/// A pool in this worker. Outlives reloads as long as its name does.
+pub(super) struct WorkerPool {
+    settings: RefCell<Rc<PoolSettings>>,
+    seat: RefCell<Seat>,
+    canary: RefCell<Option<Canary>>,
+    /// Indexed like the seat's snapshot.
+    upstreams: RefCell<Vec<Rc<Upstream>>>,
+}
+
+/// Whose decision it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decider {
+    /// The version in service, or whoever stood in for it.
+    Active,
+    /// The candidate on trial.
+    Canary,
+}
+
+impl WorkerPool {
+    pub(super) fn new(settings: PoolSettings, seat: Seat) -> Self {
+        let upstreams = seat
+            .snapshot()
+            .members
+            .iter()
+            .map(|member| Rc::new(Upstream::new(member.backend.clone())));
+        let upstreams = RefCell::new(upstreams.collect());
+        Self {
+            settings: RefCell::new(Rc::new(settings)),
+            seat: RefCell::new(seat),
+            canary: RefCell::new(None),
+            upstreams,
+        }
+    }
+
+    pub(super) fn settings(&self) -> Rc<PoolSettings> {
+        self.settings.borrow().clone()
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.settings.borrow().config.name.clone()
+    }
+
+    #[inline]
+    pub(super) fn seat(&self) -> RefMut<'_, Seat> {
+        self.seat.borrow_mut()
+    }
+
+    /// The version that decides in this place.
+    pub(super) fn deployment(&self, decider: Decider) -> Arc<Deployment> {
+        let canary = self.canary.borrow();
+        match canary.as_ref().filter(|_| decider == Decider::Canary) {
+            Some(canary) => canary.deployment().clone(),
+            None => self.seat.borrow().deployment().clone(),
+        }
+    }
+
+    /// Decides one attempt. The target is there exactly if the decision is to send.
+    #[inline]
+    pub(super) fn decide(
+        &self,
+        facts: &Facts,
+        tried: &Tried,
+        head: &mut Head,
+    ) -> (Decision, Decider, Option<Target>) {
+        let mut seat = self.seat.borrow_mut();
+        if seat.sync(facts.now_us) {
+            self.resync(&seat);
+        }
+        let mut canary = self.canary.borrow_mut();
+        let generation = seat.snapshot().generation;
+        let tried_out = canary
+            .as_mut()
+            .and_then(|canary| canary.decide(generation, facts, tried, head));
+        let (decision, decider) = match tried_out {
+            Some(decision) => (decision, Decider::Canary),
+            None => (seat.decide(facts, tried, head), Decider::Active),
+        };
+        let Decision::Send(choice) = &decision else {
+            return (decision, decider, None);
+        };
+        let target = self.upstreams.borrow().get(choice.index).map(|upstream| Target {
+            upstream: upstream.clone(),
+            generation,
+            index: choice.index,
+            decider,
+        });
+        (decision, decider, target)
+    }
+
+    /// An attempt begins.
+    #[inline]
+    pub(super) fn begin(&self, target: &Target) {
+        self.seat.borrow().begin(target.generation, target.index);
+        if let Some(canary) = &*self.canary.borrow() {
+            canary.begin(target);
+        }
+    }
+
+    /// An attempt has ended.
+    #[inline]
+    pub(super) fn end(&self, ended: &Ended, decider: Decider) {
+        self.seat.borrow_mut().end(ended);
+        if let Some(canary) = &mut *self.canary.borrow_mut() {
+            canary.end(ended, decider);
+        }
+    }
+
+    /// The backends changed: keeps what is known of those that stay.
+    #[cold]
+    fn resync(&self, seat: &Seat) {
+        let mut upstreams = self.upstreams.borrow_mut();
+        let old: HashMap<u64, Rc<Upstream>> = upstreams
+            .drain(..)
+            .map(|upstream| (upstream.backend.id, upstream))
+            .collect();
+        upstreams.extend(seat.snapshot().members.iter().map(|member| {
+            let known = old
+                .get(&member.backend.id)
+                .filter(|known| Arc::ptr_eq(&known.backend, &member.backend));
+            known
+                .cloned()
+                .unwrap_or_else(|| Rc::new(Upstream::new(member.backend.clone())))
+        }));
+    }
+
+    pub(super) fn reconfigure(
+        &self,
+        pool: Arc<Pool>,
+        reporter: Reporter,
+        policy: Option<(Arc<Deployment>, Box<Instance>)>,
+    ) {
+        *self.settings.borrow_mut() = Rc::new(PoolSettings {
+            config: pool.config.clone(),
+            reporter,
+        });
+        if let Some(canary) = &mut *self.canary.borrow_mut() {
+            canary.set_pool(pool.clone());
+        }
+        self.seat.borrow_mut().set_pool(pool);
+        if let Some((deployment, instance)) = policy {
+            self.install(deployment, *instance);
+        }
+    }
+
+    /// Puts an instance into service where its version is expected: as the pool's policy, or as its canary.
+    pub(super) fn install_expected(&self, deployment: Arc<Deployment>, instance: Instance) {
+        if self.seat.borrow().expects(&deployment) {
+            self.install(deployment, instance);
+        } else if let Some(canary) = &mut *self.canary.borrow_mut()
+            && canary.expects(&deployment)
+        {
+            drop_elsewhere(canary.install(deployment, instance));
+        }
+    }
+
+    /// The seat's snapshot has to be the newest before an instance is shown it.
+    fn install(&self, deployment: Arc<Deployment>, instance: Instance) {
+        let mut seat = self.seat.borrow_mut();
+        if seat.sync(clock::now_us()) {
+            self.resync(&seat);
+        }
+        drop_elsewhere(seat.install(deployment, instance));
+    }
+
+    /// Begins a trial, or ends the one that is.
+    pub(super) fn set_canary(&self, canary: Option<Canary>) {
+        if let Some(old) = self.canary.replace(canary) {
+            drop_elsewhere(old);
+        }
+    }
+
+    pub(super) fn sweep(&self, now_ms: u64) {
+        if let Some(unneeded) = self.seat.borrow_mut().sweep(now_ms * 1000) {
+            drop_elsewhere(unneeded);
+        }
+        let longest_ms = self.settings.borrow().config.idle_timeout.as_millis() as u64;
+        self.upstreams
+            .borrow()
+            .iter()
+            .for_each(|upstream| upstream.sweep(longest_ms, now_ms));
+    }
+}
+
+/// Unmapping a big guest's memory takes a while, which need not be this worker's. If no thread can be had, the closure
+/// is dropped here with what is in it.
+fn drop_elsewhere(unneeded: impl Send + 'static) {
+    let _ = std::thread::Builder::new()
+        .name("trimtab-drop".into())
+        .spawn(move || drop(unneeded));
+}
