@@ -138,18 +138,24 @@ fn the_last_good_version_is_let_go_after_a_minute_without_faults() {
 fn a_version_that_failed_does_not_become_the_last_good_one() {
     let mut stage = Stage::new("round-robin", &guest(&turning(u32::MAX, "")));
     stage.chooser("/");
-    // Backend 1 is what the good one picks; what turns bad would pick 2.
-    let bad = |text: &str| Guest {
+    // Backend 1 is what the good one picks; those that turn bad would pick 2.
+    let bad = |text: &str, failure: &str| Guest {
         pick: format!(
-            "(if (i32.ge_u (global.get $picks) (i32.const 1)) (then unreachable)) {}",
+            "(if (i32.ge_u (global.get $picks) (i32.const 1)) (then {failure})) {}",
             Guest::always(2)
         ),
         text: text.into(),
         ..Guest::default()
     };
-    for text in ["one", "two", "three"] {
-        stage.swap(&guest(&bad(text)));
-        for _ in 0..20 {
+    // The second one's instance survives its faults.
+    let failures = [
+        "unreachable",
+        "(return (call $some (i32.const 9)))",
+        "unreachable",
+    ];
+    for (text, failure) in ["one", "two", "three"].into_iter().zip(failures) {
+        stage.swap(&guest(&bad(text, failure)));
+        for _ in 0..4 {
             let choice = stage.choice("/", &[]);
             assert_eq!(
                 (choice.index, choice.chooser.name()),

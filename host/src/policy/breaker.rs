@@ -78,7 +78,8 @@ impl Breaker {
 
     /// Whether nothing happened for long enough to call the policy good.
     pub(super) fn is_calm(&self, now_us: u64) -> bool {
-        self.state == BreakerState::Closed && self.strikes <= self.forgiven(now_us)
+        let was_struck = self.struck_us > 0;
+        self.state == BreakerState::Closed && (!was_struck || self.forgiven(now_us) >= self.strikes.max(1))
     }
 
     /// A fault. `Some` if the instance has to go: how long to wait before the next one.
