@@ -1,3 +1,5 @@
+//! Which requests are ordinary, and what is read of them.
+
 use super::*;
 
 fn inbox(bytes: &[u8]) -> Inbox {

@@ -1,3 +1,5 @@
+//! Responses as they are judged, and as the client gets them.
+
 use super::*;
 
 const RULES: Rules<'static> = Rules {

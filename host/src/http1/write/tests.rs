@@ -1,3 +1,5 @@
+//! Requests as backends get them, and answers of our own.
+
 use super::*;
 use crate::http1::{Inbox, Received};
 
