@@ -76,6 +76,21 @@ fn a_pool_may_have_no_weight_at_all() {
 }
 
 #[test]
+fn a_fallback_is_a_built_in_that_helps() {
+    let with = |name: &str| MINIMAL.replace("[pool.shop]", &format!("[pool.shop]\nfallback = {name:?}"));
+    assert_eq!(good(MINIMAL).pools["shop"].fallback, "least-connections");
+    for name in FALLBACKS {
+        assert_eq!(good(&with(name)).pools["shop"].fallback, name);
+    }
+    let told = bad(&with("chaos"));
+    assert!(
+        told.contains("fallback = \"chaos\": no fallback has this name; known: "),
+        "{told}"
+    );
+    assert!(bad(&with("round-robbin")).contains("did you mean \"round-robin\"?"));
+}
+
+#[test]
 fn paths_are_relative_to_the_file() {
     let text = format!(
         "[log]\naccess = \"a.log\"\n{}[policy.mine]\ncomponent = \"p/mine.wasm\"\n",

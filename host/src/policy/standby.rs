@@ -27,20 +27,18 @@ pub(super) struct Standby {
 }
 
 impl Standby {
-    /// Keeps an instance that served well; gives it back if it is too large.
-    pub(super) fn keep(
-        deployment: Arc<Deployment>,
-        instance: Instance,
-        now_us: u64,
-    ) -> Result<Self, Instance> {
-        if instance.memory_bytes() > MEMORY_BYTES_MAX {
-            return Err(instance);
-        }
-        Ok(Self {
+    /// Keeps an instance that served well.
+    pub(super) fn new(deployment: Arc<Deployment>, instance: Instance, now_us: u64) -> Self {
+        Self {
             deployment,
             instance,
             until_us: now_us + PROBATION_US,
-        })
+        }
+    }
+
+    /// Whether an instance is small enough to be kept.
+    pub(super) fn has_room_for(instance: &Instance) -> bool {
+        instance.memory_bytes() <= MEMORY_BYTES_MAX
     }
 
     /// The version in service failed, or is another one now.

@@ -92,10 +92,12 @@ impl Seat {
             }
             return [None, None];
         };
-        match Standby::keep(previous, old, now_us) {
-            Ok(standby) => [self.standby.replace(standby).map(|last| last.instance), None],
-            Err(large) => [self.standby.take().map(|last| last.instance), Some(large)],
+        let last = self.standby.take().map(|last| last.instance);
+        if !Standby::has_room_for(&old) {
+            return [last, Some(old)];
         }
+        self.standby = Some(Standby::new(previous, old, now_us));
+        [last, None]
     }
 
     fn refuse(&mut self, deployment: Arc<Deployment>, message: &str) {
