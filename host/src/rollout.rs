@@ -7,9 +7,11 @@
 //! Read next: `rollout/judge.rs`.
 
 mod arm;
+mod canary;
 mod judge;
 mod split;
 
 pub use arm::{Arm, Measure};
+pub use canary::{Canary, Outcome, Report};
 pub use judge::{Breach, Judgement, Rules, judge};
 pub use split::Split;

@@ -28,7 +28,7 @@ struct Counters {
 }
 
 /// The sum of an arm's counters, with what was counted of its policy.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Measure {
     /// Decisions the policy was asked for.
     pub decisions: u64,
