@@ -95,10 +95,11 @@ fn memory(stage: &Stage) -> u64 {
 
 #[tokio::test]
 async fn all_guests_of_a_tenant_share_its_memory() {
-    // Two workers begin with 4 MiB each; one of them may grow to 7.
+    // Two workers begin with 4 MiB each, so that one may grow to 7. The policy's own limit is never met.
     let grow = "(if (i32.lt_s (memory.grow (i32.const 48)) (i32.const 0)) (then unreachable))";
     let wants = Wants {
         tenant: "memory = \"12MiB\"",
+        policy: "component = \"policy.wasm\"\nmemory = \"12MiB\"\ndeadline = \"5ms\"",
         ..Wants::default()
     };
     let stage = Stage::want(&picking(grow), wants).await;
