@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod http1;
 pub mod pool;
+pub mod state;
 
 pub mod health;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! Policies: sandboxed components that choose the backend of each request.
 //!
-//! Owns everything about WebAssembly: the engine and its clock, admission of components, instances, what they may call,
+//! Owns everything about WebAssembly: the engine and its clock, compiling and admission of components, instances, what they may call,
 //! and the host's own choice when a policy has none. It must not know sockets or HTTP bodies, and it cannot fail a
 //! request: the worst a policy can do is to be ignored ([`Seat::decide`]).
 //!
@@ -10,20 +10,32 @@
 
 mod admission;
 mod bindings;
+mod cache;
+mod code;
+mod compile;
+mod components;
 mod engine;
 mod fallback;
 mod imports;
 mod instance;
+mod loader;
 mod request;
 mod seat;
 mod stats;
 mod store;
 mod trial;
+mod versions;
 
-pub use admission::{Candidate, Refusal, builtin_component};
+pub use admission::{Candidate, Refusal, Report, builtin_component};
+pub use cache::CodeCache;
+pub use code::{Code, Maker, digest};
+pub use compile::{ChildLimits, Compiler, SUBCOMMAND, serve as compile_here};
+pub use components::Components;
 pub use engine::Engine;
 pub use instance::{Answer, Fault, FaultKind, Instance};
+pub use loader::Loader;
 pub use request::{Facts, Tried, client_bits, key_of};
 pub use seat::{Choice, Chooser, Decision, Ended, Rebuild, Seat};
 pub use stats::{Deployment, Reason, Stats};
 pub use trial::{Outcome, Trial};
+pub use versions::{FileSays, Origin, Sought, Upload, Version, Versions};

@@ -5,6 +5,7 @@ use trimtab_tests::{
     Balancer, Client, DEADLINE, Directory, Load, Origin, Setup, get, guest::Guest, wait_until,
 };
 
+mod admission;
 mod components;
 
 /// A balancer with this guest over two origins, under load when `hostile` is called.

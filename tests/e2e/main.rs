@@ -12,3 +12,4 @@ mod policy;
 mod proxy;
 mod reload;
 mod stop;
+mod versions;

@@ -30,12 +30,19 @@ use super::{
 };
 
 mod listener;
+mod own;
 mod policy;
 mod pool;
 
-pub(super) const ROOT: Keys = &["workers", "drain", "admin", "log", "listener", "pool", "policy"];
+pub(super) use own::COMPILE_DEFAULT;
+
+pub(super) const ROOT: Keys = &[
+    "workers", "drain", "admin", "log", "compile", "state", "listener", "pool", "policy",
+];
 pub(super) const ADMIN: Keys = &["listen"];
 pub(super) const LOG: Keys = &["level", "format", "access"];
+pub(super) const COMPILE: Keys = &["size", "memory", "cpu_time", "wall_time", "processes"];
+pub(super) const STATE: Keys = &["directory", "size", "versions"];
 pub(super) const LISTENER: Keys = &[
     "name",
     "listen",
@@ -194,11 +201,15 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     policies.add_builtins(&pools);
     pool_names.note_unused("no route names this pool");
     policy_names.note_unused("no pool names this policy");
+    let (state, versions_kept) = own::state(root, directory);
     Some(Config {
         workers: workers(root),
         drain: root.duration("drain", DRAIN, s(10)),
         admin,
         log: log(root, directory),
+        compile: own::compile(root),
+        state,
+        versions_kept,
         listeners: listeners?,
         pools,
         policies: policies.by_name,
