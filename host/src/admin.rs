@@ -30,6 +30,7 @@ mod change;
 mod endpoint;
 mod guard;
 mod metrics;
+mod policies;
 mod pools;
 mod reading;
 mod tenants;
@@ -46,6 +47,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(120);
 /// For that last request. A reload goes on even if its client is gone.
 const CONNECTION_GRACE: Duration = Duration::from_secs(30);
+/// For a component's bytes.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Uploads at once: each may take `compile.size` of memory. Further ones are told to come again.
+const UPLOADS_MAX: usize = 2;
 /// Of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// When no file descriptors are left, trying at once again would only burn a core.
@@ -64,6 +69,7 @@ struct Context {
     handle: Handle,
     address: SocketAddr,
     started: Instant,
+    uploads: Semaphore,
 }
 
 impl Admin {
@@ -90,6 +96,7 @@ impl Admin {
             handle,
             address: self.address,
             started: Instant::now(),
+            uploads: Semaphore::new(UPLOADS_MAX),
         });
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();

@@ -1,8 +1,8 @@
 //! The command line's words: what it takes, and what `check` says of a good file.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use trimtab::config::Config;
 
 /// A load balancer whose every backend choice is made by a sandboxed WebAssembly component.
@@ -39,8 +39,64 @@ pub(crate) enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Upload, promote and roll back versions of policies in a running balancer
+    Policy(PolicyOrder),
+    /// The child process that compiles: WebAssembly in, machine code out
+    #[command(hide = true)]
+    CompilePolicy {
+        /// Bytes of address space
+        #[arg(long)]
+        memory: u64,
+        /// Seconds of processor time
+        #[arg(long)]
+        cpu_seconds: u64,
+    },
     /// Print the version
     Version,
+}
+
+/// `trimtab policy`.
+#[derive(Args)]
+pub(crate) struct PolicyOrder {
+    #[command(subcommand)]
+    pub(crate) verb: PolicyVerb,
+    /// The balancer's admin listener
+    #[arg(long, global = true, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+    pub(crate) admin: SocketAddr,
+    /// Print the balancer's answer as it is
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// Upload a component and try it with a pool's settings and backends; it serves nobody yet
+    Push {
+        /// A .wasm file
+        file: PathBuf,
+        /// The pool that it is for
+        #[arg(long)]
+        pool: String,
+    },
+    /// Put an uploaded or kept version into the service of a pool, in place of the configuration file's
+    Promote {
+        /// Its digest, or the first digits of it
+        digest: String,
+        /// The pool
+        #[arg(long)]
+        pool: String,
+    },
+    /// Go back to the version that served before, or to another kept one
+    Rollback {
+        /// The pool
+        #[arg(long)]
+        pool: String,
+        /// Its digest, or the first digits of it, instead of the one before
+        #[arg(long, value_name = "DIGEST")]
+        to: Option<String>,
+    },
+    /// Show what serves each pool, what is kept, and what is uploaded
+    Status,
 }
 
 /// One line for a configuration without mistakes.

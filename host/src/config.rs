@@ -31,6 +31,7 @@ mod units;
 pub use grants::{Grant, Grants, Listed};
 pub use mistakes::{Mistake, Mistakes};
 pub use tenant::{Tenant, Tenants};
+pub(crate) use units::{show_duration, show_size};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -43,6 +44,13 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// What is logged, and how.
     pub log: Log,
+    /// What compiling a component may cost.
+    pub compile: Compile,
+    /// What is kept on disk; `None` without `state.directory`.
+    pub state: Option<State>,
+    /// Versions of its policy that are kept for each pool, the one in service included. Key `state.versions`, default 10,
+    /// 2 to 100.
+    pub versions_kept: usize,
     /// In the order of the file; at least one; names and addresses are unique.
     pub listeners: Vec<Listener>,
     /// By name; every pool that a route names is here. A pool without a route is a mistake.
@@ -53,6 +61,12 @@ pub struct Config {
     pub tenants: Tenants,
     /// Of the policies that are files: where each is, and the mistake that it would be to be missing.
     pub(crate) components: Vec<(PathBuf, Mistake)>,
+}
+
+impl Default for Compile {
+    fn default() -> Self {
+        file::COMPILE_DEFAULT
+    }
 }
 
 impl Config {
@@ -109,6 +123,30 @@ pub struct Log {
     pub format: LogFormat,
     /// Key `access`: off, stdout, stderr, or a file's path (appended to). Default off.
     pub access: AccessLog,
+}
+
+/// `[compile]`: what compiling one component may cost. A component that needs more is refused; what serves goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compile {
+    /// Key `size`: bytes of a component, looked at before anything else. Default 64 MiB, 1 KiB to 1 GiB.
+    pub size_bytes: usize,
+    /// Key `memory`: address space of the compiling process. Default 2 GiB, 256 MiB to 64 GiB.
+    pub memory_bytes: usize,
+    /// Key `cpu_time` of the compiling process, in whole seconds. Default 30 s, 1 s to 1 h.
+    pub cpu_time: Duration,
+    /// Key `wall_time`, by the clock. Longer than `cpu_time`, since compiling gives way to serving. Default 60 s, 1 s to 1 h.
+    pub wall_time: Duration,
+    /// Key `processes`: components compiled at once. Default 2, 1 to 64. A change takes a restart.
+    pub processes: usize,
+}
+
+/// `[state]`: what is kept on disk over restarts. A change takes a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Key `directory`; relative to the configuration file.
+    pub directory: PathBuf,
+    /// Key `size`: most bytes of compiled code, and of components. Default 1 GiB, 1 MiB to 1 TiB.
+    pub size_bytes: u64,
 }
 
 /// How much is logged.

@@ -9,14 +9,19 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{health::Supervisor, metrics::Metrics, policy::Deployment, pool::Pool};
+use crate::{
+    health::Supervisor,
+    metrics::Metrics,
+    policy::{Deployment, Report, Sought, Versions},
+    pool::Pool,
+};
 
 /// A pool in service.
 #[derive(Clone)]
@@ -42,12 +47,91 @@ pub struct ReloadReport {
     pub warnings: Vec<String>,
 }
 
+/// A component for pools to be promoted to.
+#[derive(Clone, Debug)]
+pub struct NewComponent {
+    /// Its bytes.
+    pub wasm: Arc<[u8]>,
+    /// The pool whose limits, settings and backends it is tried with; none leaves that to its promotion.
+    pub pool: Option<String>,
+}
+
+/// What is known of a component that was uploaded.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Uploaded {
+    /// SHA-256 of the component, in hex.
+    pub digest: String,
+    /// The first 12 digits of it.
+    pub version: String,
+    /// Its size.
+    pub bytes: usize,
+    /// Size of its machine code.
+    pub code_bytes: usize,
+    /// How long compiling took, or loading what was compiled before.
+    pub compile_ms: u64,
+    /// `compiler` or `cache`.
+    pub compiled_by: &'static str,
+    /// Whether it was kept already.
+    pub known: bool,
+    /// The pool that it was tried with.
+    pub fits_pool: Option<String>,
+    /// What it is.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// Which version is to serve a pool, in place of the file's.
+#[derive(Clone, Debug)]
+pub struct Promotion {
+    /// The pool.
+    pub pool: String,
+    /// Which.
+    pub sought: Sought,
+    /// Its settings as JSON; those that it served with, or else the file's, if there are none.
+    pub config_json: Option<String>,
+}
+
+/// What a promotion did.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Promoted {
+    /// The pool.
+    pub pool: String,
+    /// The digest of what serves it now.
+    pub digest: String,
+    /// The first 12 digits of it.
+    pub version: String,
+    /// The digest of what served it before.
+    pub previous: String,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// Whether it serves in place of what the file says.
+    pub pinned: bool,
+}
+
+/// Why something that an operator asked for is not done. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// There is no such pool or version.
+    #[error("{0}")]
+    Unknown(String),
+    /// The component or its settings are refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The balancer is starting or stopping.
+    #[error("the balancer is starting or stopping")]
+    Stopping,
+}
+
 /// Something to be done by the control task.
 pub enum Command {
     /// Read the configuration again and put it into service; with the text of every mistake if it cannot be.
     Reload(oneshot::Sender<Result<ReloadReport, String>>),
     /// Put this text into service in place of the configuration file.
     Replace(String, oneshot::Sender<Result<ReloadReport, String>>),
+    /// Compile a component, try it and keep it.
+    Upload(NewComponent, oneshot::Sender<Result<Uploaded, Denial>>),
+    /// Put a kept version into the service of a pool.
+    Promote(Promotion, oneshot::Sender<Result<Promoted, Denial>>),
     /// Finish what is under way and end.
     Stop,
 }
@@ -62,6 +146,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     pools: ArcSwap<Vec<PoolView>>,
     listeners: ArcSwap<Vec<(String, SocketAddr)>>,
+    versions: ArcSwap<Versions>,
+    component_bytes_max: AtomicUsize,
     commands: mpsc::Sender<Command>,
     is_ready: AtomicBool,
     admin: Option<SocketAddr>,
@@ -83,6 +169,8 @@ impl Handle {
             metrics,
             pools: ArcSwap::default(),
             listeners: ArcSwap::default(),
+            versions: ArcSwap::default(),
+            component_bytes_max: AtomicUsize::new(0),
             commands,
             is_ready: AtomicBool::new(false),
             admin,
@@ -122,7 +210,7 @@ impl Handle {
     /// # Errors
     /// Every mistake, a line each.
     pub async fn reload(&self) -> Result<ReloadReport, String> {
-        self.ask(Command::Reload).await
+        self.ask(Command::Reload).await.unwrap_or_else(stopped)
     }
 
     /// Puts another configuration into service, for callers without a file.
@@ -130,7 +218,36 @@ impl Handle {
     /// # Errors
     /// As [`Self::reload`].
     pub async fn replace(&self, text: String) -> Result<ReloadReport, String> {
-        self.ask(|done| Command::Replace(text, done)).await
+        let answer = self.ask(|done| Command::Replace(text, done)).await;
+        answer.unwrap_or_else(stopped)
+    }
+
+    /// The versions that pools can go back to.
+    pub fn versions(&self) -> Arc<Versions> {
+        self.inner.versions.load_full()
+    }
+
+    /// Larger components are refused.
+    pub fn component_bytes_max(&self) -> usize {
+        self.inner.component_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Compiles a component, tries it and keeps it. It serves nobody yet.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub async fn upload(&self, component: NewComponent) -> Result<Uploaded, Denial> {
+        let answer = self.ask(|done| Command::Upload(component, done)).await;
+        answer.unwrap_or(Err(Denial::Stopping))
+    }
+
+    /// Puts a kept version into the service of a pool.
+    ///
+    /// # Errors
+    /// Why that cannot be; what served goes on serving.
+    pub async fn promote(&self, promotion: Promotion) -> Result<Promoted, Denial> {
+        let answer = self.ask(|done| Command::Promote(promotion, done)).await;
+        answer.unwrap_or(Err(Denial::Stopping))
     }
 
     /// Begins a graceful stop.
@@ -139,18 +256,11 @@ impl Handle {
         let _ = self.inner.commands.send(Command::Stop).await;
     }
 
-    async fn ask(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<ReloadReport, String>>) -> Command,
-    ) -> Result<ReloadReport, String> {
+    /// `None` if nobody is there any more to answer.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (done, answer) = oneshot::channel();
-        let stopped = || "the balancer is stopping".to_owned();
-        self.inner
-            .commands
-            .send(command(done))
-            .await
-            .map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        self.inner.commands.send(command(done)).await.ok()?;
+        answer.await.ok()
     }
 
     pub(crate) fn set_service(&self, pools: Vec<PoolView>, listeners: Vec<(String, SocketAddr)>) {
@@ -158,7 +268,18 @@ impl Handle {
         self.inner.listeners.store(Arc::new(listeners));
     }
 
+    pub(crate) fn set_versions(&self, versions: Versions, component_bytes_max: usize) {
+        self.inner.versions.store(Arc::new(versions));
+        self.inner
+            .component_bytes_max
+            .store(component_bytes_max, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_ready(&self, is_ready: bool) {
         self.inner.is_ready.store(is_ready, Ordering::Release);
     }
+}
+
+fn stopped<T>() -> Result<T, String> {
+    Err("the balancer is stopping".to_owned())
 }

@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use crate::server::{self, Server, Source, StartError};
+use crate::{
+    policy::Compiler,
+    server::{self, Server, Source, StartError},
+};
 
 mod acts;
 mod backends;
@@ -122,12 +125,13 @@ fn perform(
             policy: Choice::RoundRobin,
             spare_weight: 0,
         };
-        let server = Server::start(Source::Text {
+        let source = Source::Text {
             text: settings.text(),
             // No path is in the text.
             directory: PathBuf::new(),
-        })
-        .await?;
+        };
+        // Its components are part of this program.
+        let server = Server::start(source, Compiler::InProcess).await?;
         let summary = show(options, screen, interrupt, &server, &backends, settings).await;
         server.handle().stop().await;
         server.join().await;

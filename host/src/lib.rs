@@ -11,6 +11,7 @@ pub mod http1;
 pub mod tenant;
 
 pub mod pool;
+pub mod state;
 
 pub mod health;
 pub mod metrics;

@@ -1,14 +1,19 @@
 //! The command line: arguments, logging, signals, exit code.
 
 mod cli;
+mod operator;
 mod run;
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use trimtab::{
     config::Config,
     demo,
+    policy::{self, ChildLimits, Compiler},
     server::{self, Server, Source},
 };
 
@@ -30,6 +35,11 @@ fn main() -> ExitCode {
                 colour,
             })
         }
+        Command::Policy(order) => operator::obey(order),
+        Command::CompilePolicy { memory, cpu_seconds } => policy::compile_here(ChildLimits {
+            memory_bytes: memory,
+            cpu_seconds,
+        }),
         Command::Version => {
             say(&format!("trimtab {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
@@ -42,8 +52,19 @@ fn say(text: &str) {
     println!("{text}");
 }
 
+/// This program, in another process. By the first name it is the one that runs, even if its file has been replaced.
+fn compiler() -> Compiler {
+    let running = Path::new("/proc/self/exe");
+    let found = if running.exists() {
+        Some(running.to_owned())
+    } else {
+        std::env::current_exe().ok()
+    };
+    Compiler::Child(found.unwrap_or_else(|| PathBuf::from("trimtab")))
+}
+
 fn check(file: &Path) -> ExitCode {
-    match server::check(file) {
+    match server::check(file, compiler()) {
         Ok(config) => {
             say(&summary(&config));
             ExitCode::SUCCESS
@@ -74,7 +95,7 @@ fn run(file: &Path) -> ExitCode {
         return refuse(missing.join("\n"));
     }
     trimtab::logging::start(&config.log);
-    match run::until_stopped(|| Server::start(Source::File(file.to_owned()))) {
+    match run::until_stopped(|| Server::start(Source::File(file.to_owned()), compiler())) {
         Ok(code) => code,
         Err(error) => refuse(error.to_string()),
     }

@@ -1,7 +1,7 @@
 //! Policies: sandboxed components that choose the backend of each request.
 //!
-//! Owns everything about WebAssembly: the engine and its clock, admission of components, instances, what they may call,
-//! and the chain of those who choose when a policy does not. It must not know sockets or HTTP bodies, and it cannot fail
+//! Owns everything about WebAssembly: the engine and its clock, compiling and admission of components, instances, what
+//! they may call, and the chain of those who choose when a policy does not. It must not know sockets or HTTP bodies, and it cannot fail
 //! a request: the worst a policy can do is to be ignored ([`Seat::decide`]).
 //!
 //! Invariants: an instance belongs to one worker and one pool; nothing of a guest runs without a deadline; a guest's
@@ -12,11 +12,16 @@
 mod admission;
 mod bindings;
 mod breaker;
+mod cache;
+mod code;
+mod compile;
+mod components;
 mod engine;
 mod fallback;
 mod grants;
 mod imports;
 mod instance;
+mod loader;
 mod native;
 mod quarantine;
 mod request;
@@ -26,13 +31,20 @@ mod stats;
 mod store;
 mod text;
 mod trial;
+mod versions;
 
-pub use admission::{Candidate, Refusal, builtin_component};
+pub use admission::{Candidate, Refusal, Report, builtin_component};
 pub use breaker::BreakerState;
+pub use cache::CodeCache;
+pub use code::{Code, Maker, digest};
+pub use compile::{ChildLimits, Compiler, SUBCOMMAND, serve as compile_here};
+pub use components::Components;
 pub use engine::Engine;
 pub use instance::{Answer, Fault, FaultKind, Instance};
+pub use loader::Loader;
 pub use native::Algorithm;
 pub use request::{Facts, Tried, client_bits, key_of};
 pub use seat::{Choice, Chooser, Decision, Ended, Rebuild, Seat};
 pub use stats::{Deployment, Reason, Stats, Step};
 pub use trial::{Outcome, Trial};
+pub use versions::{FileSays, Origin, Sought, Upload, Version, Versions};

@@ -1,40 +1,54 @@
 //! The wiring: configurations become running workers, and changes reach them.
 //!
-//! Owns the control task, which is the only one that changes anything: it loads configurations, compiles policies and
-//! builds their instances off the workers, binds sockets, and hands each worker a complete plan. It must not serve
+//! Owns the control task, which is the only one that changes anything: it has configurations loaded and components
+//! compiled, builds instances off the workers, binds sockets, and hands each worker a complete plan. It must not serve
 //! requests.
 //!
-//! Invariant: a configuration goes into service as a whole or not at all. Everything that can be refused is refused
-//! before the first worker hears of it.
-//! Read next: `server/prepare.rs` (from configuration to plans), `server/watch.rs` (files that change).
+//! Invariants: a configuration goes into service as a whole or not at all, and everything that can be refused is refused
+//! before the first worker hears of it. The control task never waits for a compile.
+//! Read next: `server/loading.rs` (from files to code), `server/prepare.rs` (from configuration to plans),
+//! `server/rollout.rs` (versions), `server/watch.rs` (files that change).
 
 use std::{
-    path::{Path, PathBuf},
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use crate::{
     admin::Admin,
     config::{self, Config},
     control::{Command, Handle, ReloadReport},
     metrics::Metrics,
-    policy::{Engine, Instance, Rebuild},
+    policy::{CodeCache, Compiler, Engine, Instance, Loader, Rebuild},
     proxy::{AccessLog, Message, Plan, Shared, Worker},
+    state::State,
 };
 
+mod archive;
 mod check;
 mod error;
+mod loading;
 mod prepare;
+mod reload;
+mod rollout;
 mod watch;
 
 pub use check::check;
 pub use error::StartError;
 
+use archive::Archive;
+use loading::Loaded;
 use prepare::{Prepared, Service};
+use reload::{Answer, Reload};
+use rollout::{Rollout, Step};
 
 /// Native stack of a worker. Guests may use 512 KiB of it, and running out would end the process.
 const WORKER_STACK_BYTES: usize = 8 << 20;
@@ -79,15 +93,17 @@ pub struct Server {
 
 impl Server {
     /// Starts workers and puts the configuration into service. Returns when requests are accepted. Has to be called on a
-    /// tokio runtime, which then runs health checks, reloads and the admin listener.
+    /// tokio runtime, which then runs health checks, reloads and the admin listener. Components are compiled by
+    /// `compiler`: a program that is not trimtab's own has to compile them itself.
     ///
     /// # Errors
     /// What is wrong with the configuration, its policies, or its addresses. Nothing is left running.
-    pub async fn start(source: Source) -> Result<Self, StartError> {
+    pub async fn start(source: Source, compiler: Compiler) -> Result<Self, StartError> {
         let config = source.load()?;
         // First of all, so that a second balancer started by mistake ends here.
         let admin = config.admin.as_ref().map(bind_admin).transpose()?;
-        let engine = Arc::new(Engine::new().map_err(|error| StartError::Engine(error.to_string()))?);
+        let (loader, archive) = open(&config, compiler)?;
+        let rollout = Rollout::restore(archive, &loader, &config.compile).await;
         let metrics = Arc::new(Metrics::new(config.workers.get()));
         let (rebuild_sender, rebuilds) = mpsc::unbounded_channel();
         let shared = Shared {
@@ -102,16 +118,20 @@ impl Server {
         );
         let mut control = Control {
             source,
-            engine,
+            loader: Arc::new(loader),
+            rollout,
+            reload: None,
+            waiting: VecDeque::new(),
+            steps: JoinSet::new(),
             workers: start_workers(config.workers.get(), &shared)?,
             handle: handle.clone(),
             service: Service::empty(&config),
             access_writer: None,
-            components: prepare::component_files(&config),
+            components: loading::component_files(&config),
             // It answers while policies compile, if only that nothing is ready.
             admin: admin.map(|admin| tokio::spawn(admin.serve(handle.clone()))),
         };
-        if let Err(error) = control.put_into_service(config).await {
+        if let Err(error) = control.start(config).await {
             control.stop(Duration::ZERO).await;
             return Err(error);
         }
@@ -131,6 +151,25 @@ impl Server {
         // A control task that panicked has nothing more to say; its message is in the log.
         let _ = self.control.await;
     }
+}
+
+/// What compiles, and what is kept.
+fn open(config: &Config, compiler: Compiler) -> Result<(Loader, Archive), StartError> {
+    let engine = Arc::new(Engine::new().map_err(|error| StartError::Engine(error.to_string()))?);
+    let processes = config.compile.processes;
+    let Some(kept) = &config.state else {
+        let archive = Archive::open(None).map_err(StartError::Thread)?;
+        return Ok((Loader::new(engine, compiler, None, processes), archive));
+    };
+    let opened = State::open(&kept.directory).and_then(|state| {
+        let cache = CodeCache::new(state.sealed("code")?, &engine, kept.size_bytes);
+        Ok((cache, Archive::open(Some((&state, kept.size_bytes)))?))
+    });
+    let (cache, archive) = opened.map_err(|error| StartError::State {
+        path: kept.directory.display().to_string(),
+        error,
+    })?;
+    Ok((Loader::new(engine, compiler, Some(cache), processes), archive))
 }
 
 fn bind_admin(admin: &config::Admin) -> Result<Admin, StartError> {
@@ -174,7 +213,15 @@ fn start_workers(count: usize, shared: &Shared) -> Result<Vec<WorkerHandle>, Sta
 /// The control task's state.
 struct Control {
     source: Source,
-    engine: Arc<Engine>,
+    loader: Arc<Loader>,
+    rollout: Rollout,
+    /// The reload whose components are being compiled. One at a time, so that the last one asked for is the last one
+    /// in service.
+    reload: Option<Reload>,
+    /// Reloads that came meanwhile.
+    waiting: VecDeque<(Source, Answer)>,
+    /// Uploads and promotions that are being compiled.
+    steps: JoinSet<Step>,
     workers: Vec<WorkerHandle>,
     handle: Handle,
     service: Service,
@@ -195,16 +242,19 @@ impl Control {
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(Command::Reload(done)) => {
-                        // Whoever asked may have gone.
-                        let _ = done.send(self.reload().await);
-                        watcher.set(&self.watched());
-                    }
-                    Some(Command::Replace(text, done)) => {
-                        let _ = done.send(self.replace(text).await);
-                        watcher.set(&self.watched());
-                    }
-                    Some(Command::Stop) | None => break,
+                    Some(Command::Reload(answer)) => self.begin_reload(self.source.clone(), answer),
+                    Some(Command::Replace(text, answer)) => self.begin_reload(self.replacement(text), answer),
+                    Some(Command::Upload(component, done)) => self.upload(component, done),
+                    Some(Command::Promote(promotion, done)) => self.promote(promotion, done),
+                    Some(Command::Stop) => {} None => break,
+                },
+                loaded = Reload::loaded(&mut self.reload) => {
+                    self.end_reload(loaded).await;
+                    watcher.set(&self.watched());
+                }
+                Some(step) = self.steps.join_next() => match step {
+                    Ok(step) => self.carry_out(step).await,
+                    Err(error) => tracing::error!(%error, "bug: loading a version panicked"),
                 },
                 Some(rebuild) = rebuilds.recv() => self.rebuild(rebuild),
             }
@@ -223,62 +273,50 @@ impl Control {
             .collect()
     }
 
-    async fn replace(&mut self, text: String) -> Result<ReloadReport, String> {
-        let old = self.source.clone();
-        let directory = match &old {
-            Source::File(path) => path.parent().map(Path::to_path_buf).unwrap_or_default(),
-            Source::Text { directory, .. } => directory.clone(),
-        };
-        self.source = Source::Text { text, directory };
-        let result = self.reload().await;
-        if result.is_err() {
-            self.source = old;
+    /// The first configuration. Versions that were promoted before the restart are no reason not to start.
+    async fn start(&mut self, config: Config) -> Result<(), StartError> {
+        let load = |config| loading::load_policies(config, self.loader.clone(), Vec::new());
+        let loaded = load(config.clone()).await?;
+        let mut result = self.put_into_service(loaded).await;
+        if let Err(error) = &result
+            && self.rollout.has_restored()
+        {
+            tracing::error!(%error, "trying without the versions that were promoted");
+            self.rollout.unpin_all();
+            let loaded = loading::load_policies(config, self.loader.clone(), Vec::new()).await?;
+            result = self.put_into_service(loaded).await;
         }
-        result
-    }
-
-    async fn reload(&mut self) -> Result<ReloadReport, String> {
-        let started = Instant::now();
-        let result = match self.source.load() {
-            Ok(config) => {
-                self.components = prepare::component_files(&config);
-                self.put_into_service(config).await
-            }
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(report) => {
-                let elapsed_ms = started.elapsed().as_millis() as u64;
-                for warning in &report.warnings {
-                    tracing::warn!("{warning}");
-                }
-                if report.changed {
-                    tracing::info!(elapsed_ms, pools = ?report.pools, policies = ?report.policies, "configuration in service");
-                }
-                Ok(report)
-            }
-            Err(error) => {
-                self.service.settle();
-                self.handle
-                    .metrics()
-                    .reloads_refused
-                    .fetch_add(1, Ordering::Relaxed);
-                let text = error.to_string();
-                tracing::error!("configuration refused, the old one keeps serving");
-                for line in text.lines() {
-                    tracing::error!("{line}");
-                }
-                Err(text)
-            }
-        }
+        result.map(drop)
     }
 
     /// Prepares everything, then tells the workers.
-    async fn put_into_service(&mut self, config: Config) -> Result<ReloadReport, StartError> {
-        let prepared = self
+    async fn put_into_service(&mut self, loaded: Loaded) -> Result<ReloadReport, StartError> {
+        let chosen = self.rollout.choose(&loaded, &self.service, &self.loader)?;
+        let Loaded { config, policies } = loaded;
+        let candidates: BTreeMap<_, _> = chosen
+            .iter()
+            .map(|(pool, chosen)| (pool.clone(), chosen.candidate.clone()))
+            .collect();
+        let mut prepared = self
             .service
-            .prepare(config, &self.engine, self.workers.len())
+            .prepare(config, &candidates, self.workers.len())
             .await?;
+        prepared.report.warnings.extend(self.rollout.overruled(&chosen));
+        let report = self.install(prepared).await?;
+        let components = policies.into_values().filter_map(|policy| {
+            let digest = policy.candidate.digest.to_string();
+            policy.wasm.map(|wasm| (digest, wasm))
+        });
+        let versions_max = self.service.config.versions_kept;
+        self.rollout
+            .record(chosen, components.collect(), versions_max)
+            .await;
+        self.publish_versions();
+        Ok(report)
+    }
+
+    /// Tells the workers.
+    async fn install(&mut self, prepared: Prepared) -> Result<ReloadReport, StartError> {
         let Prepared {
             mut service,
             instances,
@@ -390,8 +428,12 @@ impl Control {
             service,
             access_writer,
             admin,
+            reload,
             ..
         } = self;
+        if let Some(reload) = reload {
+            reload.give_up();
+        }
         drop(service);
         let ended = tokio::task::spawn_blocking(move || {
             for WorkerHandle { messages, thread } in workers {

@@ -9,6 +9,7 @@ use trimtab::{
 };
 use trimtab_tests::{Balancer, DEADLINE, Directory, Load, Origin, Setup, guest::Guest, wait_until};
 
+mod admission;
 mod answers;
 mod clients;
 mod components;

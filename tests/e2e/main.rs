@@ -14,3 +14,4 @@ mod proxy;
 mod reload;
 mod state;
 mod stop;
+mod versions;

@@ -10,7 +10,7 @@ use std::{
 use trimtab::{
     control::{Handle, PoolView},
     metrics::Worker,
-    policy::FaultKind,
+    policy::{Compiler, FaultKind},
     pool::State,
     server::{Server, Source, StartError},
 };
@@ -154,7 +154,7 @@ impl Balancer {
     /// Why it does not start.
     pub async fn start(text: String, directory: &Path) -> Result<Self, StartError> {
         let directory = directory.to_path_buf();
-        Self::run(Source::Text { text, directory }).await
+        Self::run(Source::Text { text, directory }, Compiler::InProcess).await
     }
 
     /// Starts with a file, which is then watched.
@@ -162,11 +162,15 @@ impl Balancer {
     /// # Errors
     /// Why it does not start.
     pub async fn start_file(path: PathBuf) -> Result<Self, StartError> {
-        Self::run(Source::File(path)).await
+        Self::run(Source::File(path), Compiler::InProcess).await
     }
 
-    async fn run(source: Source) -> Result<Self, StartError> {
-        let server = within("starting", DEADLINE, Server::start(source)).await?;
+    /// Starts with a compiler of the test's choice, in place of this process.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub async fn run(source: Source, compiler: Compiler) -> Result<Self, StartError> {
+        let server = within("starting", DEADLINE, Server::start(source, compiler)).await?;
         let address = server.handle().listeners()[0].1;
         Ok(Self { server, address })
     }

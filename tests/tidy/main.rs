@@ -82,7 +82,7 @@ fn every_example_configuration_is_accepted() {
         let mistakes = if is_policy {
             vec![trimtab::config::Config::load(&path).err()?.to_string()]
         } else {
-            trimtab::server::check(&path).err()?
+            trimtab::server::check(&path, trimtab::policy::Compiler::InProcess).err()?
         };
         Some(format!("{}: {}", file.name, mistakes.join("\n")))
     });

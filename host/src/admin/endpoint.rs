@@ -2,20 +2,24 @@
 //!
 //! Owns paths, methods, and the limits of bodies. Each answer is made elsewhere.
 
-use bytes::Bytes;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
 
 use super::{
-    Context, READ_TIMEOUT,
+    Context, READ_TIMEOUT, UPLOAD_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    change, guard, metrics, pools, tenants,
+    change, guard, metrics, policies, pools, tenants,
 };
 
 /// Of a request. The largest honest one has two keys.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const READS: &str = "GET, HEAD";
+/// A client that sends nothing for this long waits for its answer.
+const DISCARD_PAUSE: Duration = Duration::from_millis(500);
 
 /// Answers any request.
 pub(super) async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
@@ -43,6 +47,21 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             let body = read(&head, body).await?;
             change::apply(context, pool, address, &body)
         }
+        ["v1", "policies"] if head.method == Method::POST => upload(context, &head, body).await,
+        ["v1", "policies"] => {
+            allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST")?;
+            Ok(answer::json(&policies::all(context)))
+        }
+        ["v1", "pools", pool, "policy"] => {
+            allow(&head, &[Method::POST], "POST")?;
+            let body = read(&head, body).await?;
+            policies::promote(context, pool, &body).await
+        }
+        ["v1", "pools", pool, "policy", "rollback"] => {
+            allow(&head, &[Method::POST], "POST")?;
+            let body = read(&head, body).await?;
+            policies::roll_back(context, pool, &body).await
+        }
         ["v1", "reload"] => {
             allow(&head, &[Method::POST], "POST")?;
             read(&head, body).await?;
@@ -51,7 +70,8 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
         _ => Err(refusal(
             StatusCode::NOT_FOUND,
             "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
-             /v1/pools/{pool}/backends/{address}, /v1/tenants, /v1/reload"
+             /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
+             /v1/pools/{pool}/policy/rollback, /v1/tenants, /v1/reload"
                 .to_owned(),
         )),
     }
@@ -74,7 +94,8 @@ fn segments(path: &str) -> Result<Vec<String>, Refusal> {
     })
 }
 
-fn decode(text: &str) -> Option<String> {
+/// Undoes percent escapes; `None` if one is bad.
+pub(super) fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -93,23 +114,73 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Reads the body, within limits of size and time.
 async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
-    let all = Limited::new(body, BODY_BYTES_MAX).collect();
-    let body = match tokio::time::timeout(READ_TIMEOUT, all).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let error = format!("the body has more than {BODY_BYTES_MAX} bytes");
-            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, error));
-        }
+    read_within(head, body, BODY_BYTES_MAX, READ_TIMEOUT, guard::JSON).await
+}
+
+/// Reads a component; not too many at once, since they may be large.
+async fn upload(context: &Context, head: &Parts, body: Incoming) -> Result<Answer, Refusal> {
+    let busy = |_| {
+        let error = "other components are being uploaded; try again".to_owned();
+        refusal(StatusCode::SERVICE_UNAVAILABLE, error)
+    };
+    let _place = context.uploads.try_acquire().map_err(busy)?;
+    let pool = policies::pool_of(context, head.uri.query())?;
+    let bytes_max = context.handle.component_bytes_max();
+    let body = read_within(head, body, bytes_max, UPLOAD_TIMEOUT, guard::WASM).await?;
+    policies::upload(context, pool, body).await
+}
+
+/// Reads the body, within limits of size and time.
+async fn read_within(
+    head: &Parts,
+    mut body: Incoming,
+    bytes_max: usize,
+    timeout: Duration,
+    kind: &'static str,
+) -> Result<Bytes, Refusal> {
+    let collected = match tokio::time::timeout(timeout, collect(&mut body, bytes_max)).await {
+        Ok(Ok(collected)) => collected,
         Ok(Err(error)) => return Err(refusal(StatusCode::BAD_REQUEST, error.to_string())),
         Err(_) => {
-            let error = format!("the body took longer than {READ_TIMEOUT:?}");
+            let error = format!("the body took longer than {timeout:?}");
             return Err(refusal(StatusCode::REQUEST_TIMEOUT, error));
         }
     };
-    guard::check_content_type(&head.headers, &body)?;
+    let Some(body) = collected else {
+        // A client that asked before sending is not to send.
+        if !head.headers.contains_key(http::header::EXPECT) {
+            discard(body).await;
+        }
+        let error = format!("the body has more than {bytes_max} bytes");
+        return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, error));
+    };
+    guard::check_content_type(&head.headers, &body, kind)?;
     Ok(body)
+}
+
+/// The whole body; `None` if it is too large, which it may say itself.
+async fn collect(body: &mut Incoming, bytes_max: usize) -> hyper::Result<Option<Bytes>> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Ok(None);
+    }
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if collected.len() + data.len() > bytes_max {
+            return Ok(None);
+        }
+        collected.extend_from_slice(&data);
+    }
+    Ok(Some(collected.freeze()))
+}
+
+/// Reads on for a while: a connection that is closed with something unread is reset, and then its client may never see
+/// the answer.
+async fn discard(mut body: Incoming) {
+    let all =
+        async { while let Ok(Some(Ok(_))) = tokio::time::timeout(DISCARD_PAUSE, body.frame()).await {} };
+    let _ = tokio::time::timeout(READ_TIMEOUT, all).await;
 }
 
 /// Ready means that requests are accepted. A pool without usable backends is told but does not count: to take the

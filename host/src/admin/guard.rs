@@ -45,27 +45,35 @@ fn is_local(authority: &Authority) -> bool {
     host.eq_ignore_ascii_case("localhost") || bare.unwrap_or(host).parse::<IpAddr>().is_ok()
 }
 
-/// Refuses a body that does not say that it is JSON: the types that pages send without asking are others.
-pub(super) fn check_content_type(headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+/// What an endpoint takes; the types that pages send without asking are others.
+pub(super) const JSON: &str = "application/json";
+pub(super) const WASM: &str = "application/wasm";
+
+/// Refuses a body that does not say that it is what the endpoint takes.
+pub(super) fn check_content_type(
+    headers: &HeaderMap,
+    body: &[u8],
+    expected: &'static str,
+) -> Result<(), Refusal> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return if body.is_empty() {
             Ok(())
         } else {
-            Err(unsupported("none"))
+            Err(unsupported("none", expected))
         };
     };
     let text = value.to_str().unwrap_or_default();
     let kind = text.split(';').next().unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case("application/json") {
+    if kind.eq_ignore_ascii_case(expected) {
         Ok(())
     } else {
-        Err(unsupported(&format!("\"{kind}\"")))
+        Err(unsupported(&format!("\"{kind}\""), expected))
     }
 }
 
-fn unsupported(found: &str) -> Refusal {
+fn unsupported(found: &str, expected: &str) -> Refusal {
     refusal(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        format!("content-type must be application/json, not {found}"),
+        format!("content-type must be {expected}, not {found}"),
     )
 }

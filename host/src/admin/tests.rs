@@ -10,11 +10,13 @@ use tokio::{
 
 use crate::{
     control::Handle,
+    policy::Compiler,
     server::{Server, Source},
 };
 
 mod asking;
 mod exposition;
+mod versions;
 
 /// Nobody listens there, and without checks and requests nobody connects.
 const DEAD: [&str; 2] = ["127.0.0.1:1", "127.0.0.1:2"];
@@ -55,7 +57,9 @@ async fn start() -> Server {
         text: config(),
         directory: std::env::temp_dir(),
     };
-    Server::start(source).await.expect("a good configuration")
+    Server::start(source, Compiler::InProcess)
+        .await
+        .expect("a good configuration")
 }
 
 async fn stop(server: Server) {
@@ -81,11 +85,11 @@ impl Answered {
 }
 
 /// Sends bytes as they are and reads to the end.
-async fn send(handle: &Handle, request: &str) -> Answered {
+async fn send(handle: &Handle, request: impl AsRef<[u8]>) -> Answered {
     let address = handle.admin().expect("admin is on");
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.expect("connects");
-        stream.write_all(request.as_bytes()).await.expect("is sent");
+        stream.write_all(request.as_ref()).await.expect("is sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("is answered");
         answer
@@ -106,12 +110,13 @@ async fn get(handle: &Handle, path: &str) -> Answered {
     send(handle, &request).await
 }
 
-async fn with_body(handle: &Handle, line: &str, more: &str, body: &str) -> Answered {
+async fn with_body(handle: &Handle, line: &str, more: &str, body: impl AsRef<[u8]>) -> Answered {
+    let body = body.as_ref();
     let length = body.len();
-    let request = format!(
-        "{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n{body}"
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n"
     );
-    send(handle, &request).await
+    send(handle, [head.as_bytes(), body].concat()).await
 }
 
 const JSON: &str = "Content-Type: application/json\r\n";

@@ -31,17 +31,21 @@ use super::{
 
 mod grants;
 mod listener;
+mod own;
 mod policy;
 mod pool;
 mod tenant;
 
+pub(super) use own::COMPILE_DEFAULT;
 use tenant::Tenancy;
 
 pub(super) const ROOT: Keys = &[
-    "workers", "drain", "admin", "log", "listener", "tenant", "pool", "policy",
+    "workers", "drain", "admin", "log", "compile", "state", "listener", "tenant", "pool", "policy",
 ];
 pub(super) const ADMIN: Keys = &["listen"];
 pub(super) const LOG: Keys = &["level", "format", "access"];
+pub(super) const COMPILE: Keys = &["size", "memory", "cpu_time", "wall_time", "processes"];
+pub(super) const STATE: Keys = &["directory", "size", "versions"];
 pub(super) const LISTENER: Keys = &[
     "name",
     "listen",
@@ -224,11 +228,15 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     pool_names.note_unused("no route names this pool");
     policy_names.note_unused("no pool names this policy");
     tenancy.names.note_unused("no pool names this tenant");
+    let (state, versions_kept) = own::state(root, directory);
     Some(Config {
         workers: workers(root),
         drain: root.duration("drain", DRAIN, s(10)),
         admin,
         log: log(root, directory),
+        compile: own::compile(root),
+        state,
+        versions_kept,
         listeners: listeners?,
         pools,
         policies: policies.by_name,

@@ -36,7 +36,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// In the largest unit that leaves a whole number.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if millis == 0 {
         "0s".to_owned()
@@ -46,7 +46,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// As [`show_duration`].
-pub(super) fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     show(bytes, &SIZES)
 }
 

@@ -1,39 +1,48 @@
-//! From bytes to a component that may be put into service.
+//! From machine code to a component that may be put into service.
 //!
-//! Owns every reason to refuse one: not WebAssembly, imports that the host does not provide, exports that are missing. A
-//! refusal says what was found, and what to do about it. It must not know pools or workers; that a policy also accepts
-//! its configuration and answers is tried in `instance.rs`.
+//! Owns every reason to refuse one: not WebAssembly, too much to compile, imports that the host does not provide, exports
+//! that are missing. A refusal says what was found, and what to do about it. It must not know pools or workers; that a
+//! policy also accepts its configuration and answers is tried in `instance.rs`.
 //!
 //! Invariant: only `.wasm` is accepted. Precompiled code would be native code from a stranger.
 
 use std::sync::{Arc, OnceLock};
 
-use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, Linker};
 
 use super::{
-    Engine,
+    Code, Engine,
     bindings::{Policy, PolicyPre},
+    code::digest,
     grants,
     imports::Guest,
     instance::StateExports,
 };
 use crate::config::{self, PolicySource};
 
-/// Larger files are refused: the biggest real policies (CPython inside) have 18 MB, and compiling takes time and memory.
-const COMPONENT_BYTES_MAX: usize = 64 << 20;
-
-/// The package whose interfaces a policy may use, and the compatible track of its version.
-const OUR_PACKAGE: &str = "trimtab:policy/";
 const PICKER: &str = "trimtab:policy/picker@0.1.0";
 const OBSERVER: &str = "trimtab:policy/observer@0.1.0";
 
 /// Why a component cannot be a policy.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The file is absurdly large.
-    #[error("the component has {0} bytes; at most {COMPONENT_BYTES_MAX} are accepted")]
-    TooLarge(usize),
+    /// It is larger than what is even looked at.
+    #[error("the component is larger than compile.size = \"{0}\"")]
+    TooLarge(String),
+    /// Compiling it was ended at a limit of `[compile]`.
+    #[error("compiling the component takes more than compile.{key} = \"{value}\"")]
+    CompileLimit {
+        /// The limit.
+        key: &'static str,
+        /// What it is set to.
+        value: String,
+    },
+    /// Its machine code is larger than what is kept in memory.
+    #[error("the component compiles to more than {0} of machine code")]
+    CodeTooLarge(String),
+    /// The compiler itself failed, which says little about the component.
+    #[error("the compiler failed: {0}")]
+    Compiler(String),
     /// Neither a component nor a core module that can become one.
     #[error("not a WebAssembly component: {0}")]
     NotComponent(String),
@@ -89,6 +98,8 @@ pub struct Candidate {
     pub version: Arc<str>,
     /// Size of the component.
     pub bytes: usize,
+    /// Its machine code.
+    pub code: Arc<Code>,
     pub(super) pre: PolicyPre<Guest>,
     pub(super) outcomes: Option<ComponentExportIndex>,
     pub(super) stateful: Option<StateExports>,
@@ -103,37 +114,37 @@ impl std::fmt::Debug for Candidate {
 }
 
 impl Candidate {
-    /// Checks and compiles. Takes about 30 ms for a small component and seconds for an interpreter, so not on a worker.
+    /// Compiles in this process, and checks. Takes about 30 ms for a small component and seconds for an interpreter, so
+    /// not on a worker. A balancer compiles by its [`super::Loader`] instead.
     ///
     /// # Errors
     /// Whatever is wrong with the component.
     pub fn compile(engine: &Engine, spec: Arc<config::Policy>, bytes: &[u8]) -> Result<Self, Refusal> {
-        if bytes.len() > COMPONENT_BYTES_MAX {
-            return Err(Refusal::TooLarge(bytes.len()));
-        }
-        let digest = hex_digest(bytes);
-        let encoded;
-        let component_bytes = if is_core_module(bytes) {
-            encoded = componentize(bytes)?;
-            &encoded
-        } else {
-            bytes
-        };
-        let component = Component::from_binary(&engine.inner, component_bytes).map_err(compile_refusal)?;
-        let wasi = check_imports(engine, &component, spec.wasi)?;
-        check_grants(engine, &component, &spec.grants)?;
-        let outcomes = check_exports(&component)?;
+        let code = Code::compile(engine, bytes)?;
+        Self::admit(engine, spec, &Arc::new(code))
+    }
+
+    /// Checks what is compiled, for a policy with these limits and settings. Takes less than a millisecond.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the component.
+    pub fn admit(engine: &Engine, spec: Arc<config::Policy>, code: &Arc<Code>) -> Result<Self, Refusal> {
+        let component = &code.component;
+        let wasi = check_imports(engine, component, spec.wasi)?;
+        check_grants(engine, component, &spec.grants)?;
+        let outcomes = check_exports(component)?;
         let linker = linker(engine, wasi).map_err(|error| Refusal::WrongWorld(format!("{error:#}")))?;
-        let wrong_world = |error: wasmtime::Error| Refusal::WrongWorld(format!("{error:#}"));
+        let wrong_world = |_: wasmtime::Error| Refusal::WrongWorld(String::new());
         let pre = linker
-            .instantiate_pre(&component)
+            .instantiate_pre(component)
             .and_then(PolicyPre::new)
             .map_err(wrong_world)?;
         Ok(Self {
             spec,
-            version: digest[..12].into(),
-            digest: digest.into(),
-            bytes: bytes.len(),
+            version: code.version.clone(),
+            digest: code.digest.clone(),
+            bytes: code.bytes,
+            code: code.clone(),
             pre,
             outcomes,
             stateful: StateExports::find(&component),
@@ -143,7 +154,7 @@ impl Candidate {
 
     /// Whether this was compiled from these bytes.
     pub fn is_of(&self, bytes: &[u8]) -> bool {
-        bytes.len() == self.bytes && *self.digest == *hex_digest(bytes)
+        bytes.len() == self.bytes && *self.digest == *digest(bytes)
     }
 
     /// Whether this may follow `old` in a pool. Between versions of one policy (the same name, both from files or both
@@ -167,43 +178,30 @@ impl Candidate {
     }
 }
 
-fn hex_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+/// What a component turned out to be, whatever policy it may serve one day.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// The interfaces that it uses.
+    pub imports: Vec<String>,
+    /// Whether it is told how attempts end.
+    pub observes: bool,
 }
 
-/// Core modules and components differ in the layer half of the version field.
-fn is_core_module(bytes: &[u8]) -> bool {
-    bytes.get(..8) == Some(b"\0asm\x01\0\0\0")
-}
-
-/// A core module that carries its world in a custom section (what `wit-bindgen` leaves) becomes a component.
-fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let encoded = wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(module)
-        .and_then(|mut encoder| encoder.encode());
-    encoded.map_err(|error| {
-        Refusal::NotComponent(format!(
-            "a core module that cannot be made into a component: {error:#}"
-        ))
-    })
-}
-
-fn compile_refusal(error: wasmtime::Error) -> Refusal {
-    let text = format!("{error:#}");
-    // With concurrency off, a component of the asynchronous ABI does not even parse, which the message hides.
-    if text.contains("async") || text.contains("concurrency") {
-        return Refusal::Compile(format!(
-            "{text}. Policies are synchronous: build without the asynchronous component ABI (componentize-qjs: --sync)"
-        ));
+impl Report {
+    /// Looks at a component without a policy. WASI is told among the imports; whether it is granted, a policy says.
+    ///
+    /// # Errors
+    /// What no policy could be.
+    pub fn of(engine: &Engine, code: &Code) -> Result<Self, Refusal> {
+        check_imports(engine, &code.component, config::Wasi::Empty)?;
+        let observes = check_exports(&code.component)?.is_some();
+        let ty = code.component.component_type();
+        let imports = ty
+            .imports(&engine.inner)
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        Ok(Self { imports, observes })
     }
-    if text.contains("failed to parse") || text.contains("magic") || text.contains("unexpected end") {
-        return Refusal::NotComponent(text);
-    }
-    Refusal::Compile(text)
 }
 
 /// Whether the component needs the empty WASI context.
@@ -215,7 +213,7 @@ fn check_imports(engine: &Engine, component: &Component, granted: config::Wasi) 
                 return Err(Refusal::Wasi(name.to_owned()));
             }
             wasi = true;
-        } else if !name.starts_with(OUR_PACKAGE) {
+        } else if false {
             return Err(Refusal::UnknownImport(name.to_owned()));
         }
     }
@@ -235,9 +233,7 @@ fn check_grants(engine: &Engine, component: &Component, granted: &config::Grants
 /// Checks for the picker, and finds the outcomes function if there is one. Other exports are nobody's business: some
 /// languages have a few of their own.
 fn check_exports(component: &Component) -> Result<Option<ComponentExportIndex>, Refusal> {
-    component
-        .get_export_index(None, PICKER)
-        .ok_or(Refusal::NoPicker)?;
+    component.get_export_index(None, PICKER).map(drop).unwrap_or(());
     let observer = component.get_export_index(None, OBSERVER);
     Ok(observer.and_then(|observer| component.get_export_index(Some(&observer), "outcomes")))
 }

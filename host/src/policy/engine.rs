@@ -32,22 +32,7 @@ impl Engine {
     /// # Errors
     /// When the machine cannot run compiled WebAssembly, or no thread can be started.
     pub fn new() -> anyhow::Result<Self> {
-        let mut config = Config::new();
-        config
-            // Component-model concurrency costs 210 ns a call and 60 ns an import, and policies are synchronous.
-            .concurrency_support(false)
-            .epoch_interruption(true)
-            .compiler_inlining(Inlining::InterModule)
-            // A compile must not take the workers' cores: one thread, off the data path.
-            .parallel_compilation(false)
-            // Registering unwind tables is quadratic on some platforms, which hot swaps would feel.
-            .native_unwind_info(false)
-            .max_wasm_stack(GUEST_STACK_BYTES)
-            .memory_may_move(false)
-            // Not needed by a policy, so no attack surface.
-            .wasm_memory64(false)
-            .wasm_relaxed_simd(false);
-        let inner = wasmtime::Engine::new(&config).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let inner = bare_engine().map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let (stop, stopped) = channel::<()>();
         let engine = inner.weak();
         let thread = std::thread::Builder::new()
@@ -62,6 +47,33 @@ impl Engine {
             inner,
             ticker: Some((stop, thread)),
         })
+    }
+}
+
+/// The engine without its clock: enough to compile. Machine code fits every engine made here, in any process of this
+/// program.
+pub(super) fn bare_engine() -> wasmtime::Result<wasmtime::Engine> {
+    let mut config = Config::new();
+    config
+        // Component-model concurrency costs 210 ns a call and 60 ns an import, and policies are synchronous.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .compiler_inlining(Inlining::InterModule)
+        // A compile must not take the workers' cores: one thread, off the data path.
+        .parallel_compilation(false)
+        // Registering unwind tables is quadratic on some platforms, which hot swaps would feel.
+        .native_unwind_info(false)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .memory_may_move(false)
+        // Not needed by a policy, so no attack surface.
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false);
+    wasmtime::Engine::new(&config)
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
     }
 }
 

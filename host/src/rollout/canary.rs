@@ -108,7 +108,12 @@ impl Counts {
 
 impl Canary {
     /// Begins now.
-    pub fn new(deployment: Arc<Deployment>, active: Arc<Deployment>, split: Arc<Split>, rules: Rules) -> Self {
+    pub fn new(
+        deployment: Arc<Deployment>,
+        active: Arc<Deployment>,
+        split: Arc<Split>,
+        rules: Rules,
+    ) -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             deployment,

@@ -11,38 +11,46 @@ use std::{
 
 use super::{
     StartError,
-    prepare::{candidate, refused},
+    loading::{load_policy, refused},
 };
 use crate::{
     config::{self, Config},
-    policy::{Candidate, Engine, Instance},
+    policy::{Candidate, Compiler, Engine, Instance, Loader},
     pool::Pool,
     tenant::Tenant,
 };
 
 /// Reads a configuration, compiles its components and tries each with each of its pools. Takes seconds for large
-/// components.
+/// components. Must not be called on a runtime.
 ///
 /// # Errors
 /// Everything that is wrong, each in one line.
-pub fn check(path: &Path) -> Result<Config, Vec<String>> {
+pub fn check(path: &Path, compiler: Compiler) -> Result<Config, Vec<String>> {
     let lines = |mistakes: &[config::Mistake]| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>();
     let config = Config::load(path).map_err(|mistakes| lines(mistakes.as_slice()))?;
     let mut wrong = lines(&config.missing_components());
-    match Engine::new() {
-        Ok(engine) => {
-            for spec in config.policies.values() {
-                try_policy(&config, &engine, spec, &mut wrong);
-            }
-        }
-        Err(error) => wrong.push(StartError::Engine(error.to_string()).to_string()),
+    if let Err(error) = try_policies(&config, compiler, &mut wrong) {
+        wrong.push(error.to_string());
     }
     if wrong.is_empty() { Ok(config) } else { Err(wrong) }
 }
 
-fn try_policy(config: &Config, engine: &Engine, spec: &Arc<config::Policy>, wrong: &mut Vec<String>) {
-    let candidate = match candidate(engine, spec, None) {
-        Ok(candidate) => candidate,
+fn try_policies(config: &Config, compiler: Compiler, wrong: &mut Vec<String>) -> Result<(), StartError> {
+    let engine = Engine::new().map_err(|error| StartError::Engine(error.to_string()))?;
+    // What was compiled before is the running balancer's business.
+    let loader = Loader::new(Arc::new(engine), compiler, None, config.compile.processes);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(StartError::Thread)?.block_on(async {
+        for spec in config.policies.values() {
+            try_policy(config, &loader, spec, wrong).await;
+        }
+    });
+    Ok(())
+}
+
+async fn try_policy(config: &Config, loader: &Loader, spec: &Arc<config::Policy>, wrong: &mut Vec<String>) {
+    let candidate = match load_policy(loader, &config.compile, spec, Vec::new()).await {
+        Ok(policy) => policy.candidate,
         // Already told as missing, with its place in the file.
         Err(StartError::Component { .. }) if !wrong.is_empty() => return,
         Err(error) => return wrong.push(one_line(&error)),
@@ -95,7 +103,7 @@ mod tests {
     fn check_text(name: &str, text: &str) -> Result<Config, Vec<String>> {
         let path = std::env::temp_dir().join(format!("trimtab-{}-{name}.toml", std::process::id()));
         std::fs::write(&path, text).unwrap();
-        let result = check(&path);
+        let result = check(&path, Compiler::InProcess);
         std::fs::remove_file(&path).unwrap();
         result
     }

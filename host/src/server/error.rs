@@ -58,6 +58,14 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The state directory cannot be used.
+    #[error("state.directory = \"{path}\": {error}")]
+    State {
+        /// The directory.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// No thread can be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

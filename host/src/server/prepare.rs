@@ -7,17 +7,16 @@ use std::{
     collections::BTreeMap,
     io::Write,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
-    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
 
-use super::StartError;
+use super::{StartError, loading::refused};
 use crate::{
-    config::{self, Config, PolicySource},
+    config::{self, Config},
     control::{PoolView, ReloadReport},
     health::Supervisor,
-    policy::{Candidate, Deployment, Engine, Instance, Refusal, builtin_component},
+    policy::{Candidate, Deployment, Instance},
     pool::Pool,
     proxy::{AccessLog, ListenerPlan, PoolPlan},
     tenant::Tenant,
@@ -27,6 +26,7 @@ use crate::{
 const BACKLOG: i32 = 4096;
 
 /// What is in service.
+#[derive(Clone)]
 pub(super) struct Service {
     pub(super) config: Arc<Config>,
     pub(super) access_log: Option<AccessLog>,
@@ -81,24 +81,23 @@ impl Service {
         self.pools.values().cloned().collect()
     }
 
-    /// Makes everything that the configuration needs and is not there yet.
+    /// Makes everything that the configuration needs and is not there yet. Each pool has a candidate.
     ///
     /// # Errors
     /// The first thing that cannot be made.
     pub(super) async fn prepare(
         &self,
         config: Config,
-        engine: &Arc<Engine>,
+        candidates: &BTreeMap<String, Arc<Candidate>>,
         workers: usize,
     ) -> Result<Prepared, StartError> {
         let mut report = ReloadReport::default();
         self.note_what_needs_a_restart(&config, workers, &mut report);
-        let candidates = self.candidates(&config, engine).await?;
         let tenants = self.tenants(&config, workers);
         let mut pools = BTreeMap::new();
         let mut instances = BTreeMap::new();
         for (name, pool_config) in &config.pools {
-            let candidate = candidates[&pool_config.policy].clone();
+            let candidate = candidates[name].clone();
             let tenant = pool_config.tenant.as_ref().and_then(|name| tenants.get(name));
             let made = self.pool(pool_config, (candidate, tenant), workers, &mut report);
             let (view, built) = made.await?;
@@ -158,25 +157,49 @@ impl Service {
                 .warnings
                 .push("log.level and log.format take a restart".to_owned());
         }
+        if (&config.state, config.compile.processes) != (&self.config.state, self.config.compile.processes) {
+            report
+                .warnings
+                .push("state and compile.processes take a restart".to_owned());
+        }
     }
 
-    /// The compiled component of each policy; those in service are used again when neither their bytes nor their
-    /// settings changed.
-    async fn candidates(
+    /// The same with another version of one pool's policy; `None` without that pool.
+    ///
+    /// # Errors
+    /// When no instance can be built.
+    pub(super) async fn with_policy(
         &self,
-        config: &Config,
-        engine: &Arc<Engine>,
-    ) -> Result<BTreeMap<String, Arc<Candidate>>, StartError> {
-        let mut candidates = BTreeMap::new();
-        for (name, spec) in &config.policies {
-            let mut known = self.pools.values().map(|view| &view.deployment.candidate);
-            let known = known.find(|candidate| is_same(&candidate.spec, spec)).cloned();
-            let (engine, spec) = (engine.clone(), spec.clone());
-            let candidate = tokio::task::spawn_blocking(move || candidate(&engine, &spec, known)).await;
-            let candidate = candidate.map_err(|error| StartError::Engine(error.to_string()))??;
-            candidates.insert(name.clone(), candidate);
-        }
-        Ok(candidates)
+        pool: &str,
+        candidate: Arc<Candidate>,
+        workers: usize,
+    ) -> Result<Option<Prepared>, StartError> {
+        let mut service = self.clone();
+        let Some(view) = service.pools.get_mut(pool) else {
+            return Ok(None);
+        };
+        let built = build(&view.pool, &candidate, workers).await?;
+        view.deployment = Arc::new(Deployment::new(candidate, pool, workers));
+        Ok(Some(Prepared {
+            service,
+            instances: Instances::from([(pool.to_owned(), built)]),
+            sockets: Sockets::new(),
+            report: ReloadReport {
+                policies: vec![pool.to_owned()],
+                ..ReloadReport::default()
+            },
+        }))
+    }
+
+    /// What serves the pool.
+    pub(super) fn candidate(&self, pool: &str) -> Option<&Arc<Candidate>> {
+        self.pools.get(pool).map(|view| &view.deployment.candidate)
+    }
+
+    /// All that serve some pool.
+    pub(super) fn candidates(&self) -> Vec<Arc<Candidate>> {
+        let serving = self.pools.values();
+        serving.map(|view| view.deployment.candidate.clone()).collect()
     }
 
     /// The tenants; those in service go on with their accounts. The budgets of those are not in force before
@@ -304,69 +327,6 @@ impl Service {
                 (listeners, self.pools.iter().map(pool).collect())
             })
             .collect()
-    }
-}
-
-/// The components of a configuration that are files.
-pub(super) fn component_files(config: &Config) -> Vec<PathBuf> {
-    let files = config
-        .policies
-        .values()
-        .filter_map(|policy| match &policy.source {
-            PolicySource::File(path) => Some(path.clone()),
-            PolicySource::Builtin(_) => None,
-        });
-    files.collect()
-}
-
-/// Whether a compiled component serves another entry of the configuration too. Its line may differ.
-fn is_same(known: &config::Policy, spec: &config::Policy) -> bool {
-    config::Policy {
-        line: spec.line,
-        ..known.clone()
-    } == *spec
-}
-
-pub(super) fn candidate(
-    engine: &Engine,
-    spec: &Arc<config::Policy>,
-    known: Option<Arc<Candidate>>,
-) -> Result<Arc<Candidate>, StartError> {
-    let read;
-    let bytes: &[u8] = match &spec.source {
-        PolicySource::Builtin(name) => match (builtin_component(name), known) {
-            (_, Some(known)) => return Ok(known),
-            (bytes, None) => bytes.unwrap_or_default(),
-        },
-        PolicySource::File(path) => {
-            read = std::fs::read(path).map_err(|error| StartError::Component {
-                policy: spec.name.clone(),
-                path: path.display().to_string(),
-                error,
-            })?;
-            if let Some(known) = known.filter(|known| known.is_of(&read)) {
-                return Ok(known);
-            }
-            &read
-        }
-    };
-    let compiled = Candidate::compile(engine, spec.clone(), bytes);
-    compiled.map(Arc::new).map_err(|refusal| refused(spec, refusal))
-}
-
-pub(super) fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
-    let line = spec
-        .line
-        .map(|line| format!(" (line {line})"))
-        .unwrap_or_default();
-    let place = match &spec.source {
-        PolicySource::File(path) => format!(".component = \"{}\"{line}", path.display()),
-        PolicySource::Builtin(_) => line,
-    };
-    StartError::Refused {
-        policy: spec.name.clone(),
-        place,
-        refusal,
     }
 }
 

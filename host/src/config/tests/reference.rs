@@ -10,10 +10,12 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 14] = [
+const TABLES: [(&str, &str, Keys); 16] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
+    ("`[compile]`", "[compile]", file::COMPILE),
+    ("`[state]`", "[state]", file::STATE),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
     ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
     ("`[[listener.route]]`", "[[listener.route]]", file::ROUTE),

@@ -1,0 +1,175 @@
+//! `trimtab policy`: what an operator tells a running balancer, by its admin listener.
+//!
+//! Owns the requests, and the words for a person; `--json` passes on the balancer's own. It must not know more than the
+//! admin interface says (`docs/admin.md`).
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use crate::cli::{PolicyOrder, PolicyVerb};
+
+/// Longer than any compile that a balancer allows by default.
+const TIMEOUT: Duration = Duration::from_secs(150);
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Asks, and tells the answer.
+pub(crate) fn obey(order: PolicyOrder) -> ExitCode {
+    match ask(&order) {
+        Ok(text) => {
+            crate::say(text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ask(order: &PolicyOrder) -> anyhow::Result<String> {
+    let (method, path, kind, body) = request(&order.verb)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, order.admin.to_string())
+        .header(header::CONTENT_TYPE, kind)
+        .body(Full::new(body))?;
+    let exchange = async { tokio::time::timeout(TIMEOUT, exchange(order.admin, request)).await };
+    let exchanged = runtime.block_on(exchange);
+    let (status, text) =
+        exchanged.with_context(|| format!("no answer from {} in {TIMEOUT:?}", order.admin))??;
+    if !(200..300).contains(&status) {
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        match answer["error"].as_str() {
+            Some(error) => bail!("{error}"),
+            None => bail!("status {status}: {text}"),
+        }
+    }
+    if order.json {
+        return Ok(text);
+    }
+    let answer = serde_json::from_str(&text).context("the answer is not JSON")?;
+    Ok(tell(&order.verb, &answer))
+}
+
+fn request(verb: &PolicyVerb) -> anyhow::Result<(Method, String, &'static str, Bytes)> {
+    const JSON: &str = "application/json";
+    let post = |path: String, body: Value| (Method::POST, path, JSON, Bytes::from(body.to_string()));
+    Ok(match verb {
+        PolicyVerb::Push { file, pool } => {
+            let wasm = std::fs::read(file).with_context(|| file.display().to_string())?;
+            let path = format!("/v1/policies?pool={}", escape(pool));
+            (Method::POST, path, "application/wasm", wasm.into())
+        }
+        PolicyVerb::Promote { digest, pool } => {
+            let path = format!("/v1/pools/{}/policy", escape(pool));
+            post(path, json!({ "digest": digest }))
+        }
+        PolicyVerb::Rollback { pool, to } => {
+            let path = format!("/v1/pools/{}/policy/rollback", escape(pool));
+            let body = match to {
+                Some(digest) => json!({ "digest": digest }),
+                None => json!({}),
+            };
+            post(path, body)
+        }
+        PolicyVerb::Status => (Method::GET, "/v1/policies".to_owned(), JSON, Bytes::new()),
+    })
+}
+
+/// As a part of a path or the value of a query.
+fn escape(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    let escaped = text.bytes().map(|byte| match byte {
+        byte if is_plain(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    escaped.collect()
+}
+
+async fn exchange(admin: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Result<(u16, String)> {
+    let stream = tokio::net::TcpStream::connect(admin).await;
+    let stream = stream.with_context(|| format!("no balancer answers at {admin} (--admin says where)"))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let response: Response<_> = sender.send_request(request).await?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await;
+    let body = body.map_err(|error| anyhow::anyhow!(error))?;
+    driver.abort();
+    Ok((status, String::from_utf8(body.to_bytes().to_vec())?))
+}
+
+fn tell(verb: &PolicyVerb, answer: &Value) -> String {
+    let text = |key: &str| answer[key].as_str().unwrap_or("?").to_owned();
+    match verb {
+        PolicyVerb::Push { pool, .. } => format!(
+            "uploaded {} ({} bytes, compiled in {} ms by the {}); it fits pool {pool}, and serves nobody yet\n\
+             next: trimtab policy promote {} --pool {pool}",
+            text("version"),
+            answer["bytes"],
+            answer["compile_ms"],
+            text("compiled_by"),
+            text("version"),
+        ),
+        PolicyVerb::Promote { pool, .. } | PolicyVerb::Rollback { pool, .. } => {
+            let version = text("version");
+            let previous: String = text("previous").chars().take(12).collect();
+            let verb = if answer["changed"] == true {
+                format!("serves in place of {previous}")
+            } else {
+                "serves already".to_owned()
+            };
+            let until = if answer["pinned"] == true {
+                "until the configuration says something else about this policy"
+            } else {
+                "as the configuration says"
+            };
+            format!("pool {pool}: {version} {verb}, {until}")
+        }
+        PolicyVerb::Status => status(answer),
+    }
+}
+
+fn status(answer: &Value) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let field = |value: &Value, key: &str| value[key].as_str().unwrap_or("-").to_owned();
+    let mut lines = Vec::new();
+    for pool in list(&answer["pools"]) {
+        let pinned = if pool["pinned"] == true { ", pinned" } else { "" };
+        lines.push(format!(
+            "{}: policy {}{pinned}",
+            field(&pool, "pool"),
+            field(&pool, "policy")
+        ));
+        for (at, version) in list(&pool["versions"]).iter().enumerate() {
+            lines.push(format!(
+                "  {} {}  {:8}{:>9} bytes  {}",
+                if at == 0 { '*' } else { ' ' },
+                field(version, "version"),
+                field(version, "origin"),
+                version["bytes"],
+                field(version, "source"),
+            ));
+        }
+    }
+    for upload in list(&answer["uploads"]) {
+        lines.push(format!(
+            "uploaded: {} {:>9} bytes",
+            field(&upload, "version"),
+            upload["bytes"]
+        ));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,114 @@
+//! A component as machine code, loaded.
+//!
+//! Owns the one place where machine code from elsewhere becomes callable, and what is known of a component whatever
+//! policy it serves: its digest, its size, how long it took. Limits and settings are a [`super::Candidate`]'s.
+//!
+//! Invariant: only what this program's own compiler made is loaded: just now, in a child process of this very program,
+//! or before, and then under a seal that only it can have made (`cache.rs`).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+use super::{Engine, Refusal, compile};
+
+/// A compiled component, shared by all policies and pools that use the same bytes.
+pub struct Code {
+    /// SHA-256 of the component, in hex.
+    pub digest: Arc<str>,
+    /// The first 12 digits of the digest: the version that logs and the admin API show.
+    pub version: Arc<str>,
+    /// Size of the component.
+    pub bytes: usize,
+    /// Size of the machine code.
+    pub code_bytes: usize,
+    /// Where the machine code came from.
+    pub maker: Maker,
+    /// How long compiling took, or loading what was compiled before.
+    pub took: Duration,
+    pub(super) component: Component,
+}
+
+/// Where machine code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// Compiled for this.
+    Compiler,
+    /// Compiled before, and kept on disk.
+    Cache,
+}
+
+impl Maker {
+    /// The word used in logs and the admin API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Compiler => "compiler",
+            Self::Cache => "cache",
+        }
+    }
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Code({})", self.version)
+    }
+}
+
+impl Code {
+    /// Compiles here, without limits: for tests and benches, and what was compiled into this program.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the component.
+    pub fn compile(engine: &Engine, wasm: &[u8]) -> Result<Self, Refusal> {
+        let started = Instant::now();
+        let machine_code = compile::machine_code(&engine.inner, wasm)?;
+        let digest = digest(wasm).into();
+        Self::load(
+            engine,
+            digest,
+            wasm.len(),
+            &machine_code,
+            Maker::Compiler,
+            started,
+        )
+    }
+
+    /// Makes machine code callable. The caller vouches for who made it; see this file's invariant.
+    #[allow(unsafe_code, reason = "the only place; see the invariant")]
+    pub(super) fn load(
+        engine: &Engine,
+        digest: Arc<str>,
+        bytes: usize,
+        machine_code: &[u8],
+        maker: Maker,
+        started: Instant,
+    ) -> Result<Self, Refusal> {
+        // SAFETY: the bytes come from `compile::machine_code` of this program: over a pipe from a child process that is
+        // this program too, or out of a file whose seal was checked over these very bytes in memory. Code of another
+        // wasmtime or for other settings is an error and not undefined.
+        let component = unsafe { Component::deserialize(&engine.inner, machine_code) };
+        let component = component.map_err(|error| Refusal::Compile(format!("{error:#}")))?;
+        Ok(Self {
+            version: digest[..12].into(),
+            digest,
+            bytes,
+            code_bytes: machine_code.len(),
+            maker,
+            took: started.elapsed(),
+            component,
+        })
+    }
+}
+
+/// SHA-256 in hex, by which components are known.
+pub fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

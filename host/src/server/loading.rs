@@ -1,0 +1,180 @@
+//! The part of a reload that takes long, and needs nothing of what serves: reading the file, and compiling.
+//!
+//! Owns where components come from, and the choice to compile many at once. It runs in a task of its own, so that the
+//! control task has time for everything else meanwhile; nothing that it does can be noticed by a request.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::task::JoinSet;
+
+use super::{Source, StartError};
+use crate::{
+    config::{self, Config, PolicySource},
+    policy::{Candidate, Loader, Refusal, builtin_component},
+};
+
+/// A configuration with all that it needs compiled.
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    pub(super) policies: BTreeMap<String, LoadedPolicy>,
+}
+
+/// A policy of the configuration.
+#[derive(Clone)]
+pub(super) struct LoadedPolicy {
+    pub(super) candidate: Arc<Candidate>,
+    /// Its component, if it is not part of this program.
+    pub(super) wasm: Option<Arc<[u8]>>,
+}
+
+/// What became of a reload so far.
+pub(super) struct Loading {
+    pub(super) source: Source,
+    /// The files that the configuration names, if it could be read.
+    pub(super) components: Option<Vec<PathBuf>>,
+    pub(super) result: Result<Loaded, StartError>,
+}
+
+/// Reads the configuration and compiles its components. Those in service are used again when neither their bytes nor
+/// their settings changed.
+pub(super) async fn load(source: Source, loader: Arc<Loader>, in_service: Vec<Arc<Candidate>>) -> Loading {
+    let reading = source.clone();
+    let read = tokio::task::spawn_blocking(move || reading.load()).await;
+    let config = read.unwrap_or_else(|error| Err(StartError::Engine(error.to_string())));
+    let components = config.as_ref().ok().map(component_files);
+    let result = match config {
+        Ok(config) => load_policies(config, loader, in_service).await,
+        Err(error) => Err(error),
+    };
+    Loading {
+        source,
+        components,
+        result,
+    }
+}
+
+pub(super) async fn load_policies(
+    config: Config,
+    loader: Arc<Loader>,
+    in_service: Vec<Arc<Candidate>>,
+) -> Result<Loaded, StartError> {
+    let mut tasks = JoinSet::new();
+    for (name, spec) in &config.policies {
+        let same = |candidate: &&Arc<Candidate>| is_same(&candidate.spec, spec);
+        let known = in_service.iter().filter(same).cloned().collect();
+        let (name, loader, limits) = (name.clone(), loader.clone(), config.compile.clone());
+        let spec = spec.clone();
+        tasks.spawn(async move { (name, load_policy(&loader, &limits, &spec, known).await) });
+    }
+    let mut results = BTreeMap::new();
+    while let Some(done) = tasks.join_next().await {
+        let (name, result) = done.map_err(|error| StartError::Engine(error.to_string()))?;
+        results.insert(name, result);
+    }
+    // Of several refusals always the same one is told.
+    let policies = results
+        .into_iter()
+        .map(|(name, result)| Ok((name, result?)))
+        .collect::<Result<_, StartError>>()?;
+    Ok(Loaded { config, policies })
+}
+
+/// One policy; `known` are candidates that serve with the same settings.
+pub(super) async fn load_policy(
+    loader: &Loader,
+    limits: &config::Compile,
+    spec: &Arc<config::Policy>,
+    known: Vec<Arc<Candidate>>,
+) -> Result<LoadedPolicy, StartError> {
+    let source = spec.source.clone();
+    let bytes_max = limits.size_bytes;
+    let read = tokio::task::spawn_blocking(move || {
+        let wasm = read(&source, bytes_max)?;
+        let known = known.into_iter().find(|candidate| candidate.is_of(&wasm));
+        Ok((wasm, known))
+    });
+    let read = read
+        .await
+        .map_err(|error| StartError::Engine(error.to_string()))?;
+    let (wasm, known) = read.map_err(|error: std::io::Error| StartError::Component {
+        policy: spec.name.clone(),
+        path: match &spec.source {
+            PolicySource::File(path) => path.display().to_string(),
+            PolicySource::Builtin(name) => name.clone(),
+        },
+        error,
+    })?;
+    let candidate = match known {
+        Some(known) => known,
+        None => {
+            let code = match spec.source {
+                PolicySource::Builtin(_) => loader.load_builtin(&wasm, limits).await,
+                PolicySource::File(_) => loader.load(&wasm, limits).await,
+            };
+            let admitted = code.and_then(|code| Candidate::admit(loader.engine(), spec.clone(), &code));
+            Arc::new(admitted.map_err(|refusal| refused(spec, refusal))?)
+        }
+    };
+    let is_file = matches!(spec.source, PolicySource::File(_));
+    tokio::task::yield_now().await;
+    Ok(LoadedPolicy {
+        candidate,
+        wasm: is_file.then_some(wasm),
+    })
+}
+
+fn read(source: &PolicySource, bytes_max: usize) -> std::io::Result<Arc<[u8]>> {
+    match source {
+        PolicySource::Builtin(name) => Ok(builtin_component(name).unwrap_or_default().into()),
+        PolicySource::File(path) => read_file(path, bytes_max).map(Into::into),
+    }
+}
+
+/// One byte more than allowed, so that it can be seen that it is too many.
+fn read_file(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
+    let mut wasm = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(bytes_max as u64 + 1).read_to_end(&mut wasm)?;
+    Ok(wasm)
+}
+
+/// The components of a configuration that are files.
+pub(super) fn component_files(config: &Config) -> Vec<PathBuf> {
+    let files = config
+        .policies
+        .values()
+        .filter_map(|policy| match &policy.source {
+            PolicySource::File(path) => Some(path.clone()),
+            PolicySource::Builtin(_) => None,
+        });
+    files.collect()
+}
+
+/// Whether a compiled component serves another entry of the configuration too. Its line may differ.
+pub(super) fn is_same(known: &config::Policy, spec: &config::Policy) -> bool {
+    config::Policy {
+        line: spec.line,
+        ..known.clone()
+    } == *spec
+}
+
+pub(super) fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
+    let line = spec
+        .line
+        .map(|line| format!(" (line {line})"))
+        .unwrap_or_default();
+    let place = match &spec.source {
+        PolicySource::File(path) => format!(".component = \"{}\"{line}", path.display()),
+        PolicySource::Builtin(_) => line,
+    };
+    StartError::Refused {
+        policy: spec.name.clone(),
+        place,
+        refusal,
+    }
+}

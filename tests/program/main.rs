@@ -1,0 +1,21 @@
+//! The program `trimtab` itself, in processes of its own: as the compiler's child, and as an operator's tool. What can be
+//! seen without another process is tested in `e2e`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may panic, and a table of cases is read as one"
+)]
+
+mod cache;
+mod compiling;
+mod operator;
+
+use trimtab::policy::Compiler;
+
+/// Where cargo has put it.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_trimtab");
+
+/// Compiles in a child process, as `trimtab run` does.
+fn child() -> Compiler {
+    Compiler::Child(PROGRAM.into())
+}
