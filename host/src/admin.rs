@@ -26,6 +26,7 @@ use tokio::{
 use crate::control::Handle;
 
 mod answer;
+mod canaries;
 mod change;
 mod endpoint;
 mod guard;

@@ -86,6 +86,24 @@ pub(crate) enum PolicyVerb {
         #[arg(long)]
         pool: String,
     },
+    /// Have a version decide for a part of a pool's requests; it is promoted or taken back by itself
+    Canary {
+        /// Its digest, or the first digits of it; not needed with --stop
+        #[arg(required_unless_present = "stop")]
+        digest: Option<String>,
+        /// The pool
+        #[arg(long)]
+        pool: String,
+        /// Percent of the requests, chosen by their hash key
+        #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+        share: f64,
+        /// Decisions without a broken rule after which it is promoted
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        decisions: u64,
+        /// End the canary that is on trial
+        #[arg(long)]
+        stop: bool,
+    },
     /// Go back to the version that served before, or to another kept one
     Rollback {
         /// The pool
@@ -95,8 +113,12 @@ pub(crate) enum PolicyVerb {
         #[arg(long, value_name = "DIGEST")]
         to: Option<String>,
     },
-    /// Show what serves each pool, what is kept, and what is uploaded
-    Status,
+    /// Show what serves each pool, what is kept, and what is uploaded; of one pool, its canaries
+    Status {
+        /// Only this pool's canaries, with their evidence
+        #[arg(long)]
+        pool: Option<String>,
+    },
 }
 
 /// One line for a configuration without mistakes.

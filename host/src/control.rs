@@ -21,6 +21,7 @@ use crate::{
     metrics::Metrics,
     policy::{Deployment, Report, Sought, Versions},
     pool::Pool,
+    rollout::{Canary, Outcome, Report as CanaryReport, Rules},
 };
 
 /// A pool in service.
@@ -91,6 +92,21 @@ pub struct Promotion {
     pub config_json: Option<String>,
 }
 
+/// Which version is to decide for a part of a pool's requests, and what it is judged by.
+#[derive(Clone, Debug)]
+pub struct CanaryOrder {
+    /// The pool.
+    pub pool: String,
+    /// Which.
+    pub sought: Sought,
+    /// Its settings, as in a [`Promotion`].
+    pub config_json: Option<String>,
+    /// Its share of the requests in thousandths, 1 to 1000.
+    pub share: u64,
+    /// What it is judged by.
+    pub rules: Rules,
+}
+
 /// What a promotion did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Promoted {
@@ -132,8 +148,19 @@ pub enum Command {
     Upload(NewComponent, oneshot::Sender<Result<Uploaded, Denial>>),
     /// Put a kept version into the service of a pool.
     Promote(Promotion, oneshot::Sender<Result<Promoted, Denial>>),
+    /// Put a version on trial.
+    Canary(CanaryOrder, oneshot::Sender<Result<CanaryReport, Denial>>),
+    /// End the trial in this pool.
+    CancelCanary(String, oneshot::Sender<Result<CanaryReport, Denial>>),
     /// Finish what is under way and end.
     Stop,
+}
+
+/// The canaries, as the control task last left them.
+#[derive(Default)]
+struct Canaries {
+    running: Vec<Arc<Canary>>,
+    over: Vec<CanaryReport>,
 }
 
 /// A running balancer, as seen from outside. Cheap to clone.
@@ -147,6 +174,7 @@ struct Inner {
     pools: ArcSwap<Vec<PoolView>>,
     listeners: ArcSwap<Vec<(String, SocketAddr)>>,
     versions: ArcSwap<Versions>,
+    canaries: ArcSwap<Canaries>,
     component_bytes_max: AtomicUsize,
     commands: mpsc::Sender<Command>,
     is_ready: AtomicBool,
@@ -170,6 +198,7 @@ impl Handle {
             pools: ArcSwap::default(),
             listeners: ArcSwap::default(),
             versions: ArcSwap::default(),
+            canaries: ArcSwap::default(),
             component_bytes_max: AtomicUsize::new(0),
             commands,
             is_ready: AtomicBool::new(false),
@@ -248,6 +277,47 @@ impl Handle {
     pub async fn promote(&self, promotion: Promotion) -> Result<Promoted, Denial> {
         let answer = self.ask(|done| Command::Promote(promotion, done)).await;
         answer.unwrap_or(Err(Denial::Stopping))
+    }
+
+    /// Puts a version on trial with a share of a pool's requests.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub async fn canary(&self, order: CanaryOrder) -> Result<CanaryReport, Denial> {
+        let answer = self.ask(|done| Command::Canary(order, done)).await;
+        answer.unwrap_or(Err(Denial::Stopping))
+    }
+
+    /// Ends the trial in a pool.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn cancel_canary(&self, pool: &str) -> Result<CanaryReport, Denial> {
+        let answer = self
+            .ask(|done| Command::CancelCanary(pool.to_owned(), done))
+            .await;
+        answer.unwrap_or(Err(Denial::Stopping))
+    }
+
+    /// All canaries with their evidence up to now: those on trial, then those that are over, the newest first.
+    pub fn canaries(&self) -> Vec<CanaryReport> {
+        let canaries = self.inner.canaries.load();
+        let running = canaries.running.iter();
+        let running = running.map(|canary| canary.report(Outcome::Running, None, None));
+        running.chain(canaries.over.iter().cloned()).collect()
+    }
+
+    /// Whether this version is on trial somewhere.
+    pub(crate) fn is_on_trial(&self, deployment: &Arc<Deployment>) -> bool {
+        let canaries = self.inner.canaries.load();
+        canaries
+            .running
+            .iter()
+            .any(|canary| Arc::ptr_eq(&canary.deployment, deployment))
+    }
+
+    pub(crate) fn set_canaries(&self, running: Vec<Arc<Canary>>, over: Vec<CanaryReport>) {
+        self.inner.canaries.store(Arc::new(Canaries { running, over }));
     }
 
     /// Begins a graceful stop.

@@ -82,7 +82,25 @@ fn request(verb: &PolicyVerb) -> anyhow::Result<(Method, String, &'static str, B
             };
             post(path, body)
         }
-        PolicyVerb::Status => (Method::GET, "/v1/policies".to_owned(), JSON, Bytes::new()),
+        PolicyVerb::Canary {
+            digest,
+            pool,
+            share,
+            decisions,
+            stop,
+        } => {
+            let path = format!("/v1/pools/{}/canary", escape(pool));
+            if *stop {
+                return Ok((Method::DELETE, path, JSON, Bytes::new()));
+            }
+            let body = json!({ "digest": digest, "share": share, "decisions": decisions });
+            post(path, body)
+        }
+        PolicyVerb::Status { pool: Some(pool) } => {
+            let path = format!("/v1/pools/{}/canary", escape(pool));
+            (Method::GET, path, JSON, Bytes::new())
+        }
+        PolicyVerb::Status { pool: None } => (Method::GET, "/v1/policies".to_owned(), JSON, Bytes::new()),
     })
 }
 
@@ -138,8 +156,52 @@ fn tell(verb: &PolicyVerb, answer: &Value) -> String {
             };
             format!("pool {pool}: {version} {verb}, {until}")
         }
-        PolicyVerb::Status => status(answer),
+        PolicyVerb::Canary { .. } => canary(answer),
+        PolicyVerb::Status { pool: Some(pool) } => match answer["canaries"].as_array() {
+            Some(canaries) if !canaries.is_empty() => {
+                canaries.iter().map(canary).collect::<Vec<_>>().join("\n")
+            }
+            _ => format!("pool {pool} has had no canary since the balancer started"),
+        },
+        PolicyVerb::Status { pool: None } => status(answer),
     }
+}
+
+fn canary(report: &Value) -> String {
+    let text = |key: &str| report[key].as_str().unwrap_or("?").to_owned();
+    let percent = |key: &str| report[key].as_f64().unwrap_or_default() * 100.0;
+    let mut lines = vec![format!(
+        "pool {}: canary {} {} after {:.1} s, {:.1} % of the requests (wanted {:.1} %)",
+        text("pool"),
+        text("version"),
+        text("outcome"),
+        report["seconds"].as_f64().unwrap_or_default(),
+        percent("exposed"),
+        percent("share"),
+    )];
+    if let Some(reason) = report["reason"].as_str() {
+        lines.push(format!("  because {reason}"));
+    }
+    let breach = &report["breach"];
+    if let Some(rule) = breach["rule"].as_str() {
+        lines.push(format!(
+            "  it broke the rule {rule}: {} against {} of the version in service, allowed {}",
+            breach["canary"], breach["active"], breach["limit"]
+        ));
+    }
+    for arm in ["active", "canary"] {
+        let of = |key: &str| report[arm][key].clone();
+        lines.push(format!(
+            "  {arm}: decisions {}, faults {}, errors {} of {}, p99 {} us, picks {}",
+            of("decisions"),
+            of("faults"),
+            of("errors"),
+            of("answers"),
+            of("p99_us"),
+            of("picks"),
+        ));
+    }
+    lines.join("\n")
 }
 
 fn status(answer: &Value) -> String {

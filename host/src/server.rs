@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     admin::Admin,
     config::{self, Config},
-    control::{Command, Handle, ReloadReport},
+    control::{Command, Handle, PoolView, ReloadReport},
     metrics::Metrics,
     policy::{CodeCache, Compiler, Engine, Instance, Loader, Rebuild},
     proxy::{AccessLog, Message, Plan, Shared, Worker},
@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod archive;
+mod canary;
 mod check;
 mod error;
 mod loading;
@@ -45,6 +46,7 @@ pub use check::check;
 pub use error::StartError;
 
 use archive::Archive;
+use canary::Canaries;
 use loading::Loaded;
 use prepare::{Prepared, Service};
 use reload::{Answer, Reload};
@@ -123,6 +125,7 @@ impl Server {
             reload: None,
             waiting: VecDeque::new(),
             steps: JoinSet::new(),
+            canaries: Canaries::default(),
             workers: start_workers(config.workers.get(), &shared)?,
             handle: handle.clone(),
             service: Service::empty(&config),
@@ -222,6 +225,7 @@ struct Control {
     waiting: VecDeque<(Source, Answer)>,
     /// Uploads and promotions that are being compiled.
     steps: JoinSet<Step>,
+    canaries: Canaries,
     workers: Vec<WorkerHandle>,
     handle: Handle,
     service: Service,
@@ -239,14 +243,20 @@ impl Control {
         mut rebuilds: mpsc::UnboundedReceiver<Rebuild>,
         watcher: watch::Watcher,
     ) {
+        let mut judging = tokio::time::interval(canary::JUDGE_EVERY);
+        judging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = judging.tick(), if !self.canaries.is_empty() => self.judge_canaries().await,
                 order = orders.recv() => match order {
                     Some(Command::Reload(answer)) => self.begin_reload(self.source.clone(), answer),
                     Some(Command::Replace(text, answer)) => self.begin_reload(self.replacement(text), answer),
                     Some(Command::Upload(component, done)) => self.upload(component, done),
                     Some(Command::Promote(promotion, done)) => self.promote(promotion, done),
-                    Some(Command::Stop) => {} None => break,
+                    Some(Command::Canary(order, done)) => self.find_canary(order, done),
+                    // Whoever asked may have gone.
+                    Some(Command::CancelCanary(pool, done)) => drop(done.send(self.cancel_canary(&pool))),
+                    Some(Command::Stop) | None => break,
                 },
                 loaded = Reload::loaded(&mut self.reload) => {
                     self.end_reload(loaded).await;
@@ -388,7 +398,10 @@ impl Control {
                     .iter()
                     .find(|view| view.pool.name() == pool.name())
                     .cloned();
-                let Some(view) = view.filter(|view| Arc::ptr_eq(&view.deployment, &deployment)) else {
+                let is_wanted = |view: &PoolView| {
+                    Arc::ptr_eq(&view.deployment, &deployment) || handle.is_on_trial(&deployment)
+                };
+                let Some(view) = view.filter(is_wanted) else {
                     return;
                 };
                 let candidate = deployment.candidate.clone();

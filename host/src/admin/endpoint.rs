@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use super::{
     Context, READ_TIMEOUT, UPLOAD_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    change, guard, metrics, policies, pools, tenants,
+    canaries, change, guard, metrics, policies, pools, tenants,
 };
 
 /// Of a request. The largest honest one has two keys.
@@ -62,6 +62,17 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             let body = read(&head, body).await?;
             policies::roll_back(context, pool, &body).await
         }
+        ["v1", "pools", pool, "canary"] => match head.method {
+            Method::POST => {
+                let body = read(&head, body).await?;
+                canaries::begin(context, pool, &body).await
+            }
+            Method::DELETE => canaries::cancel(context, pool).await,
+            _ => {
+                allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST, DELETE")?;
+                canaries::of(context, pool)
+            }
+        },
         ["v1", "reload"] => {
             allow(&head, &[Method::POST], "POST")?;
             read(&head, body).await?;
@@ -71,7 +82,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             StatusCode::NOT_FOUND,
             "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
              /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
-             /v1/pools/{pool}/policy/rollback, /v1/tenants, /v1/reload"
+             /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/canary, /v1/tenants, /v1/reload"
                 .to_owned(),
         )),
     }

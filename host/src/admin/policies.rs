@@ -108,11 +108,7 @@ pub(super) async fn promote(context: &Context, pool: &str, body: &[u8]) -> Resul
     pools::find(context, pool)?;
     let mut order = object(body)?;
     let digest = digest(&mut order)?;
-    let config_json = match order.remove("config") {
-        None => None,
-        Some(Value::Object(config)) => Some(Value::Object(config).to_string()),
-        Some(other) => return Err(unprocessable(format!("config = {other}: expected an object"))),
-    };
+    let config_json = settings(&mut order)?;
     no_more(&order, "digest and config")?;
     let digest = digest.ok_or_else(|| unprocessable("digest: required, and missing here".to_owned()))?;
     go(
@@ -153,7 +149,7 @@ async fn go(context: &Context, promotion: Promotion) -> Result<Answer, Refusal> 
     promoted.map(|promoted| answer::json(&promoted)).map_err(denied)
 }
 
-fn check_ready(context: &Context) -> Result<(), Refusal> {
+pub(super) fn check_ready(context: &Context) -> Result<(), Refusal> {
     if context.handle.is_ready() {
         Ok(())
     } else {
@@ -161,7 +157,7 @@ fn check_ready(context: &Context) -> Result<(), Refusal> {
     }
 }
 
-fn denied(denial: Denial) -> Refusal {
+pub(super) fn denied(denial: Denial) -> Refusal {
     let status = match denial {
         Denial::Unknown(_) => StatusCode::NOT_FOUND,
         Denial::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -170,11 +166,20 @@ fn denied(denial: Denial) -> Refusal {
     refusal(status, denial.to_string())
 }
 
+/// A policy's settings, as JSON.
+pub(super) fn settings(order: &mut Map<String, Value>) -> Result<Option<String>, Refusal> {
+    match order.remove("config") {
+        None => Ok(None),
+        Some(Value::Object(config)) => Ok(Some(Value::Object(config).to_string())),
+        Some(other) => Err(unprocessable(format!("config = {other}: expected an object"))),
+    }
+}
+
 fn unprocessable(error: String) -> Refusal {
     refusal(StatusCode::UNPROCESSABLE_ENTITY, error)
 }
 
-fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     let bad = |error: String| refusal(StatusCode::BAD_REQUEST, error);
     match serde_json::from_slice(body) {
         Ok(Value::Object(entries)) => Ok(entries),
@@ -183,7 +188,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     }
 }
 
-fn digest(order: &mut Map<String, Value>) -> Result<Option<String>, Refusal> {
+pub(super) fn digest(order: &mut Map<String, Value>) -> Result<Option<String>, Refusal> {
     match order.remove("digest") {
         None => Ok(None),
         Some(Value::String(digest)) => Ok(Some(digest)),
@@ -193,7 +198,7 @@ fn digest(order: &mut Map<String, Value>) -> Result<Option<String>, Refusal> {
     }
 }
 
-fn no_more(order: &Map<String, Value>, known: &str) -> Result<(), Refusal> {
+pub(super) fn no_more(order: &Map<String, Value>, known: &str) -> Result<(), Refusal> {
     let unknown: Vec<String> = order
         .iter()
         .map(|(key, value)| format!("{key} = {value}: unknown key; there are {known}"))

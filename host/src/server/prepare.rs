@@ -331,7 +331,7 @@ impl Service {
 }
 
 /// One instance for each worker. All are tried before any serves.
-async fn build(
+pub(super) async fn build(
     pool: &Arc<Pool>,
     candidate: &Arc<Candidate>,
     workers: usize,

@@ -22,12 +22,13 @@ use super::{
 };
 use crate::{
     config,
-    control::{Denial, NewComponent, Promoted, Promotion, Uploaded},
+    control::{CanaryOrder, Denial, NewComponent, Promoted, Promotion, Uploaded},
     policy::{
-        Candidate, Code, Components, FileSays, Instance, Loader, Origin, Refusal, Report, Upload, Version,
-        Versions,
+        Candidate, Code, Components, FileSays, Instance, Loader, Origin, Refusal, Report as Admitted, Sought,
+        Upload, Version, Versions,
     },
     pool::Pool,
+    rollout::Report,
 };
 
 /// What is known of versions.
@@ -61,6 +62,13 @@ pub(super) enum Step {
         version: Version,
         code: Result<Arc<Code>, Denial>,
         done: oneshot::Sender<Result<Promoted, Denial>>,
+    },
+    /// A version to be put on trial is compiled.
+    Canary {
+        order: CanaryOrder,
+        version: Version,
+        code: Result<Arc<Code>, Denial>,
+        done: oneshot::Sender<Result<Report, Denial>>,
     },
 }
 
@@ -229,7 +237,7 @@ impl Control {
         Some((view.pool.clone(), self.file_policy(pool)?.clone()))
     }
 
-    fn file_policy(&self, pool: &str) -> Option<&Arc<config::Policy>> {
+    pub(super) fn file_policy(&self, pool: &str) -> Option<&Arc<config::Policy>> {
         let config = &self.service.config;
         config.policies.get(&config.pools.get(pool)?.policy)
     }
@@ -241,32 +249,46 @@ impl Control {
             sought,
             config_json,
         } = promotion;
-        let found = match self.rollout.says.get(&pool) {
-            Some(says) => {
-                let found = self.rollout.versions.find(&pool, &sought, &says.config_json);
-                found.map_err(Denial::Unknown)
-            }
-            None => Err(no_pool(&pool)),
-        };
-        let mut version = match found {
+        let version = match self.find_version(&pool, &sought, config_json) {
             Ok(version) => version,
             // Whoever asked may have gone.
             Err(denial) => return drop(done.send(Err(denial))),
         };
-        if let Some(config_json) = config_json {
-            version.config_json = config_json;
-        }
-        let (loader, limits) = (self.loader.clone(), self.service.config.compile.clone());
-        let components = self.rollout.archive.components.clone();
+        let load = self.loading(version.clone());
         self.steps.spawn(async move {
-            let code = load(&loader, &limits, &components, &version).await;
             Step::Promote {
+                code: load.await,
                 pool,
                 version,
-                code,
                 done,
             }
         });
+    }
+
+    /// A version that can be had, with these settings or those that go with it.
+    pub(super) fn find_version(
+        &self,
+        pool: &str,
+        sought: &Sought,
+        config_json: Option<String>,
+    ) -> Result<Version, Denial> {
+        let says = self.rollout.says.get(pool).ok_or_else(|| no_pool(pool))?;
+        let found = self.rollout.versions.find(pool, sought, &says.config_json);
+        let mut version = found.map_err(Denial::Unknown)?;
+        if let Some(config_json) = config_json {
+            version.config_json = config_json;
+        }
+        Ok(version)
+    }
+
+    /// Compiles a version, when it is polled.
+    pub(super) fn loading(
+        &self,
+        version: Version,
+    ) -> impl Future<Output = Result<Arc<Code>, Denial>> + Send + 'static + use<> {
+        let (loader, limits) = (self.loader.clone(), self.service.config.compile.clone());
+        let components = self.rollout.archive.components.clone();
+        async move { load(&loader, &limits, &components, &version).await }
     }
 
     /// Does with the work of a task what it was for.
@@ -304,10 +326,22 @@ impl Control {
                 }
                 let _ = done.send(answer);
             }
+            Step::Canary {
+                order,
+                version,
+                code,
+                done,
+            } => {
+                let answer = match code {
+                    Ok(code) => self.begin_canary(order, version, code).await,
+                    Err(denial) => Err(denial),
+                };
+                let _ = done.send(answer);
+            }
         }
     }
 
-    async fn put_version(
+    pub(super) async fn put_version(
         &mut self,
         pool: &str,
         version: Version,
@@ -321,9 +355,7 @@ impl Control {
         let spec = with_settings(&policy, &version.config_json);
         let changed = current.digest != code.digest || current.spec.config_json != version.config_json;
         if changed {
-            let told = |text: String| {
-                Denial::Refused(format!("version {} for pool {pool}: {text}", version.short()))
-            };
+            let told = |text| told(&version, pool, text);
             let candidate = Candidate::admit(self.loader.engine(), spec, code);
             let candidate = Arc::new(candidate.map_err(|refusal| told(refusal.to_string()))?);
             let prepared = self
@@ -363,7 +395,7 @@ impl Control {
 }
 
 /// Limits and grants as the file has them, with other settings.
-fn with_settings(policy: &Arc<config::Policy>, config_json: &str) -> Arc<config::Policy> {
+pub(super) fn with_settings(policy: &Arc<config::Policy>, config_json: &str) -> Arc<config::Policy> {
     if policy.config_json == config_json {
         return policy.clone();
     }
@@ -374,15 +406,20 @@ fn with_settings(policy: &Arc<config::Policy>, config_json: &str) -> Arc<config:
 }
 
 /// What a pool's refusal says without the file's place, which has no part in it.
-fn reason(error: StartError) -> String {
+pub(super) fn reason(error: StartError) -> String {
     match error {
         StartError::Refused { refusal, .. } => refusal.to_string(),
         other => other.to_string(),
     }
 }
 
-fn no_pool(pool: &str) -> Denial {
+pub(super) fn no_pool(pool: &str) -> Denial {
     Denial::Unknown(format!("no pool is called {pool:?}"))
+}
+
+/// Why a version is not for a pool.
+pub(super) fn told(version: &Version, pool: &str, text: String) -> Denial {
+    Denial::Refused(format!("version {} for pool {pool}: {text}", version.short()))
 }
 
 /// A kept version's code.
@@ -417,7 +454,7 @@ async fn try_component(
     let refused = |text: String| Denial::Refused(text);
     let code = loader.load(&wasm, limits).await;
     let code = code.map_err(|refusal| refused(refusal.to_string()))?;
-    let report = Report::of(loader.engine(), &code).map_err(|refusal| refused(refusal.to_string()))?;
+    let report = Admitted::of(loader.engine(), &code).map_err(|refusal| refused(refusal.to_string()))?;
     let fits_pool = seat.as_ref().map(|(pool, _)| pool.name().to_owned());
     if let Some((pool, spec)) = seat {
         let candidate = Candidate::admit(loader.engine(), spec, &code);
