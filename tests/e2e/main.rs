@@ -6,6 +6,7 @@
     reason = "a test may panic, and a table of cases is read as one"
 )]
 
+mod canary;
 mod chain;
 mod health;
 mod hostile;
