@@ -165,6 +165,11 @@ impl Seat {
         &self.deployment
     }
 
+    /// The live load, as the policy sees it.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
     /// The backends that indices refer to.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
