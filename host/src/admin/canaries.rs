@@ -1,6 +1,6 @@
-//! Canaries: what an operator asks, and the evidence.
+//! Shadows and canaries: what an operator asks, and the evidence.
 //!
-//! Owns the words of a canary's order. Judging and ending are the control task's.
+//! Owns the words of their orders. Comparing, judging and ending are the control task's.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::{
     policies, pools,
 };
 use crate::{
-    control::CanaryOrder,
+    control::{CanaryOrder, ShadowOrder},
     policy::Sought,
     rollout::{Report, Rules},
 };
@@ -20,6 +20,7 @@ use crate::{
 const KEYS: &str = "digest, share, config, decisions, faults, decision_time, errors, p99 and skew";
 /// In percent.
 const SHARE_DEFAULT: f64 = 5.0;
+const SHADOW_SHARE_DEFAULT: f64 = 10.0;
 
 #[derive(Serialize)]
 struct Canaries {
@@ -52,11 +53,57 @@ pub(super) async fn cancel(context: &Context, pool: &str) -> Result<Answer, Refu
         .map_err(policies::denied)
 }
 
-fn order(pool: &str, mut body: Map<String, Value>) -> Result<CanaryOrder, Refusal> {
-    let digest = policies::digest(&mut body)?;
+/// How a pool's shadow compares.
+pub(super) fn shadow_of(context: &Context, pool: &str) -> Result<Answer, Refusal> {
+    pools::find(context, pool)?;
+    let report = context.handle.shadow_report(pool);
+    report.map(|report| answer::json(&report)).ok_or_else(|| {
+        let error = format!("pool {pool:?} has no shadow");
+        refusal(StatusCode::NOT_FOUND, error)
+    })
+}
+
+pub(super) async fn begin_shadow(context: &Context, pool: &str, body: &[u8]) -> Result<Answer, Refusal> {
+    pools::find(context, pool)?;
+    policies::check_ready(context)?;
+    let mut body = policies::object(body)?;
+    let order = ShadowOrder {
+        pool: pool.to_owned(),
+        sought: sought(&mut body)?,
+        config_json: policies::settings(&mut body)?,
+        share: share(&mut body, SHADOW_SHARE_DEFAULT)?,
+    };
+    policies::no_more(&body, "digest, share and config")?;
+    let begun = context.handle.shadow(order).await;
+    begun
+        .map(|report| answer::json(&report))
+        .map_err(policies::denied)
+}
+
+pub(super) async fn end_shadow(context: &Context, pool: &str) -> Result<Answer, Refusal> {
+    pools::find(context, pool)?;
+    let ended = context.handle.end_shadow(pool).await;
+    ended
+        .map(|report| answer::json(&report))
+        .map_err(policies::denied)
+}
+
+fn sought(body: &mut Map<String, Value>) -> Result<Sought, Refusal> {
+    let digest = policies::digest(body)?;
     let digest = digest.ok_or_else(|| wrong("digest: required, and missing here".into()))?;
+    Ok(Sought::Digest(digest))
+}
+
+/// From percent to thousandths.
+fn share(body: &mut Map<String, Value>, default: f64) -> Result<u64, Refusal> {
+    let percent = number(body, "share", 0.1, 100.0)?.unwrap_or(default);
+    Ok((percent * 10.0).round() as u64)
+}
+
+fn order(pool: &str, mut body: Map<String, Value>) -> Result<CanaryOrder, Refusal> {
+    let sought = sought(&mut body)?;
     let config_json = policies::settings(&mut body)?;
-    let percent = number(&mut body, "share", 0.1, 100.0)?.unwrap_or(SHARE_DEFAULT);
+    let share = share(&mut body, SHARE_DEFAULT)?;
     let mut rules = Rules::default();
     if let Some(decisions) = number(&mut body, "decisions", 100.0, 1e12)? {
         rules.decisions = decisions as u64;
@@ -75,9 +122,9 @@ fn order(pool: &str, mut body: Map<String, Value>) -> Result<CanaryOrder, Refusa
     policies::no_more(&body, KEYS)?;
     Ok(CanaryOrder {
         pool: pool.to_owned(),
-        sought: Sought::Digest(digest),
+        sought,
         config_json,
-        share: (percent * 10.0).round() as u64,
+        share,
         rules,
     })
 }

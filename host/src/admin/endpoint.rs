@@ -62,6 +62,17 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             let body = read(&head, body).await?;
             policies::roll_back(context, pool, &body).await
         }
+        ["v1", "pools", pool, "shadow"] => match head.method {
+            Method::POST => {
+                let body = read(&head, body).await?;
+                canaries::begin_shadow(context, pool, &body).await
+            }
+            Method::DELETE => canaries::end_shadow(context, pool).await,
+            _ => {
+                allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST, DELETE")?;
+                canaries::shadow_of(context, pool)
+            }
+        },
         ["v1", "pools", pool, "canary"] => match head.method {
             Method::POST => {
                 let body = read(&head, body).await?;
@@ -82,7 +93,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             StatusCode::NOT_FOUND,
             "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
              /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
-             /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/canary, /v1/tenants, /v1/reload"
+             /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, /v1/tenants, /v1/reload"
                 .to_owned(),
         )),
     }
