@@ -13,6 +13,7 @@ mod hostile;
 mod policy;
 mod proxy;
 mod reload;
+mod shadow;
 mod state;
 mod stop;
 mod versions;

@@ -180,8 +180,10 @@ impl Shadow {
             spent_ns,
             picks,
         } = &*self.counts;
+        // Counted after the decision they belong to, so looked at before: no share is above 1.
+        let (agreed, spent_ns) = (agreed.load(Relaxed), spent_ns.load(Relaxed));
         let all = compared.load(Relaxed);
-        let mean = |sum: &AtomicU64| sum.load(Relaxed) as f64 / all.max(1) as f64;
+        let mean = |sum: u64| sum as f64 / all.max(1) as f64;
         let (active, own): (Vec<u64>, Vec<u64>) = picks
             .iter()
             .map(|(active, own)| (active.load(Relaxed), own.load(Relaxed)))
