@@ -27,35 +27,14 @@ struct Canaries {
     canaries: Vec<Report>,
 }
 
-/// Those of a pool, the one on trial first.
-pub(super) fn of(context: &Context, pool: &str) -> Result<Answer, Refusal> {
+/// A pool's canaries, the one on trial first; or how its shadow compares.
+pub(super) fn of(context: &Context, pool: &str, is_canary: bool) -> Result<Answer, Refusal> {
     pools::find(context, pool)?;
-    let mut canaries = context.handle.canaries();
-    canaries.retain(|canary| canary.pool == pool);
-    Ok(answer::json(&Canaries { canaries }))
-}
-
-pub(super) async fn begin(context: &Context, pool: &str, body: &[u8]) -> Result<Answer, Refusal> {
-    pools::find(context, pool)?;
-    policies::check_ready(context)?;
-    let order = order(pool, policies::object(body)?)?;
-    let begun = context.handle.canary(order).await;
-    begun
-        .map(|report| answer::json(&report))
-        .map_err(policies::denied)
-}
-
-pub(super) async fn cancel(context: &Context, pool: &str) -> Result<Answer, Refusal> {
-    pools::find(context, pool)?;
-    let ended = context.handle.cancel_canary(pool).await;
-    ended
-        .map(|report| answer::json(&report))
-        .map_err(policies::denied)
-}
-
-/// How a pool's shadow compares.
-pub(super) fn shadow_of(context: &Context, pool: &str) -> Result<Answer, Refusal> {
-    pools::find(context, pool)?;
+    if is_canary {
+        let mut canaries = context.handle.canaries();
+        canaries.retain(|canary| canary.pool == pool);
+        return Ok(answer::json(&Canaries { canaries }));
+    }
     let report = context.handle.shadow_report(pool);
     report.map(|report| answer::json(&report)).ok_or_else(|| {
         let error = format!("pool {pool:?} has no shadow");
@@ -63,10 +42,44 @@ pub(super) fn shadow_of(context: &Context, pool: &str) -> Result<Answer, Refusal
     })
 }
 
-pub(super) async fn begin_shadow(context: &Context, pool: &str, body: &[u8]) -> Result<Answer, Refusal> {
+pub(super) async fn begin(
+    context: &Context,
+    pool: &str,
+    is_canary: bool,
+    body: &[u8],
+) -> Result<Answer, Refusal> {
     pools::find(context, pool)?;
     policies::check_ready(context)?;
-    let mut body = policies::object(body)?;
+    let body = policies::object(body)?;
+    if is_canary {
+        let begun = context.handle.canary(order(pool, body)?).await;
+        begun
+            .map(|report| answer::json(&report))
+            .map_err(policies::denied)
+    } else {
+        let begun = context.handle.shadow(shadow_order(pool, body)?).await;
+        begun
+            .map(|report| answer::json(&report))
+            .map_err(policies::denied)
+    }
+}
+
+pub(super) async fn end(context: &Context, pool: &str, is_canary: bool) -> Result<Answer, Refusal> {
+    pools::find(context, pool)?;
+    if is_canary {
+        let ended = context.handle.cancel_canary(pool).await;
+        ended
+            .map(|report| answer::json(&report))
+            .map_err(policies::denied)
+    } else {
+        let ended = context.handle.end_shadow(pool).await;
+        ended
+            .map(|report| answer::json(&report))
+            .map_err(policies::denied)
+    }
+}
+
+fn shadow_order(pool: &str, mut body: Map<String, Value>) -> Result<ShadowOrder, Refusal> {
     let order = ShadowOrder {
         pool: pool.to_owned(),
         sought: sought(&mut body)?,
@@ -74,18 +87,7 @@ pub(super) async fn begin_shadow(context: &Context, pool: &str, body: &[u8]) -> 
         share: share(&mut body, SHADOW_SHARE_DEFAULT)?,
     };
     policies::no_more(&body, "digest, share and config")?;
-    let begun = context.handle.shadow(order).await;
-    begun
-        .map(|report| answer::json(&report))
-        .map_err(policies::denied)
-}
-
-pub(super) async fn end_shadow(context: &Context, pool: &str) -> Result<Answer, Refusal> {
-    pools::find(context, pool)?;
-    let ended = context.handle.end_shadow(pool).await;
-    ended
-        .map(|report| answer::json(&report))
-        .map_err(policies::denied)
+    Ok(order)
 }
 
 fn sought(body: &mut Map<String, Value>) -> Result<Sought, Refusal> {

@@ -62,28 +62,20 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             let body = read(&head, body).await?;
             policies::roll_back(context, pool, &body).await
         }
-        ["v1", "pools", pool, "shadow"] => match head.method {
-            Method::POST => {
-                let body = read(&head, body).await?;
-                canaries::begin_shadow(context, pool, &body).await
+        ["v1", "pools", pool, trial @ ("shadow" | "canary")] => {
+            let is_canary = trial == "canary";
+            match head.method {
+                Method::POST => {
+                    let body = read(&head, body).await?;
+                    canaries::begin(context, pool, is_canary, &body).await
+                }
+                Method::DELETE => canaries::end(context, pool, is_canary).await,
+                _ => {
+                    allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST, DELETE")?;
+                    canaries::of(context, pool, is_canary)
+                }
             }
-            Method::DELETE => canaries::end_shadow(context, pool).await,
-            _ => {
-                allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST, DELETE")?;
-                canaries::shadow_of(context, pool)
-            }
-        },
-        ["v1", "pools", pool, "canary"] => match head.method {
-            Method::POST => {
-                let body = read(&head, body).await?;
-                canaries::begin(context, pool, &body).await
-            }
-            Method::DELETE => canaries::cancel(context, pool).await,
-            _ => {
-                allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST, DELETE")?;
-                canaries::of(context, pool)
-            }
-        },
+        }
         ["v1", "reload"] => {
             allow(&head, &[Method::POST], "POST")?;
             read(&head, body).await?;

@@ -246,7 +246,7 @@ impl Thread {
                 self.counts.faults.fetch_add(1, Relaxed);
                 self.counts.rests.fetch_add(1, Relaxed);
                 self.trial = None;
-                std::thread::sleep(self.rest);
+                std::thread::park_timeout(self.rest);
                 self.rest = (self.rest * 2).min(REST_MAX);
             }
         }
