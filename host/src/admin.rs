@@ -28,10 +28,12 @@ use crate::control::Handle;
 mod answer;
 mod change;
 mod endpoint;
+mod explain;
 mod guard;
 mod metrics;
 mod pools;
 mod reading;
+mod record;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -15,6 +15,8 @@ pub mod metrics;
 
 pub mod policy;
 
+pub mod replay;
+
 pub mod proxy;
 
 pub mod control;

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
                 colour,
             })
         }
+        Command::Replay(order) => cli::replay::run(&order),
         Command::Version => {
             say(&format!("trimtab {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 #[allow(clippy::print_stdout, reason = "what the user asked for")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 

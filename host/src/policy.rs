@@ -14,6 +14,7 @@ mod engine;
 mod fallback;
 mod imports;
 mod instance;
+mod record;
 mod request;
 mod seat;
 mod stats;
@@ -22,8 +23,13 @@ mod trial;
 
 pub use admission::{Candidate, Refusal, builtin_component};
 pub use engine::Engine;
-pub use instance::{Answer, Fault, FaultKind, Instance};
-pub use request::{Facts, Tried, client_bits, key_of};
+pub use instance::{Answer, Fault, FaultKind, Instance, check};
+pub use record::{
+    AnswerEvent, BackendEvent, BackendsEvent, Batch, Ending, Event, FaultEvent, Frame, LoadEvent, LogError,
+    LogReader, LogWriter, Opened, OutcomesEvent, PickEvent, Reads, Recorded, Recorder, Recordings, Segment,
+    StartEvent, Storage, StreamState, decode_events, own_id,
+};
+pub use request::{Facts, Tried, client_bits, key_from, key_of};
 pub use seat::{Choice, Chooser, Decision, Ended, Rebuild, Seat};
 pub use stats::{Deployment, Reason, Stats};
 pub use trial::{Outcome, Trial};

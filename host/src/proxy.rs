@@ -30,4 +30,5 @@ mod worker;
 
 pub use access::AccessLog;
 pub use error::{Error, Fault};
+pub use route::takes;
 pub use worker::{ListenerPlan, Message, Plan, PoolPlan, Shared, Worker};

@@ -29,12 +29,14 @@ use crate::{
 mod check;
 mod error;
 mod prepare;
+mod recording;
 mod watch;
 
 pub use check::check;
 pub use error::StartError;
 
 use prepare::{Prepared, Service};
+use recording::Sampler;
 
 /// Native stack of a worker. Guests may use 512 KiB of it, and running out would end the process.
 const WORKER_STACK_BYTES: usize = 8 << 20;
@@ -99,6 +101,7 @@ impl Server {
             metrics.clone(),
             commands.clone(),
             admin.as_ref().map(Admin::address),
+            recording::recordings(&config.record),
         );
         let mut control = Control {
             source,
@@ -106,6 +109,7 @@ impl Server {
             workers: start_workers(config.workers.get(), &shared)?,
             handle: handle.clone(),
             service: Service::empty(&config),
+            sampler: Sampler::default(),
             access_writer: None,
             components: prepare::component_files(&config),
             // It answers while policies compile, if only that nothing is ready.
@@ -178,6 +182,7 @@ struct Control {
     workers: Vec<WorkerHandle>,
     handle: Handle,
     service: Service,
+    sampler: Sampler,
     access_writer: Option<JoinHandle<()>>,
     admin: Option<tokio::task::JoinHandle<()>>,
     /// The component files that the last readable configuration names, refused or not: correcting the file that a
@@ -204,8 +209,10 @@ impl Control {
                         let _ = done.send(self.replace(text).await);
                         watcher.set(&self.watched());
                     }
+                    Some(Command::Record(pool, picks, done)) => self.record(&pool, picks, done),
                     Some(Command::Stop) | None => break,
                 },
+                () = self.sampler.wait() => self.sample(),
                 Some(rebuild) = rebuilds.recv() => self.rebuild(rebuild),
             }
         }
@@ -287,6 +294,10 @@ impl Control {
         let access_log = self.open_access_log(&mut service)?;
         // Before the workers hear of it: a policy that fails at once is looked up here to be rebuilt.
         self.handle.set_service(service.views(), service.addresses());
+        self.handle.set_config(service.config.clone());
+        self.handle
+            .recordings()
+            .set_storage(recording::storage(&service.config.record));
         let mut waiting = Vec::new();
         let plans = service.plans(instances, sockets, self.workers.len());
         for (worker, (listeners, pools)) in self.workers.iter().zip(plans) {
@@ -388,15 +399,18 @@ impl Control {
             service,
             access_writer,
             admin,
+            handle,
             ..
         } = self;
         drop(service);
+        let recordings = handle.recordings().clone();
         let ended = tokio::task::spawn_blocking(move || {
             for WorkerHandle { messages, thread } in workers {
                 drop(messages);
                 // Its panic is in the log.
                 let _ = thread.join();
             }
+            recordings.finish();
             access_writer.map(JoinHandle::join)
         });
         let _ = ended.await;

@@ -11,7 +11,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use trimtab::{
     clock, config,
     http1::Head,
-    policy::{Candidate, Choice, Chooser, Decision, Deployment, Ended, Facts, Instance, Rebuild, Seat, Tried},
+    policy::{
+        Candidate, Choice, Chooser, Decision, Deployment, Ended, Facts, Instance, Rebuild, Seat, Tried,
+    },
     pool::{Pool, Snapshot},
 };
 use trimtab_policy::testing::Dice;
@@ -63,6 +65,7 @@ pub(crate) fn pool(size: usize) -> Pool {
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
         },

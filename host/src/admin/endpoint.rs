@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::{
     Context, READ_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    change, guard, metrics, pools,
+    change, explain, guard, metrics, pools, record,
 };
 
 /// Of a request. The largest honest one has two keys.
@@ -42,6 +42,15 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             let body = read(&head, body).await?;
             change::apply(context, pool, address, &body)
         }
+        ["v1", "pools", pool, "record"] => {
+            allow(&head, &[Method::POST], "POST")?;
+            let body = read(&head, body).await?;
+            record::begin(context, pool, &body).await
+        }
+        ["v1", "explain"] => {
+            reads()?;
+            explain::answer(context, head.uri.query().unwrap_or_default()).await
+        }
         ["v1", "reload"] => {
             allow(&head, &[Method::POST], "POST")?;
             read(&head, body).await?;
@@ -50,7 +59,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
         _ => Err(refusal(
             StatusCode::NOT_FOUND,
             "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
-             /v1/pools/{pool}/backends/{address}, /v1/reload"
+             /v1/pools/{pool}/backends/{address}, /v1/pools/{pool}/record, /v1/explain, /v1/reload"
                 .to_owned(),
         )),
     }
@@ -73,7 +82,8 @@ fn segments(path: &str) -> Result<Vec<String>, Refusal> {
     })
 }
 
-fn decode(text: &str) -> Option<String> {
+/// Without percent escapes; `None` if one is bad, or the rest no text.
+pub(super) fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {

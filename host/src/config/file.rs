@@ -32,10 +32,14 @@ use super::{
 mod listener;
 mod policy;
 mod pool;
+mod record;
 
-pub(super) const ROOT: Keys = &["workers", "drain", "admin", "log", "listener", "pool", "policy"];
+pub(super) const ROOT: Keys = &[
+    "workers", "drain", "admin", "log", "record", "listener", "pool", "policy",
+];
 pub(super) const ADMIN: Keys = &["listen"];
 pub(super) const LOG: Keys = &["level", "format", "access"];
+pub(super) const RECORD: Keys = &["directory", "limit", "memory"];
 pub(super) const LISTENER: Keys = &[
     "name",
     "listen",
@@ -67,6 +71,7 @@ pub(super) const POOL: Keys = &[
     "health",
     "outlier",
     "retry",
+    "record",
 ];
 pub(super) const BACKEND: Keys = &["address", "weight", "zone", "tier", "labels"];
 pub(super) const HEALTH: Keys = &[
@@ -79,6 +84,7 @@ pub(super) const OUTLIER: Keys = &[
     "max_ejected",
 ];
 pub(super) const RETRY: Keys = &["attempts"];
+pub(super) const SAMPLING: Keys = &["picks", "every", "headers", "show"];
 pub(super) const POLICY: Keys = &["component", "builtin", "memory", "deadline", "wasi", "config"];
 
 /// Ten thousand backends with labels take less than 2 MiB; what is larger is some other file.
@@ -199,6 +205,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         drain: root.duration("drain", DRAIN, s(10)),
         admin,
         log: log(root, directory),
+        record: record::record(&root.table("record", RECORD), directory),
         listeners: listeners?,
         pools,
         policies: policies.by_name,

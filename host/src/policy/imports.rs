@@ -12,6 +12,7 @@ use super::{
     Tried,
     bindings::trimtab::policy::{diagnostics, pool, request},
     fallback,
+    record::Reads,
     request::field_hash,
     store::{Limits, Overtime},
 };
@@ -39,6 +40,8 @@ pub(super) struct Guest {
     pub(super) random: u64,
     pub(super) rejected: Option<u16>,
     pub(super) note: Option<String>,
+    /// Only while the instance is recorded or replayed.
+    pub(super) reads: Option<Reads>,
     pub(super) log: Log,
     pub(super) wasi: Option<Box<Wasi>>,
 }
@@ -46,6 +49,14 @@ pub(super) struct Guest {
 impl Guest {
     fn head(&self) -> Option<&Head> {
         self.is_picking.then_some(&self.head)
+    }
+
+    /// Notes what a recorded or replayed policy asks for.
+    #[inline]
+    fn reads(&mut self, note: impl FnOnce(&mut Reads)) {
+        if let Some(reads) = &mut self.reads {
+            note(reads);
+        }
     }
 }
 
@@ -181,11 +192,13 @@ impl pool::Host for Guest {
 
 impl request::Host for Guest {
     fn header(&mut self, name: String) -> Option<String> {
+        self.reads(|reads| reads.header(&name));
         let value = self.head()?.field(&name)?;
         std::str::from_utf8(value).ok().map(str::to_owned)
     }
 
     fn header_hash(&mut self, name: String) -> Option<u64> {
+        self.reads(|reads| reads.header(&name));
         field_hash(self.head()?, &name)
     }
 
@@ -210,6 +223,7 @@ impl request::Host for Guest {
     }
 
     fn cookie(&mut self, name: String) -> Option<String> {
+        self.reads(|reads| reads.cookie(&name));
         self.head()?.cookie(&name).map(str::to_owned)
     }
 

@@ -54,6 +54,7 @@ pub(super) fn new_store(
         random: 0,
         rejected: None,
         note: None,
+        reads: None,
         log: Log::new(pool.into(), spec.name.as_str().into(), candidate.version.clone()),
         wasi: None,
     };

@@ -10,13 +10,16 @@
 use std::sync::Arc;
 
 use super::{
-    Candidate, Facts, Fault, Instance, Tried,
+    Candidate, Facts, Fault, Instance, Reads, Recorder, Tried, fallback,
     instance::{Answer, BUILD_DEADLINE},
 };
 use crate::{
     http1::Head,
     pool::{Figures, Snapshot, View},
 };
+
+/// What the policy's log lines say where the pool's name is.
+const TRIAL: &str = "trial";
 
 /// A policy on trial.
 pub struct Trial {
@@ -44,9 +47,25 @@ impl Trial {
     /// # Errors
     /// The fault of the step that failed.
     pub fn new(candidate: &Candidate, snapshot: &Arc<Snapshot>) -> Result<Self, Fault> {
-        let view = Arc::new(View::without_load(snapshot));
-        let instance = Instance::start(candidate, "trial", snapshot, &view)?;
+        Self::with_load(candidate, snapshot, Arc::new(View::without_load(snapshot)))
+    }
+
+    /// As [`Trial::new`], with this load of the backends.
+    ///
+    /// # Errors
+    /// As [`Trial::new`].
+    pub fn with_load(
+        candidate: &Candidate,
+        snapshot: &Arc<Snapshot>,
+        view: Arc<View>,
+    ) -> Result<Self, Fault> {
+        let instance = Instance::start(candidate, TRIAL, snapshot, &view)?;
         Ok(Self { instance, view })
+    }
+
+    /// Has everything recorded from here on, as far as the recorder goes. To be called before anything else is done.
+    pub fn record(&mut self, candidate: &Candidate, recorder: Recorder, now_us: u64) {
+        self.instance.attach(candidate, TRIAL, recorder, now_us);
     }
 
     /// Shows the policy other backends, or the same in another condition. None has any load afterwards. The deadline is
@@ -55,13 +74,31 @@ impl Trial {
     /// # Errors
     /// The policy's fault, after which it is beyond use.
     pub fn update(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Fault> {
-        self.view = Arc::new(View::without_load(snapshot));
+        self.update_with_load(snapshot, Arc::new(View::without_load(snapshot)))
+    }
+
+    /// As [`Trial::update`], with this load of the backends.
+    ///
+    /// # Errors
+    /// As [`Trial::update`].
+    pub fn update_with_load(&mut self, snapshot: &Arc<Snapshot>, view: Arc<View>) -> Result<(), Fault> {
+        self.view = view;
         self.instance.update_within(BUILD_DEADLINE, snapshot, &self.view)
     }
 
     /// Says what the policy finds when it asks for a backend's live load. Nothing happens for an index out of range.
     pub fn set_load(&self, index: usize, figures: Figures) {
         self.view.set(index, figures);
+    }
+
+    /// What the host chooses when the policy does not.
+    pub fn host_choice(&self, snapshot: &Snapshot, tried: &Tried, random: u64) -> Option<usize> {
+        fallback::choose(snapshot, &self.view, tried, random)
+    }
+
+    /// Which parts of the head the policy asked for since the last call. The first call only begins to look.
+    pub fn take_reads(&mut self) -> Reads {
+        self.instance.take_reads()
     }
 
     /// The policy's answer, unchecked. A decision of the data path ends with the host's own choice if this fails or if

@@ -57,6 +57,7 @@ impl Journey {
         let candidate = pool.seat().deployment().candidate.clone();
         line.policy = Some(candidate.spec.name.clone());
         line.version = Some(candidate.version.to_string());
+        line.id = pool.seat().take_recorded_id().or(line.id.take());
         if let Decision::Send(choice) = decision {
             line.note.clone_from(&choice.note);
             line.chosen_by = Some(match choice.chooser {

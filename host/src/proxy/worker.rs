@@ -489,6 +489,7 @@ impl WorkerPool {
     }
 
     fn sweep(&self, now_ms: u64) {
+        self.seat.borrow_mut().flush_recording();
         let longest_ms = self.settings.borrow().config.idle_timeout.as_millis() as u64;
         self.upstreams
             .borrow()

@@ -12,7 +12,7 @@ use super::{
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, OUTLIER, POOL, RETRY,
+    BACKEND, HEALTH, OUTLIER, POOL, RETRY, record,
 };
 
 const POLICY_DEFAULT: &str = "least-connections";
@@ -68,6 +68,7 @@ pub(super) fn pool(name: &str, value: &Value<'_>, policies: &Names<'_>) -> Optio
         retry: Retry {
             attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
         },
+        record: table.take("record").and_then(|value| record::sampling(&value)),
     })
 }
 
