@@ -13,9 +13,6 @@ mod remake;
 mod report;
 mod versions;
 
-#[cfg(test)]
-mod tests;
-
 use std::{collections::BTreeMap, io::Read, path::PathBuf};
 
 use crate::policy::{BackendsEvent, Ending, Event, Frame, LogError, LogReader, StartEvent, decode_events};

@@ -64,7 +64,8 @@ impl Trial {
     }
 
     /// Has everything recorded from here on, as far as the recorder goes. To be called before anything else is done.
-    pub fn record(&mut self, candidate: &Candidate, recorder: Recorder, now_us: u64) {
+    pub fn record(&mut self, candidate: &Candidate, mut recorder: Recorder, now_us: u64) {
+        recorder.tried_out();
         self.instance.attach(candidate, TRIAL, recorder, now_us);
     }
 

@@ -383,8 +383,10 @@ fn the_oldest_files_are_removed_when_there_is_too_much() {
         for number in 0..500 {
             pick(&mut instance, number);
         }
+        drop(instance);
+        // Closed, so that it may be removed.
+        recordings.finish();
     }
-    recordings.finish();
     let left: Vec<bool> = paths.iter().map(|path| path.exists()).collect();
     let bytes: u64 = paths
         .iter()

@@ -173,7 +173,13 @@ impl Writer<'_> {
             events: &batch.events,
         };
         self.write(place, &frame);
-        self.keep_limit(place);
+        let file = self.files.get(place).and_then(Option::as_ref);
+        let limits = file.map(|file| (file.path.clone(), file.bytes_max));
+        if let Some((path, bytes_max)) = limits
+            && self.keep_limit(&path, bytes_max).is_err()
+        {
+            self.abandon(place, Ending::Full);
+        }
     }
 
     /// A file that cannot be written ends with its streams.
@@ -196,30 +202,24 @@ impl Writer<'_> {
             .for_each(|stream| stream.state.end(ending));
     }
 
-    /// Removes the oldest files when there is too much; when the rest is still being written, that ends.
-    fn keep_limit(&mut self, place: usize) {
-        let Some(file) = self.files.get(place).and_then(Option::as_ref) else {
-            return;
-        };
-        let (bytes_max, directory) = (file.bytes_max, file.path.parent());
+    /// Removes the oldest files beside this one when there is too much. Fails when the rest is still being written.
+    fn keep_limit(&self, path: &Path, bytes_max: u64) -> Result<(), ()> {
         let open: Vec<&Path> = self.files.iter().flatten().map(|file| &*file.path).collect();
         let open_bytes: u64 = self.files.iter().flatten().map(|file| file.log.bytes).sum();
-        let closed = directory.map(|directory| closed_files(directory, &open));
+        let closed = path.parent().map(|directory| closed_files(directory, &open));
         let mut closed = closed.unwrap_or_default();
         let mut bytes = open_bytes + closed.iter().map(|(_, bytes)| bytes).sum::<u64>();
         closed.sort();
         for (path, size) in closed {
             if bytes <= bytes_max {
-                return;
+                return Ok(());
             }
             // One that cannot be removed is counted again the next time.
             if fs::remove_file(&path).is_ok() {
                 bytes -= size;
             }
         }
-        if bytes > bytes_max {
-            self.abandon(place, Ending::Full);
-        }
+        if bytes > bytes_max { Err(()) } else { Ok(()) }
     }
 
     fn ended(&self) -> Vec<u64> {
@@ -263,6 +263,8 @@ impl Writer<'_> {
             match file.log.flush() {
                 Ok(()) => {
                     tracing::info!(file = %file.path.display(), bytes = file.log.bytes, digest, "recording closed");
+                    // It counts as one that can be removed from here on.
+                    let _ = self.keep_limit(&file.path, file.bytes_max);
                 }
                 Err(error) => {
                     tracing::warn!(file = %file.path.display(), %error, "a recording cannot be written");
