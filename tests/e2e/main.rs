@@ -10,5 +10,6 @@ mod health;
 mod hostile;
 mod policy;
 mod proxy;
+mod record;
 mod reload;
 mod stop;
