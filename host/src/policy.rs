@@ -25,9 +25,9 @@ pub use admission::{Candidate, Refusal, builtin_component};
 pub use engine::Engine;
 pub use instance::{Answer, Fault, FaultKind, Instance, check};
 pub use record::{
-    AnswerEvent, BackendEvent, BackendsEvent, Batch, Ending, Event, FaultEvent, Frame, LoadEvent, LogError,
-    LogReader, LogWriter, Opened, OutcomesEvent, PickEvent, Reads, Recorded, Recorder, Recordings, Segment,
-    StartEvent, Storage, StreamState, decode_events, own_id,
+    AnswerEvent, BackendEvent, BackendsEvent, Batch, CookieEvent, Ending, Event, FaultEvent, FieldEvent,
+    Frame, LoadEvent, LogError, LogReader, LogWriter, Opened, OutcomesEvent, PickEvent, Reads, Recorded,
+    Recorder, Recordings, Segment, StartEvent, Storage, StreamState, decode_events, own_id,
 };
 pub use request::{Facts, Tried, client_bits, key_from, key_of};
 pub use seat::{Choice, Chooser, Decision, Ended, Rebuild, Seat};

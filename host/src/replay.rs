@@ -80,7 +80,7 @@ pub fn replay(log: impl Read, order: &Order) -> Result<Report, ReplayError> {
     };
     loop {
         let number = log.frames() + 1;
-        match log.next() {
+        match log.next_frame() {
             Ok(Some(frame)) => run.frame(number, &frame)?,
             Ok(None) => break,
             Err(LogError::Unclosed(_) | LogError::Truncated(_)) if order.is_partial => break,

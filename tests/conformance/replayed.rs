@@ -192,7 +192,7 @@ fn forge(bytes: &[u8]) -> Vec<u8> {
     use trimtab::policy::{AnswerEvent, Event, LogReader, decode_events};
     let mut reader = LogReader::new(bytes).expect("a log");
     let mut writer = LogWriter::new(Vec::new()).expect("memory");
-    while let Some(frame) = reader.next().expect("a whole log") {
+    while let Some(frame) = reader.next_frame().expect("a whole log") {
         let Frame::Events {
             stream,
             first,

@@ -69,7 +69,7 @@ fn is_closed(path: &PathBuf) -> bool {
         return false;
     };
     loop {
-        match log.next() {
+        match log.next_frame() {
             Ok(Some(_)) => {}
             Ok(None) => return true,
             Err(_) => return false,

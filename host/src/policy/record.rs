@@ -19,8 +19,8 @@ mod writer;
 mod tests;
 
 pub use event::{
-    AnswerEvent, BackendEvent, BackendsEvent, Event, FaultEvent, LoadEvent, OutcomesEvent, PickEvent,
-    StartEvent, decode_events,
+    AnswerEvent, BackendEvent, BackendsEvent, CookieEvent, Event, FaultEvent, FieldEvent, LoadEvent,
+    OutcomesEvent, PickEvent, StartEvent, decode_events,
 };
 pub use file::{Ending, Frame, LogError, LogReader, LogWriter};
 pub use reads::Reads;

@@ -10,10 +10,11 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 12] = [
+const TABLES: [(&str, &str, Keys); 14] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
+    ("`[record]`", "[record]", file::RECORD),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
     ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
     ("`[[listener.route]]`", "[[listener.route]]", file::ROUTE),
@@ -26,6 +27,7 @@ const TABLES: [(&str, &str, Keys); 12] = [
     ("`[pool.NAME.health]`", "[pool.shop.health]", file::HEALTH),
     ("`[pool.NAME.outlier]`", "[pool.shop.outlier]", file::OUTLIER),
     ("`[pool.NAME.retry]`", "[pool.shop.retry]", file::RETRY),
+    ("`[pool.NAME.record]`", "[pool.shop.record]", file::SAMPLING),
     ("`[policy.NAME]`", "[policy.mine]", file::POLICY),
 ];
 

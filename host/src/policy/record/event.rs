@@ -116,6 +116,11 @@ pub struct OutcomesEvent<'a> {
     pub now_us: u64,
 }
 
+/// A header field by its lower-case name; without a value if the request lacks it.
+pub type FieldEvent<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
+/// A cookie, likewise.
+pub type CookieEvent<'a> = (Cow<'a, str>, Option<Cow<'a, str>>);
+
 /// A decision: all that the guest could read, and its answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PickEvent<'a> {
@@ -141,10 +146,10 @@ pub struct PickEvent<'a> {
     pub authority: Cow<'a, str>,
     /// Path and query.
     pub target: Cow<'a, str>,
-    /// The header fields that it read or that are configured, by lower-case name; `None` of those that the request lacks.
-    pub fields: Vec<(Cow<'a, str>, Option<Cow<'a, [u8]>>)>,
+    /// The header fields that it read or that are configured.
+    pub fields: Vec<FieldEvent<'a>>,
     /// The cookies that it read.
-    pub cookies: Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>,
+    pub cookies: Vec<CookieEvent<'a>>,
     /// What it answered.
     pub answer: AnswerEvent,
     /// Its note.

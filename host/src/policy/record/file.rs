@@ -180,7 +180,7 @@ impl<R: Read> LogReader<R> {
     ///
     /// # Errors
     /// What is wrong with the file, and in which frame, counted from 1.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, LogError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, LogError> {
         let number = self.frames + 1;
         let mut length = [0; size_of::<u32>()];
         match read_up_to(&mut self.input, &mut length)? {

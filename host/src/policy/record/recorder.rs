@@ -14,8 +14,8 @@ use std::{
 };
 
 use super::{
-    AnswerEvent, BackendEvent, BackendsEvent, Ending, Event, FaultEvent, LoadEvent, OutcomesEvent, PickEvent,
-    Reads, StartEvent,
+    AnswerEvent, BackendEvent, BackendsEvent, CookieEvent, Ending, Event, FaultEvent, FieldEvent, LoadEvent,
+    OutcomesEvent, PickEvent, Reads, StartEvent,
 };
 use crate::{
     http1::Head,
@@ -312,9 +312,7 @@ fn id_of(head: &Head) -> Option<Cow<'_, str>> {
     (!text.is_empty()).then_some(Cow::Borrowed(text))
 }
 
-type Fields<'a> = Vec<(Cow<'a, str>, Option<Cow<'a, [u8]>>)>;
-
-fn fields<'a>(head: &'a Head, reads: &'a Reads, configured: &'a [String]) -> Fields<'a> {
+fn fields<'a>(head: &'a Head, reads: &'a Reads, configured: &'a [String]) -> Vec<FieldEvent<'a>> {
     let unread = configured.iter().filter(|name| !reads.headers.contains(name));
     let names = reads.headers.iter().chain(unread);
     names
@@ -322,7 +320,7 @@ fn fields<'a>(head: &'a Head, reads: &'a Reads, configured: &'a [String]) -> Fie
         .collect()
 }
 
-fn cookies<'a>(head: &'a Head, reads: &'a Reads) -> Vec<(Cow<'a, str>, Option<Cow<'a, str>>)> {
+fn cookies<'a>(head: &'a Head, reads: &'a Reads) -> Vec<CookieEvent<'a>> {
     let names = reads.cookies.iter();
     names
         .map(|name| (name.into(), head.cookie(name).map(Cow::Borrowed)))

@@ -87,7 +87,7 @@ fn log() -> Vec<u8> {
 /// All frames, or what is wrong.
 fn read(bytes: &[u8]) -> Result<u64, LogError> {
     let mut log = LogReader::new(bytes)?;
-    while log.next()?.is_some() {}
+    while log.next_frame()?.is_some() {}
     Ok(log.frames())
 }
 
@@ -96,7 +96,7 @@ fn what_is_written_is_read() {
     let bytes = log();
     let mut log = LogReader::new(&*bytes).unwrap();
     for number in 0..4 {
-        let frame = log.next().unwrap().unwrap();
+        let frame = log.next_frame().unwrap().unwrap();
         let expected = Frame::Events {
             stream: 1,
             first: number,
@@ -104,9 +104,9 @@ fn what_is_written_is_read() {
         };
         assert_eq!(frame, expected);
     }
-    assert!(matches!(log.next(), Ok(Some(Frame::End { .. }))));
-    assert!(matches!(log.next(), Ok(Some(Frame::Close))));
-    assert!(matches!(log.next(), Ok(None)));
+    assert!(matches!(log.next_frame(), Ok(Some(Frame::End { .. }))));
+    assert!(matches!(log.next_frame(), Ok(Some(Frame::Close))));
+    assert!(matches!(log.next_frame(), Ok(None)));
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_disk_that_stands_still_ends_the_recording_and_the_log_says_so() {
     let bytes = lock(&kept).clone();
     let mut log = LogReader::new(&*bytes).unwrap();
     let mut endings = Vec::new();
-    while let Some(frame) = log.next().unwrap() {
+    while let Some(frame) = log.next_frame().unwrap() {
         if let Frame::End { ending, .. } = frame {
             endings.push(ending);
         }

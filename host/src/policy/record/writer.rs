@@ -109,8 +109,9 @@ pub(super) fn run(jobs: &Receiver<Job>, recent: &Mutex<Recent>, queue_max: usize
         let ended = writer.ended();
         let is_over = match first {
             Ok(job) => {
-                let jobs = std::iter::once(job).chain(jobs.try_iter().take(queue_max));
-                jobs.fold(false, |is_over, job| writer.take(job) || is_over)
+                let mut jobs = std::iter::once(job).chain(jobs.try_iter().take(queue_max));
+                // Nothing follows the order to stop.
+                jobs.any(|job| writer.take(job))
             }
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => true,
