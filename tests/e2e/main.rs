@@ -12,6 +12,7 @@ mod health;
 mod hostile;
 mod policy;
 mod proxy;
+mod record;
 mod reload;
 mod state;
 mod stop;
