@@ -29,11 +29,13 @@ mod answer;
 mod canaries;
 mod change;
 mod endpoint;
+mod explain;
 mod guard;
 mod metrics;
 mod policies;
 mod pools;
 mod reading;
+mod record;
 mod tenants;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The command line's words: what it takes, and what `check` says of a good file.
 
+pub(crate) mod replay;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +41,11 @@ pub(crate) enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Make recorded decisions again, by the same policy or by another one
+    ///
+    /// The same policy has to decide the same, bit for bit; the exit code is 1 otherwise. Of another policy, other settings
+    /// or drained backends it tells what would change: requests, keys, shares, faults.
+    Replay(Replay),
     /// Upload, promote and roll back versions of policies in a running balancer
     Policy(PolicyOrder),
     /// The child process that compiles: WebAssembly in, machine code out
@@ -133,6 +140,31 @@ pub(crate) enum PolicyVerb {
         #[arg(long)]
         pool: Option<String>,
     },
+}
+
+/// `trimtab replay`.
+#[derive(Args)]
+pub(crate) struct Replay {
+    /// A log of decisions
+    pub(crate) log: PathBuf,
+    /// The policy that decides now; by default the recorded one, if it is built in
+    #[arg(long, value_name = "FILE.wasm")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Its settings: JSON, or a file with JSON; by default those that were recorded
+    #[arg(long, value_name = "FILE|JSON")]
+    pub(crate) config: Option<String>,
+    /// Only the decisions of this pool
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<String>,
+    /// Take this backend to drain all the time; any number of times
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) drain: Vec<String>,
+    /// Read as far as the log goes, although it has no end
+    #[arg(long)]
+    pub(crate) partial: bool,
+    /// Print the whole report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// One line for a configuration without mistakes.

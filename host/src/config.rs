@@ -51,6 +51,8 @@ pub struct Config {
     /// Versions of its policy that are kept for each pool, the one in service included. Key `state.versions`, default 10,
     /// 2 to 100.
     pub versions_kept: usize,
+    /// Where recorded decisions are kept.
+    pub record: Record,
     /// In the order of the file; at least one; names and addresses are unique.
     pub listeners: Vec<Listener>,
     /// By name; every pool that a route names is here. A pool without a route is a mistake.
@@ -186,6 +188,17 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+/// `[record]`: where recorded decisions are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Key `directory`: relative to the configuration file. Default none: in memory only.
+    pub directory: Option<PathBuf>,
+    /// Key `limit`: all files in the directory together; the oldest are removed. Default 256 MiB, 1 MiB to 1 TiB.
+    pub limit_bytes: usize,
+    /// Key `memory`: what `explain` can look at. Default 16 MiB, 64 KiB to 1 GiB.
+    pub memory_bytes: usize,
+}
+
 /// `[[listener]]`: a socket that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -301,6 +314,8 @@ pub struct Pool {
     pub outlier: Option<Outlier>,
     /// `[pool.NAME.retry]`
     pub retry: Retry,
+    /// `[pool.NAME.record]`: which decisions are recorded; none without the table, unless an operator asks.
+    pub record: Option<Sampling>,
 }
 
 /// An entry of `backends`: one server. A plain string is an address with the defaults.
@@ -388,6 +403,19 @@ pub struct Outlier {
 pub struct Retry {
     /// Key `attempts`: backends tried for one request, the first included. Default 3, 1 to 10; 1 never retries.
     pub attempts: NonZeroU32,
+}
+
+/// `[pool.NAME.record]`: which decisions are recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    /// Key `picks`: so many by each worker. Default 10,000, 1 to 10,000,000.
+    pub picks: NonZeroU32,
+    /// Key `every`: how often that begins anew. Default 10 min, 1 s to 24 h.
+    pub every: Duration,
+    /// Key `headers`: fields that are recorded although the policy does not read them, in lower case. Default none.
+    pub headers: Vec<String>,
+    /// Key `show`: fields whose values `explain` may show, in lower case. Default none.
+    pub show: Vec<String>,
 }
 
 /// `[policy.NAME]`: a component with its limits and its own settings.

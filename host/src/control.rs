@@ -8,19 +8,22 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    num::NonZeroU32,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    config::Config,
     health::Supervisor,
     metrics::Metrics,
-    policy::{Deployment, Report, Sought, Versions},
+    policy::{Deployment, Recordings, Report, Sought, Versions},
     pool::Pool,
     rollout::{Canary, Outcome, Report as CanaryReport, Rules, Shadow, ShadowReport},
 };
@@ -152,6 +155,19 @@ pub enum Denial {
     Stopping,
 }
 
+/// Decisions that are being recorded from now on.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RecordReport {
+    /// Of which pool.
+    pub pool: String,
+    /// So many in each worker.
+    pub picks: u32,
+    /// A stream for each worker, by its number in hex.
+    pub streams: Vec<String>,
+    /// Where they are written; `None` in memory only.
+    pub file: Option<PathBuf>,
+}
+
 /// Something to be done by the control task.
 pub enum Command {
     /// Read the configuration again and put it into service; with the text of every mistake if it cannot be.
@@ -170,6 +186,12 @@ pub enum Command {
     Canary(CanaryOrder, oneshot::Sender<Result<CanaryReport, Denial>>),
     /// End the trial in this pool.
     CancelCanary(String, oneshot::Sender<Result<CanaryReport, Denial>>),
+    /// Record the next decisions of this pool, so many in each worker or as many as its configuration says.
+    Record(
+        String,
+        Option<NonZeroU32>,
+        oneshot::Sender<Result<RecordReport, String>>,
+    ),
     /// Finish what is under way and end.
     Stop,
 }
@@ -195,6 +217,8 @@ struct Inner {
     canaries: ArcSwap<Canaries>,
     shadows: ArcSwap<BTreeMap<String, Arc<Shadow>>>,
     component_bytes_max: AtomicUsize,
+    config: ArcSwapOption<Config>,
+    recordings: Recordings,
     commands: mpsc::Sender<Command>,
     is_ready: AtomicBool,
     admin: Option<SocketAddr>,
@@ -211,6 +235,7 @@ impl Handle {
         metrics: Arc<Metrics>,
         commands: mpsc::Sender<Command>,
         admin: Option<SocketAddr>,
+        recordings: Recordings,
     ) -> Self {
         let inner = Inner {
             metrics,
@@ -220,6 +245,8 @@ impl Handle {
             canaries: ArcSwap::default(),
             shadows: ArcSwap::default(),
             component_bytes_max: AtomicUsize::new(0),
+            config: ArcSwapOption::empty(),
+            recordings,
             commands,
             is_ready: AtomicBool::new(false),
             admin,
@@ -242,6 +269,29 @@ impl Handle {
     /// The listeners in service: name, and the address where it really listens, which matters for port 0.
     pub fn listeners(&self) -> Arc<Vec<(String, SocketAddr)>> {
         self.inner.listeners.load_full()
+    }
+
+    /// The configuration in service; `None` before the first.
+    pub fn config(&self) -> Option<Arc<Config>> {
+        self.inner.config.load_full()
+    }
+
+    /// What has been recorded.
+    pub fn recordings(&self) -> &Recordings {
+        &self.inner.recordings
+    }
+
+    /// Records the next decisions of a pool, so many in each worker or as many as its configuration says. Answers when
+    /// every worker has been told.
+    ///
+    /// # Errors
+    /// Why they cannot be recorded.
+    pub async fn record(&self, pool: String, picks: Option<NonZeroU32>) -> Result<RecordReport, String> {
+        let (done, answer) = oneshot::channel();
+        let stopped = |_| "the balancer is stopping".to_owned();
+        let sent = self.inner.commands.send(Command::Record(pool, picks, done)).await;
+        sent.map_err(|_| stopped(()))?;
+        answer.await.map_err(|_| stopped(()))?
     }
 
     /// Where the admin listener really listens; `None` if it is off.
@@ -391,6 +441,10 @@ impl Handle {
         self.inner
             .component_bytes_max
             .store(component_bytes_max, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_config(&self, config: Arc<Config>) {
+        self.inner.config.store(Some(config));
     }
 
     pub(crate) fn set_ready(&self, is_ready: bool) {

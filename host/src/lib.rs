@@ -19,6 +19,8 @@ pub mod metrics;
 pub mod policy;
 pub mod rollout;
 
+pub mod replay;
+
 pub mod proxy;
 
 pub mod control;

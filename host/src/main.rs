@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             memory_bytes: memory,
             cpu_seconds,
         }),
+        Command::Replay(order) => cli::replay::run(&order),
         Command::Version => {
             say(&format!("trimtab {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 #[allow(clippy::print_stdout, reason = "what the user asked for")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 

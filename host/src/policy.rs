@@ -24,6 +24,7 @@ mod instance;
 mod loader;
 mod native;
 mod quarantine;
+mod record;
 mod request;
 mod seat;
 mod standby;
@@ -40,10 +41,16 @@ pub use code::{Code, Maker, digest};
 pub use compile::{ChildLimits, Compiler, SUBCOMMAND, serve as compile_here};
 pub use components::Components;
 pub use engine::Engine;
-pub use instance::{Answer, Fault, FaultKind, Instance};
+pub use grants::facts_told;
+pub use instance::{Answer, Fault, FaultKind, Instance, check};
 pub use loader::Loader;
 pub use native::Algorithm;
-pub use request::{Facts, Tried, client_bits, key_of};
+pub use record::{
+    AnswerEvent, BackendEvent, BackendsEvent, Batch, CookieEvent, Ending, Event, FaultEvent, FieldEvent,
+    Frame, LoadEvent, LogError, LogReader, LogWriter, Opened, OutcomesEvent, PickEvent, Reads, Recorded,
+    Recorder, Recordings, Segment, StartEvent, StateEvent, Storage, StreamState, decode_events, own_id,
+};
+pub use request::{Facts, Tried, client_bits, key_from, key_of};
 pub use seat::{Choice, Chooser, Decision, Ended, Rebuild, Seat};
 pub use stats::{Deployment, Reason, Stats, Step};
 pub use trial::{Outcome, Trial};

@@ -32,4 +32,5 @@ mod worker;
 
 pub use access::AccessLog;
 pub use error::{Error, Fault};
+pub use route::takes;
 pub use worker::{CanaryPlan, ListenerPlan, Message, Plan, PoolPlan, Shared, Worker};

@@ -38,6 +38,7 @@ mod check;
 mod error;
 mod loading;
 mod prepare;
+mod recording;
 mod reload;
 mod rollout;
 mod shadow;
@@ -50,6 +51,7 @@ use archive::Archive;
 use canary::Canaries;
 use loading::Loaded;
 use prepare::{Prepared, Service};
+use recording::Sampler;
 use reload::{Answer, Reload};
 use rollout::{Rollout, Step};
 use shadow::Shadows;
@@ -119,6 +121,7 @@ impl Server {
             metrics.clone(),
             commands.clone(),
             admin.as_ref().map(Admin::address),
+            recording::recordings(&config.record),
         );
         let mut control = Control {
             source,
@@ -132,6 +135,7 @@ impl Server {
             workers: start_workers(config.workers.get(), &shared)?,
             handle: handle.clone(),
             service: Service::empty(&config),
+            sampler: Sampler::default(),
             access_writer: None,
             components: loading::component_files(&config),
             // It answers while policies compile, if only that nothing is ready.
@@ -233,6 +237,7 @@ struct Control {
     workers: Vec<WorkerHandle>,
     handle: Handle,
     service: Service,
+    sampler: Sampler,
     access_writer: Option<JoinHandle<()>>,
     admin: Option<tokio::task::JoinHandle<()>>,
     /// The component files that the last readable configuration names, refused or not: correcting the file that a
@@ -249,6 +254,8 @@ impl Control {
     ) {
         let mut judging = tokio::time::interval(canary::JUDGE_EVERY);
         judging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sampling = tokio::time::interval(recording::LOOK_EVERY);
+        sampling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = judging.tick(), if !self.canaries.is_empty() => self.judge_canaries().await,
@@ -262,6 +269,7 @@ impl Control {
                     Some(Command::Canary(order, done)) => self.find_canary(order, done),
                     // Whoever asked may have gone.
                     Some(Command::CancelCanary(pool, done)) => drop(done.send(self.cancel_canary(&pool))),
+                    Some(Command::Record(pool, picks, done)) => self.record(&pool, picks, done),
                     Some(Command::Stop) | None => break,
                 },
                 loaded = Reload::loaded(&mut self.reload) => {
@@ -272,6 +280,7 @@ impl Control {
                     Ok(step) => self.carry_out(step).await,
                     Err(error) => tracing::error!(%error, "bug: loading a version panicked"),
                 },
+                _ = sampling.tick() => self.sample(),
                 Some(rebuild) = rebuilds.recv() => self.rebuild(rebuild),
             }
         }
@@ -342,6 +351,10 @@ impl Control {
         let access_log = self.open_access_log(&mut service)?;
         // Before the workers hear of it: a policy that fails at once is looked up here to be rebuilt.
         self.handle.set_service(service.views(), service.addresses());
+        self.handle.set_config(service.config.clone());
+        self.handle
+            .recordings()
+            .set_storage(recording::storage(&service.config.record));
         let mut waiting = Vec::new();
         let plans = service.plans(instances, sockets, self.workers.len());
         for (worker, (listeners, pools)) in self.workers.iter().zip(plans) {
@@ -447,6 +460,7 @@ impl Control {
             service,
             access_writer,
             admin,
+            handle,
             reload,
             ..
         } = self;
@@ -454,12 +468,14 @@ impl Control {
             reload.give_up();
         }
         drop(service);
+        let recordings = handle.recordings().clone();
         let ended = tokio::task::spawn_blocking(move || {
             for WorkerHandle { messages, thread } in workers {
                 drop(messages);
                 // Its panic is in the log.
                 let _ = thread.join();
             }
+            recordings.finish();
             access_writer.map(JoinHandle::join)
         });
         let _ = ended.await;

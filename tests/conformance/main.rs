@@ -3,12 +3,13 @@
 //!
 //! The components are those of `plugins/dist`, or of the directory that `TRIMTAB_POLICIES` names (fresh builds, perhaps
 //! by another compiler). The world they decide in is random and seeded; a failure names the seed, and `TRIMTAB_SEED`
-//! repeats it. Read next: `run.rs` (the comparison), `delegate.rs`
-//! (the host's own versions), `world.rs` (what happens to a pool), `sides.rs` (the two builds).
+//! repeats it. The same worlds are recorded and replayed (`replayed.rs`). Read next: `run.rs` (the comparison),
+//! `delegate.rs` (the host's own versions), `world.rs` (what happens to a pool), `sides.rs` (the two builds).
 
 mod chance;
 mod delegate;
 mod keys;
+mod replayed;
 mod rules;
 mod run;
 mod sides;

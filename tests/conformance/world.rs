@@ -246,5 +246,6 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
             max_ejected: 50,
         }),
         retry: config::Retry { attempts: count(10) },
+        record: None,
     }
 }

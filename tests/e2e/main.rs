@@ -12,6 +12,7 @@ mod health;
 mod hostile;
 mod policy;
 mod proxy;
+mod record;
 mod reload;
 mod shadow;
 mod state;

@@ -142,6 +142,7 @@ fn pool(fallback: &str) -> Pool {
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
         },

@@ -21,6 +21,7 @@ use crate::{DEADLINE, within};
 #[derive(Clone, Debug)]
 pub struct Setup {
     workers: usize,
+    admin: &'static str,
     top: String,
     listener: String,
     backends: Vec<String>,
@@ -34,6 +35,7 @@ impl Setup {
     pub fn new() -> Self {
         Self {
             workers: 1,
+            admin: "off",
             top: String::new(),
             listener: String::new(),
             backends: Vec::new(),
@@ -52,6 +54,13 @@ impl Setup {
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// With an admin listener, on a port of the system's choice.
+    #[must_use]
+    pub fn with_admin(mut self) -> Self {
+        self.admin = "127.0.0.1:0";
         self
     }
 
@@ -108,6 +117,7 @@ impl Setup {
     pub fn text(&self) -> String {
         let Self {
             workers,
+            admin,
             top,
             listener,
             backends,
@@ -116,7 +126,7 @@ impl Setup {
         } = self;
         let backends = backends.join(", ");
         format!(
-            "workers = {workers}\n{top}admin = {{ listen = \"off\" }}\n\
+            "workers = {workers}\n{top}admin = {{ listen = {admin:?} }}\n\
              [[listener]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\n{listener}\n\
              [pool.main]\nbackends = [{backends}]\n{pool}\n{rest}"
         )

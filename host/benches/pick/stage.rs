@@ -69,6 +69,7 @@ pub(crate) fn pool(size: usize) -> Pool {
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
         },

@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use super::{
     Context, READ_TIMEOUT, UPLOAD_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    canaries, change, guard, metrics, policies, pools, tenants,
+    canaries, change, explain, guard, metrics, policies, pools, record, tenants,
 };
 
 /// Of a request. The largest honest one has two keys.
@@ -76,6 +76,15 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
                 }
             }
         }
+        ["v1", "pools", pool, "record"] => {
+            allow(&head, &[Method::POST], "POST")?;
+            let body = read(&head, body).await?;
+            record::begin(context, pool, &body).await
+        }
+        ["v1", "explain"] => {
+            reads()?;
+            explain::answer(context, head.uri.query().unwrap_or_default()).await
+        }
         ["v1", "reload"] => {
             allow(&head, &[Method::POST], "POST")?;
             read(&head, body).await?;
@@ -85,7 +94,8 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             StatusCode::NOT_FOUND,
             "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
              /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
-             /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, /v1/tenants, /v1/reload"
+             /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, /v1/pools/{pool}/record, \
+             /v1/explain, /v1/tenants, /v1/reload"
                 .to_owned(),
         )),
     }
@@ -108,7 +118,7 @@ fn segments(path: &str) -> Result<Vec<String>, Refusal> {
     })
 }
 
-/// Undoes percent escapes; `None` if one is bad.
+/// Without percent escapes; `None` if one is bad, or the rest no text.
 pub(super) fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -34,18 +34,20 @@ mod listener;
 mod own;
 mod policy;
 mod pool;
+mod record;
 mod tenant;
 
 pub(super) use own::COMPILE_DEFAULT;
 use tenant::Tenancy;
 
 pub(super) const ROOT: Keys = &[
-    "workers", "drain", "admin", "log", "compile", "state", "listener", "tenant", "pool", "policy",
+    "workers", "drain", "admin", "log", "compile", "state", "record", "listener", "tenant", "pool", "policy",
 ];
 pub(super) const ADMIN: Keys = &["listen"];
 pub(super) const LOG: Keys = &["level", "format", "access"];
 pub(super) const COMPILE: Keys = &["size", "memory", "cpu_time", "wall_time", "processes"];
 pub(super) const STATE: Keys = &["directory", "size", "versions"];
+pub(super) const RECORD: Keys = &["directory", "limit", "memory"];
 pub(super) const LISTENER: Keys = &[
     "name",
     "listen",
@@ -80,6 +82,7 @@ pub(super) const POOL: Keys = &[
     "health",
     "outlier",
     "retry",
+    "record",
 ];
 pub(super) const BACKEND: Keys = &["address", "weight", "zone", "tier", "labels"];
 pub(super) const HEALTH: Keys = &[
@@ -92,6 +95,7 @@ pub(super) const OUTLIER: Keys = &[
     "max_ejected",
 ];
 pub(super) const RETRY: Keys = &["attempts"];
+pub(super) const SAMPLING: Keys = &["picks", "every", "headers", "show"];
 pub(super) const POLICY: Keys = &[
     "tenant",
     "component",
@@ -237,6 +241,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         compile: own::compile(root),
         state,
         versions_kept,
+        record: record::record(&root.table("record", RECORD), directory),
         listeners: listeners?,
         pools,
         policies: policies.by_name,

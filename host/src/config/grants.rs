@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// How much of a fact a policy may know. In this order: whatever depends on two facts gets the lesser grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Grant {
     /// The file says nothing, and so nothing is granted: a component that imports it is refused.
     Unsaid,
@@ -19,7 +21,7 @@ pub enum Grant {
 }
 
 /// A grant for each of many names, and one for those not listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// By name: of headers in lower case, of cookies exactly.
     pub named: BTreeMap<String, Grant>,
@@ -52,8 +54,8 @@ impl Listed {
     }
 }
 
-/// `[policy.NAME.grants]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `[policy.NAME.grants]`. It is also in logs of decisions, whose format changes with it (`policy/record/event.rs`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
     /// Key `headers`. `cookie` follows `cookies`, and `host` never gets more than `authority`.
     pub headers: Listed,

@@ -80,6 +80,27 @@ impl Head {
         }
     }
 
+    /// A head of these parts, for requests that nobody sent: recorded ones, and those that are only asked about.
+    pub fn of<'a>(
+        method: &str,
+        authority: &str,
+        target: &str,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Self {
+        let mut head = Self::default();
+        head.method = head.push(method.as_bytes());
+        head.authority = head.push(authority.as_bytes());
+        head.target = head.push(target.as_bytes());
+        for (name, value) in fields {
+            let field = Field {
+                name: head.push(name.as_bytes()),
+                value: head.push(value),
+            };
+            head.fields.push(field);
+        }
+        head
+    }
+
     fn push_fields(&mut self, fields: &HeaderMap) {
         for (name, value) in fields {
             let field = Field {

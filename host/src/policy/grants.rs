@@ -5,6 +5,8 @@
 //!
 //! Invariant: what is not granted is never copied into the guest, whichever import asks for it.
 
+use std::borrow::Cow;
+
 use wasmtime::component::types::ComponentItem;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,6 +27,8 @@ pub(super) struct Restrictions {
     hides_key: bool,
     /// Its code is a tenant's own.
     has_coarse_clock: bool,
+    /// The request is one of a log, which has hashes in place of what the policy may only know as a hash.
+    is_recorded: bool,
 }
 
 impl Restrictions {
@@ -39,8 +43,16 @@ impl Restrictions {
         Some(Box::new(Self {
             hides_key: hash_on.iter().any(is_hidden),
             has_coarse_clock,
+            is_recorded: false,
             grants,
         }))
+    }
+
+    /// For requests of a log: what is hashed there is not hashed again.
+    pub(super) fn of_recorded(spec: &config::Policy) -> Option<Box<Self>> {
+        let mut restrictions = Self::of(spec, &[])?;
+        restrictions.is_recorded = true;
+        Some(restrictions)
     }
 
     /// The facts as the policy may know them.
@@ -50,6 +62,7 @@ impl Restrictions {
             key: if self.hides_key { facts.random } else { facts.key },
             client: match self.grants.client {
                 Grant::Allow => facts.client,
+                Grant::Hash if self.is_recorded => facts.client,
                 Grant::Hash => xxh3_64(&facts.client.to_be_bytes()).into(),
                 Grant::Deny | Grant::Unsaid => 0,
             },
@@ -61,20 +74,54 @@ impl Restrictions {
     pub(super) fn header(&self, head: &Head, name: &str) -> Option<String> {
         match self.grants.header(&name.to_ascii_lowercase()) {
             Grant::Allow => text(head.field(name)?),
+            Grant::Hash if self.is_recorded => text(head.field(name)?),
             Grant::Hash => Some(digits(head.field(name)?)),
             Grant::Deny | Grant::Unsaid => None,
         }
     }
 
     pub(super) fn header_hash(&self, head: &Head, name: &str) -> Option<u64> {
-        let grant = self.grants.header(&name.to_ascii_lowercase());
-        (grant >= Grant::Hash).then(|| field_hash(head, name))?
+        match self.grants.header(&name.to_ascii_lowercase()) {
+            Grant::Hash if self.is_recorded => u64::from_str_radix(&text(head.field(name)?)?, 16).ok(),
+            Grant::Allow | Grant::Hash => field_hash(head, name),
+            Grant::Deny | Grant::Unsaid => None,
+        }
+    }
+
+    /// Whether a header tells the policy anything.
+    pub(super) fn shows_header(&self, name: &str) -> bool {
+        self.grants.header(&name.to_ascii_lowercase()) >= Grant::Hash
+    }
+
+    /// Whether a cookie tells the policy anything.
+    pub(super) fn shows_cookie(&self, name: &str) -> bool {
+        self.grants.cookies.of(name) >= Grant::Hash
+    }
+
+    /// What a log may have of a header: as much as the policy may know.
+    pub(super) fn recorded_header<'a>(&self, head: &'a Head, name: &str) -> Option<Cow<'a, [u8]>> {
+        match self.grants.header(&name.to_ascii_lowercase()) {
+            Grant::Allow => head.field(name).map(Cow::Borrowed),
+            Grant::Hash => Some(digits(head.field(name)?).into_bytes().into()),
+            Grant::Deny | Grant::Unsaid => None,
+        }
+    }
+
+    /// What a log may have of a cookie: as much as the policy may know.
+    pub(super) fn recorded_cookie<'a>(&self, head: &'a Head, name: &str) -> Option<Cow<'a, str>> {
+        match self.grants.cookies.of(name) {
+            Grant::Allow => head.cookie(name).map(Cow::Borrowed),
+            Grant::Hash => Some(digits(head.cookie(name)?.as_bytes()).into()),
+            Grant::Deny | Grant::Unsaid => None,
+        }
     }
 
     pub(super) fn cookie(&self, head: &Head, name: &str) -> Option<String> {
         // Before it is looked for, so that time tells nothing either.
-        let grant = self.grants.cookies.of(name);
-        (grant >= Grant::Hash).then(|| as_granted(grant, head.cookie(name)))?
+        match self.grants.cookies.of(name) {
+            Grant::Hash if self.is_recorded => head.cookie(name).map(str::to_owned),
+            grant => (grant >= Grant::Hash).then(|| as_granted(grant, head.cookie(name)))?,
+        }
     }
 
     pub(super) fn method(&self, head: &Head) -> String {
@@ -96,6 +143,12 @@ impl Restrictions {
     pub(super) fn hides_load(&self) -> bool {
         self.grants.load < Grant::Allow
     }
+}
+
+/// The numbers of a request as this policy is told them, for a pool that hashes these.
+pub fn facts_told(spec: &config::Policy, hash_on: &[HashOn], facts: &Facts) -> Facts {
+    let restrictions = Restrictions::of(spec, hash_on);
+    restrictions.map_or(*facts, |restrictions| restrictions.facts(facts))
 }
 
 /// What a hash of this tells.

@@ -14,6 +14,7 @@ use super::{
     fallback,
     grants::Restrictions,
     native::{Algorithm, Ground, Native},
+    record::Reads,
     request::field_hash,
     store::{Limits, Overtime, Owner},
     text::tame,
@@ -47,6 +48,8 @@ pub(super) struct Guest {
     pub(super) native: Native,
     pub(super) rejected: Option<u16>,
     pub(super) note: Option<String>,
+    /// Only while the instance is recorded or replayed.
+    pub(super) reads: Option<Reads>,
     pub(super) log: Log,
     pub(super) wasi: Option<Box<Wasi>>,
 }
@@ -81,6 +84,27 @@ impl Guest {
         self.restrictions
             .as_ref()
             .is_some_and(|restrictions| restrictions.hides_load())
+    }
+
+    /// Notes what a recorded or replayed policy asks for. What it is not granted it does not read.
+    #[inline]
+    fn reads_header(&mut self, name: &str) {
+        if let Some(reads) = &mut self.reads {
+            let restrictions = self.restrictions.as_ref();
+            if restrictions.is_none_or(|restrictions| restrictions.shows_header(name)) {
+                reads.header(name);
+            }
+        }
+    }
+
+    #[inline]
+    fn reads_cookie(&mut self, name: &str) {
+        if let Some(reads) = &mut self.reads {
+            let restrictions = self.restrictions.as_ref();
+            if restrictions.is_none_or(|restrictions| restrictions.shows_cookie(name)) {
+                reads.cookie(name);
+            }
+        }
     }
 }
 
@@ -243,6 +267,7 @@ impl pool::Host for Guest {
 
 impl request::Host for Guest {
     fn header(&mut self, name: String) -> Option<String> {
+        self.reads_header(&name);
         let head = self.head()?;
         if let Some(restrictions) = &self.restrictions {
             return restrictions.header(head, &name);
@@ -252,6 +277,7 @@ impl request::Host for Guest {
     }
 
     fn header_hash(&mut self, name: String) -> Option<u64> {
+        self.reads_header(&name);
         let head = self.head()?;
         match &self.restrictions {
             None => field_hash(head, &name),
@@ -292,6 +318,7 @@ impl request::Host for Guest {
     }
 
     fn cookie(&mut self, name: String) -> Option<String> {
+        self.reads_cookie(&name);
         let head = self.head()?;
         match &self.restrictions {
             None => head.cookie(&name).map(str::to_owned),

@@ -5,6 +5,7 @@
 //!
 //! Invariant: after a fault that is not merely a bad answer the store is poisoned, and the instance must be dropped.
 
+mod recording;
 mod state;
 
 use std::{
@@ -20,6 +21,7 @@ use super::{
     bindings::{Policy, exports::trimtab::policy::picker},
     engine::ticks,
     imports::Guest,
+    record::Recorder,
     store::{Overtime, Owner, new_store},
     text::tame,
 };
@@ -133,6 +135,8 @@ pub struct Instance {
     stateful: Option<Stateful>,
     pending: Outcomes,
     pick_ticks: u64,
+    /// What goes in and comes out is recorded for a while.
+    recorder: Option<Box<Recorder>>,
 }
 
 type OutcomeColumns = (Vec<u32>, Vec<u32>, Vec<u64>, Vec<u16>, u64);
@@ -187,6 +191,7 @@ impl Instance {
             stateful,
             pending: Outcomes::default(),
             pick_ticks: ticks(candidate.spec.deadline),
+            recorder: None,
         };
         instance.configure(&candidate.spec.config_json)?;
         instance.learn_schema(candidate)?;
@@ -251,16 +256,26 @@ impl Instance {
     }
 
     fn call_update(&mut self, ticks: u64) -> Result<(), Fault> {
+        self.record_backends();
         let columns = columns(&self.store.data().snapshot);
         let picker = self.policy.trimtab_policy_picker();
-        guarded(&mut self.store, "update", ticks, |store| {
+        let updated = guarded(&mut self.store, "update", ticks, |store| {
             picker.call_update(store, &columns)
-        })
+        });
+        self.record_fault(updated)
     }
 
     /// Asks for a decision. The request's head is lent to the imports for the time of the call.
     #[inline]
     pub(super) fn pick(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Result<Answer, Fault> {
+        if self.recorder.is_some() {
+            return self.pick_and_record(facts, tried, head);
+        }
+        self.call_pick(facts, tried, head)
+    }
+
+    #[inline]
+    fn call_pick(&mut self, facts: &Facts, tried: &Tried, head: &mut Head) -> Result<Answer, Fault> {
         let guest = self.store.data_mut();
         let restricted = guest
             .restrictions
@@ -308,31 +323,7 @@ impl Instance {
     /// Whether an answer names a backend that may be picked.
     #[inline]
     pub(super) fn check(&self, index: u32, tried: &Tried) -> Result<usize, Fault> {
-        let members = &self.store.data().snapshot.members;
-        let fault = |kind, message| {
-            Err(Fault {
-                kind,
-                call: "pick",
-                message,
-            })
-        };
-        let Some(member) = members.get(index as usize) else {
-            return fault(
-                FaultKind::BadIndex,
-                format!("picked index {index} of {} backends", members.len()),
-            );
-        };
-        if !member.usable {
-            let state = member.state.name();
-            let message = format!("picked {}, which is not usable ({state})", member.backend.address);
-            return fault(FaultKind::Unusable, message);
-        }
-        let is_free = |member: &crate::pool::Member| member.usable && !tried.contains(member.backend.id);
-        if tried.contains(member.backend.id) && members.iter().any(is_free) {
-            let message = format!("picked {} again, with others untried", member.backend.address);
-            return fault(FaultKind::Unusable, message);
-        }
-        Ok(index as usize)
+        check(&self.store.data().snapshot, index, tried)
     }
 
     /// Linear memory in use.
@@ -356,7 +347,8 @@ impl Instance {
     ) {
         let pending = &mut self.pending;
         // Without picks nothing is handed over, and outcomes without picks can only be few; the bound is for safety.
-        if self.outcomes.is_none() || pending.index.len() >= 2 * OUTCOMES_MAX {
+        let is_wanted = self.outcomes.is_some() || self.recorder.is_some();
+        if !is_wanted || pending.index.len() >= 2 * OUTCOMES_MAX {
             return;
         }
         if pending.index.is_empty() {
@@ -389,13 +381,15 @@ impl Instance {
             status,
             ..
         } = std::mem::take(&mut self.pending);
+        let columns = (index, latency_us, bytes, status, now_us);
+        self.record_outcomes(&columns);
         let Some(function) = self.outcomes else {
             return Ok(());
         };
-        let columns = (index, latency_us, bytes, status, now_us);
-        guarded(&mut self.store, "outcomes", self.pick_ticks, |store| {
+        let told = guarded(&mut self.store, "outcomes", self.pick_ticks, |store| {
             function.call(store, columns)
-        })
+        });
+        self.record_fault(told)
     }
 
     /// Waiting outcomes are by the old indices; those of backends that left are dropped.
@@ -426,6 +420,39 @@ impl Instance {
             }
         }
     }
+}
+
+/// Whether an answer names a backend that may be picked.
+///
+/// # Errors
+/// The fault that it is if not; the instance can go on.
+#[inline]
+pub fn check(snapshot: &Snapshot, index: u32, tried: &Tried) -> Result<usize, Fault> {
+    let members = &snapshot.members;
+    let fault = |kind, message| {
+        Err(Fault {
+            kind,
+            call: "pick",
+            message,
+        })
+    };
+    let Some(member) = members.get(index as usize) else {
+        return fault(
+            FaultKind::BadIndex,
+            format!("picked index {index} of {} backends", members.len()),
+        );
+    };
+    if !member.usable {
+        let state = member.state.name();
+        let message = format!("picked {}, which is not usable ({state})", member.backend.address);
+        return fault(FaultKind::Unusable, message);
+    }
+    let is_free = |member: &crate::pool::Member| member.usable && !tried.contains(member.backend.id);
+    if tried.contains(member.backend.id) && members.iter().any(is_free) {
+        let message = format!("picked {} again, with others untried", member.backend.address);
+        return fault(FaultKind::Unusable, message);
+    }
+    Ok(index as usize)
 }
 
 /// Runs guest code with a deadline, and turns whatever goes wrong into a [`Fault`].

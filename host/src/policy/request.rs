@@ -50,6 +50,11 @@ impl Tried {
         self.ids[..usize::from(self.len)].contains(&id)
     }
 
+    /// The backends, in order.
+    pub fn ids(&self) -> &[u64] {
+        &self.ids[..usize::from(self.len)]
+    }
+
     /// Attempts made so far.
     #[inline]
     pub fn attempts(&self) -> u32 {
@@ -67,7 +72,13 @@ pub fn client_bits(address: IpAddr) -> u128 {
 
 /// The hash key of a request: of the first source that it has, `random` if it has none.
 pub fn key_of(sources: &[HashOn], head: &Head, client: u128, random: u64) -> u64 {
-    let first = sources.iter().find_map(|source| match source {
+    let first = sources.iter().find_map(|source| key_from(source, head, client));
+    first.unwrap_or(random)
+}
+
+/// The hash of one source, if the request has it.
+pub fn key_from(source: &HashOn, head: &Head, client: u128) -> Option<u64> {
+    match source {
         HashOn::ClientIp => Some(xxh3_64(&client.to_be_bytes())),
         HashOn::Header(name) => field_hash(head, name),
         HashOn::Cookie(name) => head.cookie(name).map(|value| xxh3_64(value.as_bytes())),
@@ -77,8 +88,7 @@ pub fn key_of(sources: &[HashOn], head: &Head, client: u128, random: u64) -> u64
             let host = head.host().to_ascii_lowercase();
             (!host.is_empty()).then(|| xxh3_64(host.as_bytes()))
         }
-    });
-    first.unwrap_or(random)
+    }
 }
 
 pub(super) fn field_hash(head: &Head, name: &str) -> Option<u64> {

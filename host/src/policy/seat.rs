@@ -291,6 +291,18 @@ impl Seat {
         Decision::Reject(status)
     }
 
+    /// What the last decision is known by in a recording, once; `None` if it is in none.
+    pub fn take_recorded_id(&mut self) -> Option<String> {
+        self.instance.as_mut()?.take_recorded_id()
+    }
+
+    /// Hands over what is recorded so far.
+    pub fn flush_recording(&mut self) {
+        if let Some(instance) = &mut self.instance {
+            instance.flush_recording();
+        }
+    }
+
     /// An attempt begins, decided under `generation`. The backend's own counters are the caller's business.
     #[inline]
     pub fn begin(&self, generation: u64, index: usize) {

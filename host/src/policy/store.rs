@@ -34,6 +34,8 @@ pub(super) struct Owner<'a> {
     pub(super) pool: &'a str,
     pub(super) hash_on: &'a [HashOn],
     pub(super) tenant: Option<&'a Arc<Tenant>>,
+    /// The requests are those of a log.
+    pub(super) is_recorded: bool,
 }
 
 impl<'a> Owner<'a> {
@@ -42,6 +44,7 @@ impl<'a> Owner<'a> {
             pool: pool.name(),
             hash_on: &pool.config.hash_on,
             tenant: pool.tenant(),
+            is_recorded: false,
         }
     }
 
@@ -51,6 +54,7 @@ impl<'a> Owner<'a> {
             pool: name,
             hash_on: &[],
             tenant: None,
+            is_recorded: false,
         }
     }
 }
@@ -67,7 +71,11 @@ pub(super) fn new_store(
         snapshot: snapshot.clone(),
         view: view.clone(),
         limits: Limits::new(spec.memory_bytes, owner.tenant.cloned()),
-        restrictions: Restrictions::of(spec, owner.hash_on),
+        restrictions: if owner.is_recorded {
+            Restrictions::of_recorded(spec)
+        } else {
+            Restrictions::of(spec, owner.hash_on)
+        },
         overtime: Overtime::default(),
         head: Head::default(),
         is_picking: false,
@@ -76,6 +84,7 @@ pub(super) fn new_store(
         native: Native::default(),
         rejected: None,
         note: None,
+        reads: None,
         log: Log::new(owner, spec.name.as_str().into(), candidate.version.clone()),
         wasi: None,
     };

@@ -10,19 +10,24 @@
 use std::sync::Arc;
 
 use super::{
-    Candidate, Facts, Fault, Instance, Tried,
-    instance::{Answer, BUILD_DEADLINE},
+    Algorithm, Candidate, Facts, Fault, Instance, Reads, Recorder, Step, Tried, fallback,
+    instance::{Answer, BUILD_DEADLINE, Handover},
+    native::{Ground, Native},
     store::Owner,
 };
 use crate::{
     http1::Head,
-    pool::{Figures, Snapshot, View},
+    pool::{Figures, Pool, Snapshot, View},
 };
+
+/// What the policy's log lines say where the pool's name is.
+const TRIAL: &str = "trial";
 
 /// A policy on trial.
 pub struct Trial {
     instance: Instance,
     view: Arc<View>,
+    native: Native,
 }
 
 /// How an attempt of a request ended, for policies that observe.
@@ -46,8 +51,61 @@ impl Trial {
     /// The fault of the step that failed.
     pub fn new(candidate: &Candidate, snapshot: &Arc<Snapshot>) -> Result<Self, Fault> {
         let view = Arc::new(View::without_load(snapshot));
-        let instance = Instance::start(candidate, &Owner::nobody("trial"), snapshot, &view)?;
-        Ok(Self { instance, view })
+        Self::start(candidate, &Owner::nobody(TRIAL), snapshot, view)
+    }
+
+    /// As [`Trial::new`], with this load of the backends, and told of requests what it would be told in this pool. What
+    /// it uses is not its tenant's.
+    ///
+    /// # Errors
+    /// As [`Trial::new`].
+    pub fn in_pool(
+        candidate: &Candidate,
+        pool: &Pool,
+        snapshot: &Arc<Snapshot>,
+        view: Arc<View>,
+    ) -> Result<Self, Fault> {
+        let owner = Owner {
+            hash_on: &pool.config.hash_on,
+            ..Owner::nobody(TRIAL)
+        };
+        Self::start(candidate, &owner, snapshot, view)
+    }
+
+    /// As [`Trial::new`], with this load of the backends, for requests as they were recorded.
+    ///
+    /// # Errors
+    /// As [`Trial::new`].
+    pub fn of_recorded(
+        candidate: &Candidate,
+        snapshot: &Arc<Snapshot>,
+        view: Arc<View>,
+    ) -> Result<Self, Fault> {
+        let owner = Owner {
+            is_recorded: true,
+            ..Owner::nobody(TRIAL)
+        };
+        Self::start(candidate, &owner, snapshot, view)
+    }
+
+    fn start(
+        candidate: &Candidate,
+        owner: &Owner<'_>,
+        snapshot: &Arc<Snapshot>,
+        view: Arc<View>,
+    ) -> Result<Self, Fault> {
+        let instance = Instance::start(candidate, owner, snapshot, &view)?;
+        Ok(Self {
+            instance,
+            view,
+            native: Native::default(),
+        })
+    }
+
+    /// Has everything recorded from here on, as far as the recorder goes. To be called before anything else is done.
+    pub fn record(&mut self, candidate: &Candidate, mut recorder: Recorder, now_us: u64) {
+        recorder.tried_out();
+        self.instance.attach(candidate, TRIAL, recorder, now_us);
     }
 
     /// Shows the policy other backends, or the same in another condition. None has any load afterwards. The deadline is
@@ -56,13 +114,62 @@ impl Trial {
     /// # Errors
     /// The policy's fault, after which it is beyond use.
     pub fn update(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Fault> {
-        self.view = Arc::new(View::without_load(snapshot));
+        self.update_with_load(snapshot, Arc::new(View::without_load(snapshot)))
+    }
+
+    /// As [`Trial::update`], with this load of the backends.
+    ///
+    /// # Errors
+    /// As [`Trial::update`].
+    pub fn update_with_load(&mut self, snapshot: &Arc<Snapshot>, view: Arc<View>) -> Result<(), Fault> {
+        self.view = view;
+        self.native.forget_pool();
         self.instance.update_within(BUILD_DEADLINE, snapshot, &self.view)
     }
 
     /// Says what the policy finds when it asks for a backend's live load. Nothing happens for an index out of range.
     pub fn set_load(&self, index: usize, figures: Figures) {
         self.view.set(index, figures);
+    }
+
+    /// Gives the policy the state of another instance. It goes on without if it keeps none of this schema.
+    ///
+    /// # Errors
+    /// Why it does not take it, after which it may be beyond use.
+    pub fn take_over(&mut self, schema: &str, state: &[u8]) -> Result<(), String> {
+        match self.instance.take_over(schema, state.to_vec(), BUILD_DEADLINE) {
+            Handover::None | Handover::Done => Ok(()),
+            Handover::Refused(message) => Err(message),
+            Handover::Lost(fault) => Err(fault.to_string()),
+        }
+    }
+
+    /// What the host chooses when the policy does not and there is no last good version, in a pool whose `fallback` is
+    /// this one; and which step of the chain it is.
+    pub fn host_choice(
+        &mut self,
+        algorithm: Algorithm,
+        snapshot: &Snapshot,
+        (facts, tried, head): (&Facts, &Tried, &Head),
+    ) -> Option<(usize, Step)> {
+        let ground = Ground {
+            snapshot,
+            view: &self.view,
+            tried,
+            facts,
+            head,
+            among: None,
+        };
+        let built_in = self.native.choose(algorithm, &ground);
+        let any = || fallback::choose(snapshot, &self.view, tried, facts.random);
+        built_in
+            .map(|index| (index, Step::BuiltIn))
+            .or_else(|| Some((any()?, Step::Any)))
+    }
+
+    /// Which parts of the head the policy asked for since the last call. The first call only begins to look.
+    pub fn take_reads(&mut self) -> Reads {
+        self.instance.take_reads()
     }
 
     /// The policy's answer, unchecked. A decision of the data path ends with the host's own choice if this fails or if

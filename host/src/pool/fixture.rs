@@ -35,6 +35,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
             max_ejected: 50,
         }),
         retry: config::Retry { attempts: count(3) },
+        record: None,
     }
 }
 

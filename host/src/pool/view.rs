@@ -71,6 +71,20 @@ impl View {
         }
     }
 
+    /// Writes what is in flight to all backends: a recorded sum, which need not be that of the columns.
+    pub fn set_active_total(&self, active: u32) {
+        self.active_total.store(active, Relaxed);
+    }
+
+    /// A backend's columns; all 0 out of range.
+    pub fn figures(&self, index: usize) -> Figures {
+        Figures {
+            active: self.active(index),
+            latency_us: self.latency_us(index),
+            throughput: self.throughput(index),
+        }
+    }
+
     /// Merges the other workers' counters if that is due.
     #[inline]
     pub fn refresh(&self, snapshot: &Snapshot, now_us: u64) {

@@ -56,6 +56,9 @@ pub(super) struct Line {
     /// Why it was not the policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'static str>,
+    /// What the decision is known by, if it is recorded: of several attempts, the last recorded one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
     /// What the policy said about its pick.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) note: Option<String>,

@@ -60,6 +60,10 @@ impl Journey {
         let candidate = pool.deployment(decider).candidate.clone();
         line.policy = Some(candidate.spec.name.clone());
         line.version = Some(candidate.version.to_string());
+        // A canary is not recorded, and what an instance beside it was asked last is not this request.
+        if decider == Decider::Active {
+            line.id = pool.seat().take_recorded_id().or(line.id.take());
+        }
         if let Decision::Send(choice) = decision {
             line.note.clone_from(&choice.note);
             line.chosen_by = Some(match decider {

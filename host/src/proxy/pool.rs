@@ -212,9 +212,12 @@ impl WorkerPool {
     }
 
     pub(super) fn sweep(&self, now_ms: u64) {
-        if let Some(unneeded) = self.seat.borrow_mut().sweep(now_ms * 1000) {
+        let mut seat = self.seat.borrow_mut();
+        seat.flush_recording();
+        if let Some(unneeded) = seat.sweep(now_ms * 1000) {
             drop_elsewhere(unneeded);
         }
+        drop(seat);
         let longest_ms = self.settings.borrow().config.idle_timeout.as_millis() as u64;
         self.upstreams
             .borrow()

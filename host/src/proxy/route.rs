@@ -18,11 +18,12 @@ pub(super) struct Route {
 pub(super) fn find<'a>(routes: &'a [Route], host: &str, path: &str) -> Option<&'a Rc<WorkerPool>> {
     routes
         .iter()
-        .find(|route| matches(&route.rule, host, path))
+        .find(|route| takes(&route.rule, host, path))
         .map(|route| &route.pool)
 }
 
-fn matches(rule: &config::Route, host: &str, path: &str) -> bool {
+/// Whether a rule takes requests for this host and path.
+pub fn takes(rule: &config::Route, host: &str, path: &str) -> bool {
     let host_fits = rule
         .host
         .as_deref()

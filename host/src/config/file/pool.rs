@@ -12,7 +12,7 @@ use super::{
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, OUTLIER, POOL, RETRY,
+    BACKEND, HEALTH, OUTLIER, POOL, RETRY, record,
     tenant::Tenancy,
 };
 
@@ -82,6 +82,7 @@ pub(super) fn pool(
         retry: Retry {
             attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
         },
+        record: table.take("record").and_then(|value| record::sampling(&value)),
     })
 }
 

@@ -10,12 +10,13 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 16] = [
+const TABLES: [(&str, &str, Keys); 18] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
     ("`[compile]`", "[compile]", file::COMPILE),
     ("`[state]`", "[state]", file::STATE),
+    ("`[record]`", "[record]", file::RECORD),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
     ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
     ("`[[listener.route]]`", "[[listener.route]]", file::ROUTE),
@@ -29,6 +30,7 @@ const TABLES: [(&str, &str, Keys); 16] = [
     ("`[pool.NAME.health]`", "[pool.shop.health]", file::HEALTH),
     ("`[pool.NAME.outlier]`", "[pool.shop.outlier]", file::OUTLIER),
     ("`[pool.NAME.retry]`", "[pool.shop.retry]", file::RETRY),
+    ("`[pool.NAME.record]`", "[pool.shop.record]", file::SAMPLING),
     ("`[policy.NAME]`", "[policy.mine]", file::POLICY),
     ("`[policy.NAME.grants]`", "[policy.mine.grants]", file::GRANTS),
 ];

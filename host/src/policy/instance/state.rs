@@ -5,7 +5,7 @@
 //!
 //! Invariant: whatever either side does, one of the two instances can serve afterwards.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use wasmtime::{
     Store,
@@ -108,14 +108,37 @@ impl Instance {
             return Handover::None;
         }
         let exported = self.hand_over_outcomes(now_us).and_then(|()| self.export_state());
+        let schema = self.schema().unwrap_or_default();
         match exported {
-            Ok(state) => match next.import_state(state) {
-                Ok(Ok(())) => Handover::Done,
-                Ok(Err(message)) => Handover::Refused(message),
-                Err(fault) => Handover::Refused(fault.to_string()),
-            },
+            Ok(state) => next.take_over(&schema, state, UPDATE_DEADLINE),
             Err(fault) => Handover::Lost(fault),
         }
+    }
+
+    /// Takes the state that another instance exported. It is recorded only when it is taken: an instance that does not
+    /// take it does not serve.
+    pub(in crate::policy) fn take_over(
+        &mut self,
+        schema: &str,
+        state: Vec<u8>,
+        deadline: Duration,
+    ) -> Handover {
+        if self.schema().is_none_or(|own| *own != *schema) {
+            return Handover::None;
+        }
+        let copy = self.is_recorded().then(|| state.clone());
+        match self.import_state(state, ticks(deadline)) {
+            Ok(Ok(())) => {
+                self.record_state(schema, &copy.unwrap_or_default());
+                Handover::Done
+            }
+            Ok(Err(message)) => Handover::Refused(message),
+            Err(fault) => Handover::Refused(fault.to_string()),
+        }
+    }
+
+    fn schema(&self) -> Option<Arc<str>> {
+        self.stateful.as_ref().map(|stateful| stateful.layout.clone())
     }
 
     fn export_state(&mut self) -> Result<Vec<u8>, Fault> {
@@ -142,11 +165,11 @@ impl Instance {
         Ok(state)
     }
 
-    fn import_state(&mut self, state: Vec<u8>) -> Result<Result<(), String>, Fault> {
+    fn import_state(&mut self, state: Vec<u8>, ticks: u64) -> Result<Result<(), String>, Fault> {
         let Some(import) = self.stateful.as_ref().map(|stateful| stateful.import) else {
             return Ok(Ok(()));
         };
-        let imported = guarded(&mut self.store, "import-state", ticks(UPDATE_DEADLINE), |store| {
+        let imported = guarded(&mut self.store, "import-state", ticks, |store| {
             import.call(store, (state,))
         });
         imported.map(|(answer,)| answer)

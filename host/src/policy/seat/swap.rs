@@ -9,7 +9,8 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
     super::{
-        Deployment, Instance, breaker::Breaker, instance::Handover, quarantine::Quarantine, standby::Standby,
+        Deployment, Fault, Instance, breaker::Breaker, instance::Handover, quarantine::Quarantine,
+        standby::Standby,
     },
     Seat,
 };
@@ -32,6 +33,9 @@ impl Seat {
         if !Arc::ptr_eq(&deployment, &self.deployment) {
             return self.swap(deployment, instance, now_us);
         }
+        if instance.is_recorded() {
+            return self.relieve(instance, now_us);
+        }
         add(&self.deployment.stats(self.worker).rebuilds, 1);
         self.breaker.rebuilt();
         let old = self.instance.take();
@@ -48,18 +52,56 @@ impl Seat {
         }
     }
 
+    /// An instance that is recorded takes the place of one of the same version, with its state. Where none serves, when
+    /// there may be one again is the breaker's business, and nothing is recorded.
+    fn relieve(&mut self, mut instance: Instance, now_us: u64) -> Retired {
+        let Some(mut serving) = self.instance.take() else {
+            return [Some(instance), None];
+        };
+        serving.end_recording();
+        if let Err(fault) = instance.update(&self.snapshot, &self.view) {
+            self.note_fault(&fault, now_us);
+            self.instance = Some(serving);
+            return [Some(instance), None];
+        }
+        match serving.leave_to(&mut instance, now_us) {
+            Handover::None | Handover::Done => {}
+            Handover::Lost(fault) => self.note_fault(&fault, now_us),
+            Handover::Refused(message) => {
+                tracing::warn!(
+                    pool = self.pool.name(),
+                    worker = self.worker,
+                    "decisions are not recorded, the instance for it does not take the state: {message}"
+                );
+                self.instance = Some(serving);
+                return [Some(instance), None];
+            }
+        }
+        self.instance = Some(instance);
+        [Some(serving), None]
+    }
+
+    /// A fault of the version in service that costs no decision.
+    fn note_fault(&mut self, fault: &Fault, now_us: u64) {
+        self.reporter.fault(&self.deployment, self.worker, fault, now_us);
+        self.deployment.stats(self.worker).count_fault(fault.kind);
+    }
+
     fn swap(&mut self, deployment: Arc<Deployment>, mut instance: Instance, now_us: u64) -> Retired {
         // One that fails here is in service all the same, for a while: its faults are its own.
         let shown = instance.update(&self.snapshot, &self.view);
         let mut old = self.instance.take();
+        // It may live on as the last good one, which is not what a recording is of.
+        if let Some(serving) = &mut old {
+            serving.end_recording();
+        }
         if let Some(serving) = &mut old
             && shown.is_ok()
         {
             match serving.leave_to(&mut instance, now_us) {
                 Handover::None | Handover::Done => {}
                 Handover::Lost(fault) => {
-                    self.reporter.fault(&self.deployment, self.worker, &fault, now_us);
-                    self.deployment.stats(self.worker).count_fault(fault.kind);
+                    self.note_fault(&fault, now_us);
                     old = None;
                 }
                 Handover::Refused(message) => {
