@@ -111,6 +111,23 @@ fn what_is_written_is_read() {
     assert!(matches!(log.next_frame(), Ok(None)));
 }
 
+/// With no two values alike.
+fn start(engine: &Engine) -> StartEvent<'static> {
+    StartEvent {
+        recorded_by: "trimtab".into(),
+        pool: "größe".into(),
+        worker: 3,
+        policy: "p".into(),
+        digest: candidate(engine).digest.to_string().into(),
+        config_json: "{}".into(),
+        memory_bytes: 1 << 40,
+        has_wasi: true,
+        grants: config::Grants::for_tenants(),
+        unix_ms: 1,
+        now_us: 2,
+    }
+}
+
 #[test]
 fn every_event_is_decoded_as_it_was_encoded() {
     let engine = Engine::new().unwrap();
@@ -120,19 +137,7 @@ fn every_event_is_decoded_as_it_was_encoded() {
         changed: vec![(1, 2, 3, u64::MAX)].into(),
     };
     let events = [
-        Event::Start(StartEvent {
-            recorded_by: "trimtab".into(),
-            pool: "größe".into(),
-            worker: 3,
-            policy: "p".into(),
-            digest: candidate(&engine).digest.to_string().into(),
-            config_json: "{}".into(),
-            memory_bytes: 1 << 40,
-            has_wasi: true,
-            grants: config::Grants::for_tenants(),
-            unix_ms: 1,
-            now_us: 2,
-        }),
+        Event::Start(start(&engine)),
         Event::Backends(BackendsEvent {
             generation: 9,
             in_panic: true,
