@@ -9,7 +9,7 @@ use super::{recordings::lock, *};
 use crate::{
     config,
     http1::Head,
-    policy::{Candidate, Engine, Facts, FaultKind, Instance, Tried, builtin_component},
+    policy::{Candidate, Engine, Facts, FaultKind, Instance, Trial, Tried, builtin_component},
     pool::{Pool, fixture},
 };
 
@@ -20,10 +20,14 @@ fn pool() -> Pool {
 }
 
 fn candidate(engine: &Engine) -> Arc<Candidate> {
+    builtin(engine, "round-robin")
+}
+
+fn builtin(engine: &Engine, name: &str) -> Arc<Candidate> {
     let spec = config::Policy {
-        name: "round-robin".into(),
+        name: name.into(),
         tenant: None,
-        source: config::PolicySource::Builtin("round-robin".into()),
+        source: config::PolicySource::Builtin(name.into()),
         memory_bytes: 32 << 20,
         deadline: std::time::Duration::from_secs(1),
         wasi: config::Wasi::None,
@@ -31,7 +35,7 @@ fn candidate(engine: &Engine) -> Arc<Candidate> {
         config_json: "{}".into(),
         line: None,
     };
-    let bytes = builtin_component("round-robin").unwrap();
+    let bytes = builtin_component(name).unwrap();
     Arc::new(Candidate::compile(engine, spec.into(), bytes).unwrap())
 }
 
@@ -289,11 +293,19 @@ fn a_stream_has_what_was_read_and_configured_and_ends_after_its_picks() {
 fn an_instance_answers_the_same_whether_it_is_recorded_or_not() {
     let engine = Engine::new().unwrap();
     let (recorder, _) = recorder(1000, |_| true);
-    let pool = pool();
-    let mut recorded = Instance::build_recorded(&candidate(&engine), &pool, recorder).unwrap();
-    let mut plain = Instance::build(&candidate(&engine), &pool).unwrap();
+    let (candidate, snapshot) = (candidate(&engine), pool().snapshot());
+    let mut recorded = Trial::new(&candidate, &snapshot).unwrap();
+    recorded.record(&candidate, recorder, 1);
+    let mut plain = Trial::new(&candidate, &snapshot).unwrap();
     for number in 0..100 {
-        assert_eq!(pick(&mut recorded, number), pick(&mut plain, number));
+        let facts = Facts {
+            key: number,
+            random: number,
+            client: 1,
+            now_us: number,
+        };
+        let ask = |trial: &mut Trial| trial.pick(&facts, &Tried::default(), &mut Head::default());
+        assert_eq!(ask(&mut recorded).unwrap(), ask(&mut plain).unwrap());
     }
 }
 
