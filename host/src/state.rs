@@ -112,9 +112,7 @@ impl Sealed {
         let (head, payload) = head.ok_or(Distrust::Size(bytes.len() as u64))?;
         let (magic, seal) = head.split_at(MAGIC.len());
         let mac = self.mac(name, payload);
-        let _ = mac;
-        let _ = seal;
-        if magic.len() != MAGIC.len() {
+        if magic != MAGIC || mac.verify_slice(seal).is_err() {
             return Err(Distrust::Seal);
         }
         bytes.drain(..HEAD_BYTES);

@@ -1,14 +1,17 @@
 //! Components that cost too much to compile: the child process ends at its limits, the refusal names the limit, and
 //! nobody who is served notices. The number is that of the list of hostile plugins that the project keeps.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
+use rustix::process::{Pid, Signal, kill_process};
 use trimtab::{
     control::{NewComponent, Promotion},
     policy::{Maker, Sought},
     server::Source,
 };
-use trimtab_tests::{Balancer, DEADLINE, Directory, Load, Origin, Setup, get, guest::Guest, within};
+use trimtab_tests::{
+    Balancer, DEADLINE, Directory, Load, Origin, Setup, get, guest::Guest, wait_until, within,
+};
 
 use crate::child;
 
@@ -76,6 +79,19 @@ fn branches(tables: usize, targets: usize) -> Vec<u8> {
     ]
     .concat();
     [[0].as_slice(), &table.repeat(tables), &[0x20, 0, 0x0b]].concat()
+}
+
+/// Compiles under way: child processes of this one, which is a test's own.
+fn compiles() -> Vec<Pid> {
+    let is_compile = |process: &Path| {
+        let read = |name: &str| std::fs::read_to_string(process.join(name)).unwrap_or_default();
+        let parent = format!("PPid:\t{}", std::process::id());
+        read("status").lines().any(|line| line == parent) && read("cmdline").contains("compile-policy")
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap());
+    let compiles = processes.filter(|entry| is_compile(&entry.path()));
+    let id = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    compiles.filter_map(id).filter_map(Pid::from_raw).collect()
 }
 
 struct Stage {
@@ -234,7 +250,7 @@ async fn a_slow_compile_keeps_nobody_waiting() {
     let handle = stage.balancer.handle().clone();
     let text = stage.setup.text();
     let slow = tokio::spawn(async move { handle.replace(text).await });
-    tokio::task::yield_now().await;
+    wait_until("it compiles", DEADLINE, || compiles().len() == 1).await;
     let other = Guest {
         text: "other".into(),
         ..Guest::default()
@@ -267,10 +283,13 @@ async fn a_stop_ends_a_compile() {
         .replace("policy.wasm", component(1_000_000, &sums(8)));
     let (handle, text) = (stage.balancer.handle().clone(), stage.setup.text());
     let slow = tokio::spawn(async move { handle.replace(text).await });
-    tokio::task::yield_now().await;
+    wait_until("it compiles", DEADLINE, || compiles().len() == 1).await;
+    // So that it does not end by itself.
+    kill_process(compiles()[0], Signal::STOP).unwrap();
     stage.balancer.stop().await;
     let answer = within("the answer", DEADLINE, slow).await.unwrap();
     assert_eq!(answer.unwrap_err(), "the balancer is stopping");
+    wait_until("nothing is left of it", DEADLINE, || compiles().is_empty()).await;
 }
 
 #[tokio::test]

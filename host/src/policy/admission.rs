@@ -20,6 +20,8 @@ use super::{
 };
 use crate::config::{self, PolicySource};
 
+/// The package whose interfaces a policy may use, and the compatible track of its version.
+const OUR_PACKAGE: &str = "trimtab:policy/";
 const PICKER: &str = "trimtab:policy/picker@0.1.0";
 const OBSERVER: &str = "trimtab:policy/observer@0.1.0";
 
@@ -134,7 +136,7 @@ impl Candidate {
         check_grants(engine, component, &spec.grants)?;
         let outcomes = check_exports(component)?;
         let linker = linker(engine, wasi).map_err(|error| Refusal::WrongWorld(format!("{error:#}")))?;
-        let wrong_world = |_: wasmtime::Error| Refusal::WrongWorld(String::new());
+        let wrong_world = |error: wasmtime::Error| Refusal::WrongWorld(format!("{error:#}"));
         let pre = linker
             .instantiate_pre(component)
             .and_then(PolicyPre::new)
@@ -213,7 +215,7 @@ fn check_imports(engine: &Engine, component: &Component, granted: config::Wasi) 
                 return Err(Refusal::Wasi(name.to_owned()));
             }
             wasi = true;
-        } else if false {
+        } else if !name.starts_with(OUR_PACKAGE) {
             return Err(Refusal::UnknownImport(name.to_owned()));
         }
     }
@@ -233,7 +235,9 @@ fn check_grants(engine: &Engine, component: &Component, granted: &config::Grants
 /// Checks for the picker, and finds the outcomes function if there is one. Other exports are nobody's business: some
 /// languages have a few of their own.
 fn check_exports(component: &Component) -> Result<Option<ComponentExportIndex>, Refusal> {
-    component.get_export_index(None, PICKER).map(drop).unwrap_or(());
+    component
+        .get_export_index(None, PICKER)
+        .ok_or(Refusal::NoPicker)?;
     let observer = component.get_export_index(None, OBSERVER);
     Ok(observer.and_then(|observer| component.get_export_index(Some(&observer), "outcomes")))
 }

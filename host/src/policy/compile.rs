@@ -93,9 +93,6 @@ fn refusal(error: wasmtime::Error) -> Refusal {
             "{text}. Policies are synchronous: build without the asynchronous component ABI (componentize-qjs: --sync)"
         ));
     }
-    if text.contains("failed to parse") {
-        return Refusal::CodeTooLarge(text);
-    }
     if text.contains("failed to parse") || text.contains("magic") || text.contains("unexpected end") {
         return Refusal::NotComponent(text);
     }

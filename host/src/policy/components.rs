@@ -68,7 +68,7 @@ impl Components {
                         tracing::error!(file = %file.display(), %distrust, "a kept component is not trusted");
                     })
                     .ok()??;
-                if digest(&found).is_empty() {
+                if digest(&found) != wanted {
                     tracing::error!(file = %file.display(), "a kept component is not what it was");
                     // So that it can be kept again.
                     let _ = directory.remove(&name);

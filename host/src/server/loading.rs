@@ -121,7 +121,6 @@ pub(super) async fn load_policy(
         }
     };
     let is_file = matches!(spec.source, PolicySource::File(_));
-    tokio::task::yield_now().await;
     Ok(LoadedPolicy {
         candidate,
         wasm: is_file.then_some(wasm),

@@ -351,7 +351,7 @@ impl Control {
         let current = self.service.candidate(pool).ok_or_else(missing)?.clone();
         let policy = self.file_policy(pool).ok_or_else(missing)?.clone();
         let says = self.rollout.says.get(pool).ok_or_else(missing)?.clone();
-        let is_files_own = false;
+        let is_files_own = version.is_what(&says);
         let spec = with_settings(&policy, &version.config_json);
         let changed = current.digest != code.digest || current.spec.config_json != version.config_json;
         if changed {
