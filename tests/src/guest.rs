@@ -8,6 +8,28 @@ use std::path::Path;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+/// All that a policy may call.
+const IMPORTS: &str = r#"(import "trimtab:policy/pool@0.1.0" "len" (func $len (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "active" (func $active (param i32) (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "active-total" (func $active_total (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "latency-us" (func $latency_us (param i32) (result i32)))
+  (import "trimtab:policy/pool@0.1.0" "throughput" (func $throughput (param i32) (result i64)))
+  (import "trimtab:policy/pool@0.1.0" "active-all" (func $active_all (param i32)))
+  (import "trimtab:policy/pool@0.1.0" "latency-us-all" (func $latency_us_all (param i32)))
+  (import "trimtab:policy/pool@0.1.0" "throughput-all" (func $throughput_all (param i32)))
+  (import "trimtab:policy/pool@0.1.0" "delegate" (func $delegate (param i32 i32 i32)))
+  (import "trimtab:policy/pool@0.1.0" "delegate-to" (func $delegate_to (param i32 i32 i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.0" "header" (func $header (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.0" "header-hash" (func $header_hash (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.0" "authority" (func $authority (param i32)))
+  (import "trimtab:policy/request@0.1.0" "method" (func $method (param i32)))
+  (import "trimtab:policy/request@0.1.0" "path" (func $path (param i32)))
+  (import "trimtab:policy/request@0.1.0" "cookie" (func $cookie (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.0" "query" (func $query (param i32)))
+  (import "trimtab:policy/request@0.1.0" "tried" (func $tried (param i32) (result i32)))
+  (import "trimtab:policy/request@0.1.0" "reject" (func $reject (param i32)))
+  (import "trimtab:policy/diagnostics@0.1.0" "log" (func $log (param i32 i32 i32)))
+  (import "trimtab:policy/diagnostics@0.1.0" "note" (func $note (param i32 i32)))"#;
 /// Where an answer is written, below everything else in memory.
 const RESULT: u32 = 64;
 /// Where the schema is.
@@ -182,27 +204,7 @@ impl Guest {
         let state = state.as_ref().map(State::functions).unwrap_or_default();
         format!(
             r#"(module
-  (import "trimtab:policy/pool@0.1.0" "len" (func $len (result i32)))
-  (import "trimtab:policy/pool@0.1.0" "active" (func $active (param i32) (result i32)))
-  (import "trimtab:policy/pool@0.1.0" "active-total" (func $active_total (result i32)))
-  (import "trimtab:policy/pool@0.1.0" "latency-us" (func $latency_us (param i32) (result i32)))
-  (import "trimtab:policy/pool@0.1.0" "throughput" (func $throughput (param i32) (result i64)))
-  (import "trimtab:policy/pool@0.1.0" "active-all" (func $active_all (param i32)))
-  (import "trimtab:policy/pool@0.1.0" "latency-us-all" (func $latency_us_all (param i32)))
-  (import "trimtab:policy/pool@0.1.0" "throughput-all" (func $throughput_all (param i32)))
-  (import "trimtab:policy/pool@0.1.0" "delegate" (func $delegate (param i32 i32 i32)))
-  (import "trimtab:policy/pool@0.1.0" "delegate-to" (func $delegate_to (param i32 i32 i32 i32 i32)))
-  (import "trimtab:policy/request@0.1.0" "header" (func $header (param i32 i32 i32)))
-  (import "trimtab:policy/request@0.1.0" "header-hash" (func $header_hash (param i32 i32 i32)))
-  (import "trimtab:policy/request@0.1.0" "authority" (func $authority (param i32)))
-  (import "trimtab:policy/request@0.1.0" "method" (func $method (param i32)))
-  (import "trimtab:policy/request@0.1.0" "path" (func $path (param i32)))
-  (import "trimtab:policy/request@0.1.0" "cookie" (func $cookie (param i32 i32 i32)))
-  (import "trimtab:policy/request@0.1.0" "query" (func $query (param i32)))
-  (import "trimtab:policy/request@0.1.0" "tried" (func $tried (param i32) (result i32)))
-  (import "trimtab:policy/request@0.1.0" "reject" (func $reject (param i32)))
-  (import "trimtab:policy/diagnostics@0.1.0" "log" (func $log (param i32 i32 i32)))
-  (import "trimtab:policy/diagnostics@0.1.0" "note" (func $note (param i32 i32)))
+  {IMPORTS}
   (memory (export "memory") {pages})
   (global $heap (mut i32) (i32.const {HEAP}))
   (global $picks (mut i32) (i32.const 0))

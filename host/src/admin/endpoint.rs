@@ -73,11 +73,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
                 canaries::of(context, pool)
             }
         },
-        ["v1", "pools", pool, "record"] => {
-            allow(&head, &[Method::POST], "POST")?;
-            let body = read(&head, body).await?;
-            record::begin(context, pool, &body).await
-        }
+        ["v1", "pools", pool, "record"] => record(context, pool, &head, body).await,
         ["v1", "explain"] => {
             reads()?;
             explain::answer(context, head.uri.query().unwrap_or_default()).await
@@ -137,6 +133,12 @@ pub(super) fn decode(text: &str) -> Option<String> {
 
 async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     read_within(head, body, BODY_BYTES_MAX, READ_TIMEOUT, guard::JSON).await
+}
+
+async fn record(context: &Context, pool: &str, head: &Parts, body: Incoming) -> Result<Answer, Refusal> {
+    allow(head, &[Method::POST], "POST")?;
+    let body = read(head, body).await?;
+    record::begin(context, pool, &body).await
 }
 
 /// Reads a component; not too many at once, since they may be large.

@@ -190,16 +190,8 @@ fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>]) -> Option<Plain<
     let (mut host, mut body, mut closes) = (None, None, false);
     for field in fields {
         match token(field.name) {
-            Token::Host => {
-                if host.replace(field.value).is_some() {
-                    return None;
-                }
-            }
-            Token::ContentLength => {
-                if body.replace(length(field.value)?).is_some() {
-                    return None;
-                }
-            }
+            Token::Host => set_once(&mut host, field.value)?,
+            Token::ContentLength => set_once(&mut body, length(field.value)?)?,
             Token::Connection if field.value.eq_ignore_ascii_case(b"keep-alive") => {}
             Token::Connection if field.value.eq_ignore_ascii_case(b"close") => closes = true,
             Token::Connection
@@ -217,6 +209,12 @@ fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>]) -> Option<Plain<
         body: body.unwrap_or(0),
         closes,
     })
+}
+
+/// `None` the second time.
+#[inline]
+fn set_once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
+    slot.replace(value).is_none().then_some(())
 }
 
 /// What RFC 3986 has in a path and query. More is possible, and the library's to judge.

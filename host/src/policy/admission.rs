@@ -149,7 +149,7 @@ impl Candidate {
             code: code.clone(),
             pre,
             outcomes,
-            stateful: StateExports::find(&component),
+            stateful: StateExports::find(component),
             schema: OnceLock::new(),
         })
     }

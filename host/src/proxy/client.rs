@@ -283,7 +283,7 @@ impl ClientStream {
 /// For those who read the bytes themselves (`lane.rs`).
 impl ClientStream {
     /// The next request's first bytes, in an inbox that is only taken when there are some. `None` at the end.
-    pub(super) fn poll_inbox(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> Poll<Option<Box<Inbox>>> {
+    pub(super) fn poll_inbox(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> Poll<Option<Inbox>> {
         if ready!(self.poll_readable(cx)).is_err() {
             return Poll::Ready(None);
         }

@@ -51,7 +51,7 @@ impl From<Error> for End {
 struct Lane<'a> {
     client: &'a Rc<Client>,
     stream: &'a mut ClientStream,
-    inbox: Box<Inbox>,
+    inbox: Inbox,
 }
 
 /// Serves the ordinary requests of a connection.

@@ -18,19 +18,19 @@ const DATE_EVERY_MS: u64 = 500;
 /// A worker's spare buffers.
 #[derive(Default)]
 pub(super) struct Scratch {
-    inboxes: RefCell<Vec<Box<Inbox>>>,
-    pipes: RefCell<Vec<Box<Pipe>>>,
+    inboxes: RefCell<Vec<Inbox>>,
+    pipes: RefCell<Vec<Pipe>>,
     date: Cell<Date>,
     dated_ms: Cell<u64>,
 }
 
 impl Scratch {
     #[inline]
-    pub(super) fn take_inbox(&self) -> Box<Inbox> {
+    pub(super) fn take_inbox(&self) -> Inbox {
         self.inboxes.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(super) fn put_inbox(&self, mut inbox: Box<Inbox>) {
+    pub(super) fn put_inbox(&self, mut inbox: Inbox) {
         let mut kept = self.inboxes.borrow_mut();
         if kept.len() < KEPT_MAX {
             inbox.clear();
@@ -39,11 +39,11 @@ impl Scratch {
     }
 
     #[inline]
-    pub(super) fn take_pipe(&self) -> Box<Pipe> {
+    pub(super) fn take_pipe(&self) -> Pipe {
         self.pipes.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(super) fn put_pipe(&self, mut pipe: Box<Pipe>) {
+    pub(super) fn put_pipe(&self, mut pipe: Pipe) {
         let mut kept = self.pipes.borrow_mut();
         if kept.len() < KEPT_MAX {
             pipe.shrink();

@@ -81,10 +81,10 @@ impl Lane<'_> {
                 return true;
             }
             pipe.input.widen(left);
-            if !self
+            if self
                 .fill(ledger, connection, &mut pipe.input)
                 .await
-                .is_some_and(|read| read > 0)
+                .is_none_or(|read| read == 0)
             {
                 return false;
             }
@@ -112,10 +112,10 @@ impl Lane<'_> {
                 return false;
             }
             pipe.out.clear();
-            if !self
+            if self
                 .fill(ledger, connection, &mut pipe.input)
                 .await
-                .is_some_and(|read| read > 0)
+                .is_none_or(|read| read == 0)
             {
                 return false;
             }
