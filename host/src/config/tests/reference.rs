@@ -91,6 +91,7 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     set("[[listener.route]]", "pool", "\"shop\"");
     set("[[pool.shop.backends]]", "address", "\"127.0.0.1:9001\"");
     set("[pool.shop.health]", "kind", "\"http\"");
+    set("[pool.shop.record]", "every", "\"10m\"");
     let is_about_policies = header.starts_with("[policy.mine");
     if is_about_policies {
         set("[pool.shop]", "policy", "\"mine\"");

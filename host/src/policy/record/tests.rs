@@ -9,7 +9,7 @@ use super::{recordings::lock, *};
 use crate::{
     config,
     http1::Head,
-    policy::{Candidate, Engine, Facts, FaultKind, Instance, Tried, builtin_component},
+    policy::{Candidate, Engine, Facts, FaultKind, Instance, Trial, Tried, builtin_component},
     pool::{Pool, fixture},
 };
 
@@ -284,11 +284,19 @@ fn a_stream_has_what_was_read_and_configured_and_ends_after_its_picks() {
 fn an_instance_answers_the_same_whether_it_is_recorded_or_not() {
     let engine = Engine::new().unwrap();
     let (recorder, _) = recorder(1000, |_| true);
-    let pool = pool();
-    let mut recorded = Instance::build_recorded(&candidate(&engine), &pool, recorder).unwrap();
-    let mut plain = Instance::build(&candidate(&engine), &pool).unwrap();
+    let (candidate, snapshot) = (candidate(&engine), pool().snapshot());
+    let mut recorded = Trial::new(&candidate, &snapshot).unwrap();
+    recorded.record(&candidate, recorder, 1);
+    let mut plain = Trial::new(&candidate, &snapshot).unwrap();
     for number in 0..100 {
-        assert_eq!(pick(&mut recorded, number), pick(&mut plain, number));
+        let facts = Facts {
+            key: number,
+            random: number,
+            client: 1,
+            now_us: number,
+        };
+        let mut ask = |trial: &mut Trial| trial.pick(&facts, &Tried::default(), &mut Head::default());
+        assert_eq!(ask(&mut recorded).unwrap(), ask(&mut plain).unwrap());
     }
 }
 
