@@ -93,6 +93,20 @@ pub(crate) enum PolicyVerb {
         #[arg(long)]
         pool: String,
     },
+    /// Have a version decide beside the one in service, and compare; nothing is routed by it
+    Shadow {
+        /// Its digest, or the first digits of it; without it, show how the present one compares
+        digest: Option<String>,
+        /// The pool
+        #[arg(long)]
+        pool: String,
+        /// Percent of the decisions
+        #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+        share: f64,
+        /// End it
+        #[arg(long, conflicts_with = "digest")]
+        stop: bool,
+    },
     /// Have a version decide for a part of a pool's requests; it is promoted or taken back by itself
     Canary {
         /// Its digest, or the first digits of it; not needed with --stop

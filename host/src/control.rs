@@ -6,6 +6,7 @@
 //! Invariant: reading never waits, neither for a reload nor for a worker.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     num::NonZeroU32,
     path::PathBuf,
@@ -24,7 +25,7 @@ use crate::{
     metrics::Metrics,
     policy::{Deployment, Recordings, Report, Sought, Versions},
     pool::Pool,
-    rollout::{Canary, Outcome, Report as CanaryReport, Rules},
+    rollout::{Canary, Outcome, Report as CanaryReport, Rules, Shadow, ShadowReport},
 };
 
 /// A pool in service.
@@ -110,6 +111,19 @@ pub struct CanaryOrder {
     pub rules: Rules,
 }
 
+/// Which version is to decide beside the one in service.
+#[derive(Clone, Debug)]
+pub struct ShadowOrder {
+    /// The pool.
+    pub pool: String,
+    /// Which.
+    pub sought: Sought,
+    /// Its settings, as in a [`Promotion`].
+    pub config_json: Option<String>,
+    /// Its share of the decisions in thousandths, 1 to 1000.
+    pub share: u64,
+}
+
 /// What a promotion did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Promoted {
@@ -164,6 +178,10 @@ pub enum Command {
     Upload(NewComponent, oneshot::Sender<Result<Uploaded, Denial>>),
     /// Put a kept version into the service of a pool.
     Promote(Promotion, oneshot::Sender<Result<Promoted, Denial>>),
+    /// Have a version decide beside the one in service.
+    Shadow(ShadowOrder, oneshot::Sender<Result<ShadowReport, Denial>>),
+    /// End that in this pool.
+    EndShadow(String, oneshot::Sender<Result<ShadowReport, Denial>>),
     /// Put a version on trial.
     Canary(CanaryOrder, oneshot::Sender<Result<CanaryReport, Denial>>),
     /// End the trial in this pool.
@@ -197,6 +215,7 @@ struct Inner {
     listeners: ArcSwap<Vec<(String, SocketAddr)>>,
     versions: ArcSwap<Versions>,
     canaries: ArcSwap<Canaries>,
+    shadows: ArcSwap<BTreeMap<String, Arc<Shadow>>>,
     component_bytes_max: AtomicUsize,
     config: ArcSwapOption<Config>,
     recordings: Recordings,
@@ -224,6 +243,7 @@ impl Handle {
             listeners: ArcSwap::default(),
             versions: ArcSwap::default(),
             canaries: ArcSwap::default(),
+            shadows: ArcSwap::default(),
             component_bytes_max: AtomicUsize::new(0),
             config: ArcSwapOption::empty(),
             recordings,
@@ -347,6 +367,34 @@ impl Handle {
             .ask(|done| Command::CancelCanary(pool.to_owned(), done))
             .await;
         answer.unwrap_or(Err(Denial::Stopping))
+    }
+
+    /// Has a version decide beside the one in service.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub async fn shadow(&self, order: ShadowOrder) -> Result<ShadowReport, Denial> {
+        let answer = self.ask(|done| Command::Shadow(order, done)).await;
+        answer.unwrap_or(Err(Denial::Stopping))
+    }
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn end_shadow(&self, pool: &str) -> Result<ShadowReport, Denial> {
+        let answer = self.ask(|done| Command::EndShadow(pool.to_owned(), done)).await;
+        answer.unwrap_or(Err(Denial::Stopping))
+    }
+
+    /// How the shadow in a pool compares.
+    pub fn shadow_report(&self, pool: &str) -> Option<ShadowReport> {
+        let shadows = self.inner.shadows.load();
+        shadows.get(pool).map(|shadow| shadow.report())
+    }
+
+    pub(crate) fn set_shadows(&self, shadows: BTreeMap<String, Arc<Shadow>>) {
+        self.inner.shadows.store(Arc::new(shadows));
     }
 
     /// All canaries with their evidence up to now: those on trial, then those that are over, the newest first.

@@ -82,6 +82,19 @@ fn request(verb: &PolicyVerb) -> anyhow::Result<(Method, String, &'static str, B
             };
             post(path, body)
         }
+        PolicyVerb::Shadow {
+            digest,
+            pool,
+            share,
+            stop,
+        } => {
+            let path = format!("/v1/pools/{}/shadow", escape(pool));
+            match digest {
+                Some(digest) => post(path, json!({ "digest": digest, "share": share })),
+                None if *stop => (Method::DELETE, path, JSON, Bytes::new()),
+                None => (Method::GET, path, JSON, Bytes::new()),
+            }
+        }
         PolicyVerb::Canary {
             digest,
             pool,
@@ -156,6 +169,7 @@ fn tell(verb: &PolicyVerb, answer: &Value) -> String {
             };
             format!("pool {pool}: {version} {verb}, {until}")
         }
+        PolicyVerb::Shadow { .. } => shadow(answer),
         PolicyVerb::Canary { .. } => canary(answer),
         PolicyVerb::Status { pool: Some(pool) } => match answer["canaries"].as_array() {
             Some(canaries) if !canaries.is_empty() => {
@@ -165,6 +179,31 @@ fn tell(verb: &PolicyVerb, answer: &Value) -> String {
         },
         PolicyVerb::Status { pool: None } => status(answer),
     }
+}
+
+fn shadow(report: &Value) -> String {
+    let text = |key: &str| report[key].as_str().unwrap_or("?").to_owned();
+    let number = |key: &str| report[key].as_f64().unwrap_or_default();
+    let drift = report["drift"].as_array().cloned().unwrap_or_default();
+    let drift: Vec<String> = drift
+        .iter()
+        .map(|drift| format!("{:+.1}", drift.as_f64().unwrap_or_default() * 100.0))
+        .collect();
+    format!(
+        "pool {}: shadow {} agrees in {:.2} % of {} decisions ({:.0} s)\n  share of each backend against the version in \
+         service, in points: {}\n  {:.0} ns a decision, abstained {}, rejected {}, faults {}, dropped {}",
+        text("pool"),
+        text("version"),
+        number("agreement") * 100.0,
+        report["compared"],
+        number("seconds"),
+        drift.join(" "),
+        number("decision_ns"),
+        report["abstained"],
+        report["rejected"],
+        report["faults"],
+        report["dropped"],
+    )
 }
 
 fn canary(report: &Value) -> String {

@@ -18,6 +18,7 @@ mod compile;
 mod components;
 mod engine;
 mod fallback;
+mod fault;
 mod grants;
 mod imports;
 mod instance;
@@ -41,8 +42,9 @@ pub use code::{Code, Maker, digest};
 pub use compile::{ChildLimits, Compiler, SUBCOMMAND, serve as compile_here};
 pub use components::Components;
 pub use engine::Engine;
+pub use fault::{Fault, FaultKind};
 pub use grants::facts_told;
-pub use instance::{Answer, Fault, FaultKind, Instance, check};
+pub use instance::{Answer, Instance, check};
 pub use loader::Loader;
 pub use native::Algorithm;
 pub use record::{

@@ -41,6 +41,7 @@ mod prepare;
 mod recording;
 mod reload;
 mod rollout;
+mod shadow;
 mod watch;
 
 pub use check::check;
@@ -53,6 +54,7 @@ use prepare::{Prepared, Service};
 use recording::Sampler;
 use reload::{Answer, Reload};
 use rollout::{Rollout, Step};
+use shadow::Shadows;
 
 /// Native stack of a worker. Guests may use 512 KiB of it, and running out would end the process.
 const WORKER_STACK_BYTES: usize = 8 << 20;
@@ -129,6 +131,7 @@ impl Server {
             waiting: VecDeque::new(),
             steps: JoinSet::new(),
             canaries: Canaries::default(),
+            shadows: Shadows::default(),
             workers: start_workers(config.workers.get(), &shared)?,
             handle: handle.clone(),
             service: Service::empty(&config),
@@ -230,6 +233,7 @@ struct Control {
     /// Uploads and promotions that are being compiled.
     steps: JoinSet<Step>,
     canaries: Canaries,
+    shadows: Shadows,
     workers: Vec<WorkerHandle>,
     handle: Handle,
     service: Service,
@@ -260,6 +264,8 @@ impl Control {
                     Some(Command::Replace(text, answer)) => self.begin_reload(self.replacement(text), answer),
                     Some(Command::Upload(component, done)) => self.upload(component, done),
                     Some(Command::Promote(promotion, done)) => self.promote(promotion, done),
+                    Some(Command::Shadow(order, done)) => self.find_shadow(order, done),
+                    Some(Command::EndShadow(pool, done)) => drop(done.send(self.end_shadow(&pool))),
                     Some(Command::Canary(order, done)) => self.find_canary(order, done),
                     // Whoever asked may have gone.
                     Some(Command::CancelCanary(pool, done)) => drop(done.send(self.cancel_canary(&pool))),

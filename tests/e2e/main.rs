@@ -14,6 +14,7 @@ mod policy;
 mod proxy;
 mod record;
 mod reload;
+mod shadow;
 mod state;
 mod stop;
 mod versions;

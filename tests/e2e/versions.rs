@@ -6,7 +6,11 @@ use trimtab::{
     control::{Denial, NewComponent, Promoted, Promotion, Uploaded},
     policy::{Maker, Sought, digest},
 };
-use trimtab_tests::{Balancer, DEADLINE, Directory, Load, Origin, Setup, get, guest::Guest, within};
+use trimtab_tests::{
+    Balancer, DEADLINE, Directory, Load, Origin, Setup, get,
+    guest::{Guest, State},
+    within,
+};
 
 /// A guest that behaves, told from others by its text.
 fn guest(text: &str) -> Guest {
@@ -163,6 +167,28 @@ async fn promoting_and_going_back_under_load_fail_nothing() {
         "the first of each later round is there already"
     );
     assert_eq!(stage.balancer.view().deployment.faults(), 0);
+}
+
+#[tokio::test]
+async fn a_version_with_other_state_is_not_promoted() {
+    let stage = Stage::start().await;
+    let with = |schema| Guest {
+        state: Some(State::of(schema, 8)),
+        ..Guest::default()
+    };
+    let one = stage.promote_new(&with("turns/1")).await;
+    let two = stage.try_upload(&with("turns/2").build(), None).await.unwrap();
+    let refused = stage
+        .go(Sought::Digest(two.digest))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("turns/1") && refused.contains("turns/2"),
+        "{refused}"
+    );
+    assert_eq!(stage.serving(), one);
+    assert_eq!(get(stage.balancer.address, "/").await.status, 200);
 }
 
 #[tokio::test]

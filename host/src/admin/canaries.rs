@@ -1,6 +1,6 @@
-//! Canaries: what an operator asks, and the evidence.
+//! Shadows and canaries: what an operator asks, and the evidence.
 //!
-//! Owns the words of a canary's order. Judging and ending are the control task's.
+//! Owns the words of their orders. Comparing, judging and ending are the control task's.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::{
     policies, pools,
 };
 use crate::{
-    control::CanaryOrder,
+    control::{CanaryOrder, ShadowOrder},
     policy::Sought,
     rollout::{Report, Rules},
 };
@@ -20,43 +20,92 @@ use crate::{
 const KEYS: &str = "digest, share, config, decisions, faults, decision_time, errors, p99 and skew";
 /// In percent.
 const SHARE_DEFAULT: f64 = 5.0;
+const SHADOW_SHARE_DEFAULT: f64 = 10.0;
 
 #[derive(Serialize)]
 struct Canaries {
     canaries: Vec<Report>,
 }
 
-/// Those of a pool, the one on trial first.
-pub(super) fn of(context: &Context, pool: &str) -> Result<Answer, Refusal> {
+/// A pool's canaries, the one on trial first; or how its shadow compares.
+pub(super) fn of(context: &Context, pool: &str, is_canary: bool) -> Result<Answer, Refusal> {
     pools::find(context, pool)?;
-    let mut canaries = context.handle.canaries();
-    canaries.retain(|canary| canary.pool == pool);
-    Ok(answer::json(&Canaries { canaries }))
+    if is_canary {
+        let mut canaries = context.handle.canaries();
+        canaries.retain(|canary| canary.pool == pool);
+        return Ok(answer::json(&Canaries { canaries }));
+    }
+    let report = context.handle.shadow_report(pool);
+    report.map(|report| answer::json(&report)).ok_or_else(|| {
+        let error = format!("pool {pool:?} has no shadow");
+        refusal(StatusCode::NOT_FOUND, error)
+    })
 }
 
-pub(super) async fn begin(context: &Context, pool: &str, body: &[u8]) -> Result<Answer, Refusal> {
+pub(super) async fn begin(
+    context: &Context,
+    pool: &str,
+    is_canary: bool,
+    body: &[u8],
+) -> Result<Answer, Refusal> {
     pools::find(context, pool)?;
     policies::check_ready(context)?;
-    let order = order(pool, policies::object(body)?)?;
-    let begun = context.handle.canary(order).await;
-    begun
-        .map(|report| answer::json(&report))
-        .map_err(policies::denied)
+    let body = policies::object(body)?;
+    if is_canary {
+        let begun = context.handle.canary(order(pool, body)?).await;
+        begun
+            .map(|report| answer::json(&report))
+            .map_err(policies::denied)
+    } else {
+        let begun = context.handle.shadow(shadow_order(pool, body)?).await;
+        begun
+            .map(|report| answer::json(&report))
+            .map_err(policies::denied)
+    }
 }
 
-pub(super) async fn cancel(context: &Context, pool: &str) -> Result<Answer, Refusal> {
+pub(super) async fn end(context: &Context, pool: &str, is_canary: bool) -> Result<Answer, Refusal> {
     pools::find(context, pool)?;
-    let ended = context.handle.cancel_canary(pool).await;
-    ended
-        .map(|report| answer::json(&report))
-        .map_err(policies::denied)
+    if is_canary {
+        let ended = context.handle.cancel_canary(pool).await;
+        ended
+            .map(|report| answer::json(&report))
+            .map_err(policies::denied)
+    } else {
+        let ended = context.handle.end_shadow(pool).await;
+        ended
+            .map(|report| answer::json(&report))
+            .map_err(policies::denied)
+    }
+}
+
+fn shadow_order(pool: &str, mut body: Map<String, Value>) -> Result<ShadowOrder, Refusal> {
+    let order = ShadowOrder {
+        pool: pool.to_owned(),
+        sought: sought(&mut body)?,
+        config_json: policies::settings(&mut body)?,
+        share: share(&mut body, SHADOW_SHARE_DEFAULT)?,
+    };
+    policies::no_more(&body, "digest, share and config")?;
+    Ok(order)
+}
+
+fn sought(body: &mut Map<String, Value>) -> Result<Sought, Refusal> {
+    let digest = policies::digest(body)?;
+    let digest = digest.ok_or_else(|| wrong("digest: required, and missing here".into()))?;
+    Ok(Sought::Digest(digest))
+}
+
+/// From percent to thousandths.
+fn share(body: &mut Map<String, Value>, default: f64) -> Result<u64, Refusal> {
+    let percent = number(body, "share", 0.1, 100.0)?.unwrap_or(default);
+    Ok((percent * 10.0).round() as u64)
 }
 
 fn order(pool: &str, mut body: Map<String, Value>) -> Result<CanaryOrder, Refusal> {
-    let digest = policies::digest(&mut body)?;
-    let digest = digest.ok_or_else(|| wrong("digest: required, and missing here".into()))?;
+    let sought = sought(&mut body)?;
     let config_json = policies::settings(&mut body)?;
-    let percent = number(&mut body, "share", 0.1, 100.0)?.unwrap_or(SHARE_DEFAULT);
+    let share = share(&mut body, SHARE_DEFAULT)?;
     let mut rules = Rules::default();
     if let Some(decisions) = number(&mut body, "decisions", 100.0, 1e12)? {
         rules.decisions = decisions as u64;
@@ -75,9 +124,9 @@ fn order(pool: &str, mut body: Map<String, Value>) -> Result<CanaryOrder, Refusa
     policies::no_more(&body, KEYS)?;
     Ok(CanaryOrder {
         pool: pool.to_owned(),
-        sought: Sought::Digest(digest),
+        sought,
         config_json,
-        share: (percent * 10.0).round() as u64,
+        share,
         rules,
     })
 }

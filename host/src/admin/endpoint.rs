@@ -42,38 +42,12 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             reads()?;
             Ok(answer::json(&pools::one(context, pool)?))
         }
-        ["v1", "pools", pool, "backends", address] => {
-            allow(&head, &[Method::PATCH], "PATCH")?;
-            let body = read(&head, body).await?;
-            change::apply(context, pool, address, &body)
-        }
+        ["v1", "pools", pool, ref about @ ..] => of_pool(context, pool, about, &head, body).await,
         ["v1", "policies"] if head.method == Method::POST => upload(context, &head, body).await,
         ["v1", "policies"] => {
             allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST")?;
             Ok(answer::json(&policies::all(context)))
         }
-        ["v1", "pools", pool, "policy"] => {
-            allow(&head, &[Method::POST], "POST")?;
-            let body = read(&head, body).await?;
-            policies::promote(context, pool, &body).await
-        }
-        ["v1", "pools", pool, "policy", "rollback"] => {
-            allow(&head, &[Method::POST], "POST")?;
-            let body = read(&head, body).await?;
-            policies::roll_back(context, pool, &body).await
-        }
-        ["v1", "pools", pool, "canary"] => match head.method {
-            Method::POST => {
-                let body = read(&head, body).await?;
-                canaries::begin(context, pool, &body).await
-            }
-            Method::DELETE => canaries::cancel(context, pool).await,
-            _ => {
-                allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST, DELETE")?;
-                canaries::of(context, pool)
-            }
-        },
-        ["v1", "pools", pool, "record"] => record(context, pool, &head, body).await,
         ["v1", "explain"] => {
             reads()?;
             explain::answer(context, head.uri.query().unwrap_or_default()).await
@@ -83,15 +57,63 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             read(&head, body).await?;
             reload(context).await
         }
-        _ => Err(refusal(
-            StatusCode::NOT_FOUND,
-            "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
-             /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
-             /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/canary, /v1/pools/{pool}/record, /v1/explain, \
-             /v1/tenants, /v1/reload"
-                .to_owned(),
-        )),
+        _ => Err(unknown()),
     }
+}
+
+/// What is below a pool.
+async fn of_pool(
+    context: &Context,
+    pool: &str,
+    about: &[&str],
+    head: &Parts,
+    body: Incoming,
+) -> Result<Answer, Refusal> {
+    match *about {
+        ["backends", address] => {
+            allow(head, &[Method::PATCH], "PATCH")?;
+            let body = read(head, body).await?;
+            change::apply(context, pool, address, &body)
+        }
+        ["policy"] => {
+            allow(head, &[Method::POST], "POST")?;
+            let body = read(head, body).await?;
+            policies::promote(context, pool, &body).await
+        }
+        ["policy", "rollback"] => {
+            allow(head, &[Method::POST], "POST")?;
+            let body = read(head, body).await?;
+            policies::roll_back(context, pool, &body).await
+        }
+        [trial @ ("shadow" | "canary")] => {
+            let is_canary = trial == "canary";
+            match head.method {
+                Method::POST => {
+                    let body = read(head, body).await?;
+                    canaries::begin(context, pool, is_canary, &body).await
+                }
+                Method::DELETE => canaries::end(context, pool, is_canary).await,
+                _ => {
+                    allow(head, &[Method::GET, Method::HEAD], "GET, HEAD, POST, DELETE")?;
+                    canaries::of(context, pool, is_canary)
+                }
+            }
+        }
+        ["record"] => {
+            allow(head, &[Method::POST], "POST")?;
+            let body = read(head, body).await?;
+            record::begin(context, pool, &body).await
+        }
+        _ => Err(unknown()),
+    }
+}
+
+fn unknown() -> Refusal {
+    const KNOWN: &str = "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
+        /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
+        /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, \
+        /v1/pools/{pool}/record, /v1/explain, /v1/tenants, /v1/reload";
+    refusal(StatusCode::NOT_FOUND, KNOWN.to_owned())
 }
 
 fn allow(head: &Parts, methods: &[Method], names: &'static str) -> Result<(), Refusal> {
@@ -133,12 +155,6 @@ pub(super) fn decode(text: &str) -> Option<String> {
 
 async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     read_within(head, body, BODY_BYTES_MAX, READ_TIMEOUT, guard::JSON).await
-}
-
-async fn record(context: &Context, pool: &str, head: &Parts, body: Incoming) -> Result<Answer, Refusal> {
-    allow(head, &[Method::POST], "POST")?;
-    let body = read(head, body).await?;
-    record::begin(context, pool, &body).await
 }
 
 /// Reads a component; not too many at once, since they may be large.

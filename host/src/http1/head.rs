@@ -68,6 +68,18 @@ impl Head {
         head
     }
 
+    /// A copy that holds nothing else: the bytes of this one may be a connection's, with more behind the head.
+    pub fn copy(&self) -> Self {
+        let spans = self.fields.iter().flat_map(|field| [field.name, field.value]);
+        let spans = spans.chain([self.method, self.target, self.authority]);
+        let end = spans.map(|span| span.end as usize).max().unwrap_or(0);
+        Self {
+            bytes: self.bytes.get(..end).unwrap_or_default().to_vec(),
+            fields: self.fields.clone(),
+            ..*self
+        }
+    }
+
     /// A head of these parts, for requests that nobody sent: recorded ones, and those that are only asked about.
     pub fn of<'a>(
         method: &str,

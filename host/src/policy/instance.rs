@@ -17,7 +17,7 @@ use std::{
 use wasmtime::{Store, Trap, component::TypedFunc};
 
 use super::{
-    Candidate, Facts, Tried,
+    Candidate, Facts, Fault, FaultKind, Tried,
     bindings::{Policy, exports::trimtab::policy::picker},
     engine::ticks,
     imports::Guest,
@@ -42,68 +42,6 @@ const OUTCOMES_MAX: usize = 64;
 const OUTCOMES_AGE_US: u64 = 100_000;
 /// Of a guest's words about the settings that it refuses.
 const REFUSAL_BYTES_MAX: usize = 4096;
-
-/// What went wrong in a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// It trapped: a panic, an access out of bounds, a stack overflow.
-    Trap,
-    /// It did not answer in time.
-    Deadline,
-    /// It trapped after it was denied more memory.
-    Memory,
-    /// It named a backend that does not exist.
-    BadIndex,
-    /// It named a backend that is not usable, or was already tried while others were not.
-    Unusable,
-    /// It refused its configuration.
-    Configure,
-    /// The host failed inside an import. A bug of ours.
-    Host,
-}
-
-impl FaultKind {
-    /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 7] = [
-        Self::Trap,
-        Self::Deadline,
-        Self::Memory,
-        Self::BadIndex,
-        Self::Unusable,
-        Self::Configure,
-        Self::Host,
-    ];
-
-    /// The word used in logs, metrics and the admin API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Trap => "trap",
-            Self::Deadline => "deadline",
-            Self::Memory => "memory",
-            Self::BadIndex => "bad-index",
-            Self::Unusable => "unusable",
-            Self::Configure => "configure",
-            Self::Host => "host",
-        }
-    }
-
-    /// Whether the instance can go on: it gave an answer, if a bad one.
-    pub(super) fn is_survivable(self) -> bool {
-        matches!(self, Self::BadIndex | Self::Unusable)
-    }
-}
-
-/// A fault of a policy.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the policy failed in {call}: {message}")]
-pub struct Fault {
-    /// What kind.
-    pub kind: FaultKind,
-    /// In which call.
-    pub call: &'static str,
-    /// What the guest or the engine said.
-    pub message: String,
-}
 
 /// A policy's answer, not yet checked against the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

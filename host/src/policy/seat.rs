@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     Algorithm, Deployment, Facts, Instance, Reason, Step, Tried, breaker::Breaker, instance::Verdict,
-    native::Native, quarantine::Quarantine, standby::Standby,
+    native::Native, quarantine::Quarantine, standby::Standby, stats::TIMED_NS_MAX,
 };
 use crate::{
     http1::Head,
@@ -165,6 +165,11 @@ impl Seat {
         &self.deployment
     }
 
+    /// The live load, as the policy sees it.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
     /// The backends that indices refer to.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
@@ -212,7 +217,9 @@ impl Seat {
         let decision = self.ask_within_share(facts, tried, head);
         if let Some(started) = started {
             let stats = self.deployment.stats(self.worker);
-            add(&stats.timed_ns, started.elapsed().as_nanos() as u64);
+            let spent_ns = started.elapsed().as_nanos() as u64;
+            add(&stats.timed_ns, spent_ns);
+            add(&stats.bounded_ns, spent_ns.min(TIMED_NS_MAX));
             add(&stats.timed, 1);
         }
         decision

@@ -125,6 +125,9 @@ impl Step {
     }
 }
 
+/// What a timed decision counts at most in `bounded_ns`.
+pub(super) const TIMED_NS_MAX: u64 = 200_000;
+
 /// What one worker counted.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -138,6 +141,8 @@ pub struct Stats {
     pub timed_ns: AtomicU64,
     /// See `timed_ns`.
     pub timed: AtomicU64,
+    /// As `timed_ns`, but with [`TIMED_NS_MAX`] at most for each: a worker that lost its core distorts it little.
+    pub bounded_ns: AtomicU64,
     /// Times the breaker opened.
     pub breaker_opens: AtomicU64,
     /// Fingerprints of requests that are not shown to the policy now.

@@ -1,4 +1,4 @@
-//! A pool in one worker: its seat, the connections to its backends, and a canary while there is one.
+//! A pool in one worker: its seat, the connections to its backends, and a canary or a shadow while there is one.
 //!
 //! Owns which of the two arms decides a request, and that both see all of the load. It must not know HTTP.
 //!
@@ -16,8 +16,9 @@ use crate::{
     clock, config,
     health::Reporter,
     http1::Head,
-    policy::{Decision, Deployment, Ended, Facts, Instance, Seat, Tried},
+    policy::{Chooser, Decision, Deployment, Ended, Facts, Instance, Seat, Tried},
     pool::Pool,
+    rollout::Shadow,
 };
 
 /// What a request needs to know of its pool's configuration, from its beginning to its end.
@@ -31,6 +32,7 @@ pub(super) struct WorkerPool {
     settings: RefCell<Rc<PoolSettings>>,
     seat: RefCell<Seat>,
     canary: RefCell<Option<Canary>>,
+    shadow: RefCell<Option<Arc<Shadow>>>,
     /// Indexed like the seat's snapshot.
     upstreams: RefCell<Vec<Rc<Upstream>>>,
 }
@@ -56,6 +58,7 @@ impl WorkerPool {
             settings: RefCell::new(Rc::new(settings)),
             seat: RefCell::new(seat),
             canary: RefCell::new(None),
+            shadow: RefCell::new(None),
             upstreams,
         }
     }
@@ -106,6 +109,12 @@ impl WorkerPool {
         let Decision::Send(choice) = &decision else {
             return (decision, decider, None);
         };
+        if let Some(shadow) = &*self.shadow.borrow()
+            && decider == Decider::Active
+            && choice.chooser == Chooser::Policy
+        {
+            shadow.observe((seat.snapshot(), seat.view()), facts, tried, head, choice.index);
+        }
         let target = self.upstreams.borrow().get(choice.index).map(|upstream| Target {
             upstream: upstream.clone(),
             generation,
@@ -195,6 +204,11 @@ impl WorkerPool {
         if let Some(old) = self.canary.replace(canary) {
             drop_elsewhere(old);
         }
+    }
+
+    /// Has decisions compared with those of a candidate, or ends that.
+    pub(super) fn set_shadow(&self, shadow: Option<Arc<Shadow>>) {
+        *self.shadow.borrow_mut() = shadow;
     }
 
     pub(super) fn sweep(&self, now_ms: u64) {

@@ -33,7 +33,7 @@ use crate::{
     metrics::{self, Metrics},
     policy::{Deployment, Instance, Rebuild, Seat},
     pool::Pool,
-    rollout::Split,
+    rollout::{Shadow, Split},
 };
 
 /// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
@@ -70,6 +70,13 @@ pub enum Message {
         pool: String,
         /// The candidate.
         canary: Option<Box<CanaryPlan>>,
+    },
+    /// Compare a pool's decisions with those of a candidate; without one, end that.
+    Shadow {
+        /// The pool's name.
+        pool: String,
+        /// The candidate.
+        shadow: Option<Arc<Shadow>>,
     },
     /// Accept nothing more, finish what is under way, and end; after this time in any case.
     Stop(Duration),
@@ -152,6 +159,7 @@ impl Worker {
                         deployment,
                         instance,
                     } => state.install(&pool, deployment, *instance),
+                    Message::Shadow { pool, shadow } => state.set_shadow(&pool, shadow),
                     Message::Canary { pool, canary } => state.set_canary(&pool, canary.map(|plan| *plan)),
                     Message::Stop(within) => return state.stop(within).await,
                 }
@@ -355,6 +363,12 @@ impl WorkerState {
             let rebuilds = self.shared.rebuilds.clone();
             let backends = pool.seat().pool().clone();
             pool.set_canary(plan.map(|plan| Canary::new(self.id, backends, plan, rebuilds)));
+        }
+    }
+
+    fn set_shadow(&self, pool: &str, shadow: Option<Arc<Shadow>>) {
+        if let Some(pool) = self.pools.borrow().get(pool) {
+            pool.set_shadow(shadow);
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Measure {
     pub decisions: u64,
     /// Faults of the policy.
     pub faults: u64,
-    /// Mean time of a decision in nanoseconds.
+    /// Mean time of a decision in nanoseconds, of which each counts 200 us at most; 0 while too few were timed.
     pub decision_ns: f64,
     /// Attempts that ended.
     pub answers: u64,

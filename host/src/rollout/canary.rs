@@ -13,7 +13,7 @@ use super::{Breach, Judgement, Measure, Rules, Split, judge};
 use crate::policy::{Deployment, Stats};
 
 /// A mean of fewer timed decisions says nothing.
-const TIMED_MIN: u64 = 8;
+const TIMED_MIN: u64 = 16;
 
 /// A candidate on trial in one pool.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Counts {
             decisions: deployment.total(|stats: &Stats| &stats.decisions),
             faults: deployment.faults(),
             timed: deployment.total(|stats: &Stats| &stats.timed),
-            timed_ns: deployment.total(|stats: &Stats| &stats.timed_ns),
+            timed_ns: deployment.total(|stats: &Stats| &stats.bounded_ns),
         }
     }
 

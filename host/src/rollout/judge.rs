@@ -14,7 +14,7 @@ pub struct Rules {
     pub decisions: u64,
     /// Share of decisions that may be faults.
     pub faults: f64,
-    /// Times the mean decision time of the version in service; below 20 us it never counts.
+    /// Times the mean decision time of the version in service; below 50 us it never counts.
     pub decision_time: f64,
     /// How much higher the share of errors may be.
     pub errors: f64,
@@ -44,7 +44,7 @@ const ANSWERS_MIN: u64 = 200;
 /// Answers of each arm before their 99th percentiles are: ten above it.
 const P99_MIN: u64 = 1000;
 /// Faster decisions than this are never too slow.
-const DECISION_NS_FREE: f64 = 20_000.0;
+const DECISION_NS_FREE: f64 = 50_000.0;
 /// Percentiles less than this apart are equal.
 const P99_FREE_US: u64 = 2_000;
 
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(rule(&Measure { faults: 30, ..good() }), Some("faults"));
         assert_eq!(
             rule(&Measure {
-                decision_ns: 50_000.0,
+                decision_ns: 60_000.0,
                 ..good()
             }),
             Some("decision-time")

@@ -40,6 +40,12 @@ impl Split {
     }
 }
 
+/// Whether fresh random bits fall within a share, in thousandths.
+#[inline]
+pub(super) fn is_sampled(random: u64, share: u64) -> bool {
+    (u128::from(random) * 1000) >> 64 < u128::from(share)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -179,6 +179,8 @@ impl Service {
             return Ok(None);
         };
         let built = build(&view.pool, &candidate, workers).await?;
+        let follows = candidate.check_follows(&view.deployment.candidate);
+        follows.map_err(|refusal| refused(&candidate.spec, refusal))?;
         view.deployment = Arc::new(Deployment::new(candidate, pool, workers));
         Ok(Some(Prepared {
             service,

@@ -22,13 +22,13 @@ use super::{
 };
 use crate::{
     config,
-    control::{CanaryOrder, Denial, NewComponent, Promoted, Promotion, Uploaded},
+    control::{CanaryOrder, Denial, NewComponent, Promoted, Promotion, ShadowOrder, Uploaded},
     policy::{
         Candidate, Code, Components, FileSays, Instance, Loader, Origin, Refusal, Report as Admitted, Sought,
         Upload, Version, Versions,
     },
     pool::Pool,
-    rollout::Report,
+    rollout::{Report, ShadowReport},
 };
 
 /// What is known of versions.
@@ -62,6 +62,13 @@ pub(super) enum Step {
         version: Version,
         code: Result<Arc<Code>, Denial>,
         done: oneshot::Sender<Result<Promoted, Denial>>,
+    },
+    /// A version to be a shadow is compiled.
+    Shadow {
+        order: ShadowOrder,
+        version: Version,
+        code: Result<Arc<Code>, Denial>,
+        done: oneshot::Sender<Result<ShadowReport, Denial>>,
     },
     /// A version to be put on trial is compiled.
     Canary {
@@ -324,6 +331,18 @@ impl Control {
                 if let Err(denial) = &answer {
                     tracing::error!(pool, %denial, "version refused, the old one keeps serving");
                 }
+                let _ = done.send(answer);
+            }
+            Step::Shadow {
+                order,
+                version,
+                code,
+                done,
+            } => {
+                let answer = match code {
+                    Ok(code) => self.begin_shadow(order, version, code).await,
+                    Err(denial) => Err(denial),
+                };
                 let _ = done.send(answer);
             }
             Step::Canary {

@@ -104,7 +104,11 @@ fn p25_a_panic_of_the_compiler_is_a_refusal() {
 fn p25_a_component_cut_short_anywhere_is_refused() {
     let good = Guest::default().build();
     for length in (0..good.len()).step_by(7) {
-        let refusal = admit(&good[..length], config::Wasi::None).map(drop).unwrap_err();
+        let Err(refusal) = admit(&good[..length], config::Wasi::None) else {
+            // Only what says nothing about what it does may be missing at the end.
+            assert_eq!(good[length], 0, "{length}: not a custom section");
+            continue;
+        };
         // What ends between two sections is a component, and lacks what comes at the end.
         let is_expected = matches!(
             refusal,

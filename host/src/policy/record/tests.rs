@@ -20,10 +20,14 @@ fn pool() -> Pool {
 }
 
 fn candidate(engine: &Engine) -> Arc<Candidate> {
+    builtin(engine, "round-robin")
+}
+
+fn builtin(engine: &Engine, name: &str) -> Arc<Candidate> {
     let spec = config::Policy {
-        name: "round-robin".into(),
+        name: name.into(),
         tenant: None,
-        source: config::PolicySource::Builtin("round-robin".into()),
+        source: config::PolicySource::Builtin(name.into()),
         memory_bytes: 32 << 20,
         deadline: std::time::Duration::from_secs(1),
         wasi: config::Wasi::None,
@@ -31,7 +35,7 @@ fn candidate(engine: &Engine) -> Arc<Candidate> {
         config_json: "{}".into(),
         line: None,
     };
-    let bytes = builtin_component("round-robin").unwrap();
+    let bytes = builtin_component(name).unwrap();
     Arc::new(Candidate::compile(engine, spec.into(), bytes).unwrap())
 }
 
@@ -111,6 +115,23 @@ fn what_is_written_is_read() {
     assert!(matches!(log.next_frame(), Ok(None)));
 }
 
+/// With no two values alike.
+fn start(engine: &Engine) -> StartEvent<'static> {
+    StartEvent {
+        recorded_by: "trimtab".into(),
+        pool: "größe".into(),
+        worker: 3,
+        policy: "p".into(),
+        digest: candidate(engine).digest.to_string().into(),
+        config_json: "{}".into(),
+        memory_bytes: 1 << 40,
+        has_wasi: true,
+        grants: config::Grants::for_tenants(),
+        unix_ms: 1,
+        now_us: 2,
+    }
+}
+
 #[test]
 fn every_event_is_decoded_as_it_was_encoded() {
     let engine = Engine::new().unwrap();
@@ -120,19 +141,7 @@ fn every_event_is_decoded_as_it_was_encoded() {
         changed: vec![(1, 2, 3, u64::MAX)].into(),
     };
     let events = [
-        Event::Start(StartEvent {
-            recorded_by: "trimtab".into(),
-            pool: "größe".into(),
-            worker: 3,
-            policy: "p".into(),
-            digest: candidate(&engine).digest.to_string().into(),
-            config_json: "{}".into(),
-            memory_bytes: 1 << 40,
-            has_wasi: true,
-            grants: config::Grants::for_tenants(),
-            unix_ms: 1,
-            now_us: 2,
-        }),
+        Event::Start(start(&engine)),
         Event::Backends(BackendsEvent {
             generation: 9,
             in_panic: true,
@@ -295,7 +304,7 @@ fn an_instance_answers_the_same_whether_it_is_recorded_or_not() {
             client: 1,
             now_us: number,
         };
-        let mut ask = |trial: &mut Trial| trial.pick(&facts, &Tried::default(), &mut Head::default());
+        let ask = |trial: &mut Trial| trial.pick(&facts, &Tried::default(), &mut Head::default());
         assert_eq!(ask(&mut recorded).unwrap(), ask(&mut plain).unwrap());
     }
 }
