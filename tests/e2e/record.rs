@@ -1,5 +1,7 @@
 //! Decisions of a balancer under real requests: recorded, replayed and explained.
 
+mod seams;
+
 use std::{fs::File, path::PathBuf, time::Duration};
 
 use serde_json::Value;
