@@ -450,8 +450,9 @@ impl Control {
         });
     }
 
-    async fn stop(self, drain: Duration) {
+    async fn stop(mut self, drain: Duration) {
         self.handle.set_ready(false);
+        self.steps.abort_all();
         for worker in &self.workers {
             let _ = worker.messages.send(Message::Stop(drain));
         }

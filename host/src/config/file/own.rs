@@ -21,7 +21,7 @@ const KEPT_DEFAULT: usize = 1 << 30;
 /// One to serve and one to go back to.
 const VERSIONS: RangeInclusive<u32> = 2..=100;
 
-/// The largest real components (CPython inside) have 18 MB, take 7 s and 700 MB; the rest is room.
+/// The largest real components (CPython inside) have 18 MB and take up to 8 s; the rest is room.
 pub(in super::super) const COMPILE_DEFAULT: Compile = Compile {
     size_bytes: 64 << 20,
     memory_bytes: 2 << 30,
