@@ -14,7 +14,7 @@ const HOST: &str = "(i32.const 1072) (i32.const 4)";
 /// In every part of the request. A guest that looks for it has it in its code, not in its memory.
 const SECRET: &str = "SECRETXY";
 
-/// Sends so many requests with the secret everywhere, while one is in flight at each of mallory's backends.
+/// Sends so many requests with the secret everywhere, while two are in flight at one of mallory's backends or the other.
 async fn ask(stage: &Stage, times: usize) {
     let mut held = Vec::new();
     for count in 1..=2 {
@@ -122,9 +122,10 @@ fn capabilities() -> Vec<(&'static str, String)> {
         (authority, option("$header_hash", HOST)),
         ("path = \"deny\"", text("$path")),
         ("query = \"deny\"", option("$query", "")),
-        (load, "(call $active (i32.const 0))".into()),
+        (load, "(i32.or (call $active (i32.const 0)) (call $active (i32.const 1)))".into()),
         (load, "(call $active_total)".into()),
-        (load, column("$active_all", "i32.load")),
+        (load, "(block (result i32) (call $active_all (i32.const 32)) (i32.or \
+            (i32.load (i32.load (i32.const 32))) (i32.load offset=4 (i32.load (i32.const 32)))))".into()),
         (load, "(i32.or (call $latency_us (i32.const 0)) (call $latency_us (i32.const 1)))".into()),
         (load, column("$latency_us_all", "i32.load")),
         (load, "(i64.ne (i64.or (call $throughput (i32.const 0)) (call $throughput (i32.const 1))) (i64.const 0))".into()),
