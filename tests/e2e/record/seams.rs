@@ -7,7 +7,7 @@ use trimtab::{
     policy::{Ending, Event, Frame, LogReader, decode_events},
     replay::Order,
 };
-use trimtab_tests::{Client, Directory, Origin, Setup};
+use trimtab_tests::{Client, DEADLINE, Directory, Origin, Setup, wait_until};
 
 use super::{PathBuf, ask, explain, explained, record, record_from_here, replayed};
 
@@ -135,14 +135,16 @@ async fn what_is_not_granted_is_not_in_a_log_and_a_replay_decides_the_same_all_t
             .with_admin()
             .backends(origins.iter().map(Origin::address))
             .pool("policy = \"mine\"\nhash_on = \"header:x-user\"")
-            .pool("record = { headers = [\"x-user\", \"x-plan\"], show = [\"x-user\", \"x-plan\", \"cookie\"] }")
+            .pool("[pool.main.record]\npicks = 60\nevery = \"1h\"\nheaders = [\"x-user\", \"x-plan\"]")
+            .pool("show = [\"x-user\", \"x-plan\", \"cookie\"]")
             .rest(&format!("[policy.mine]\n{policy}\ngrants = {{ {grants} }}"))
             .rest(&format!("[record]\ndirectory = {:?}", directory.path()))
             .start()
             .await;
         let mut client = Client::connect(balancer.address).await;
-        // The pool's own first segment would end in the midst of this one.
-        let path = record(&balancer, 60).await.unwrap();
+        let first = || Some(std::fs::read_dir(directory.path()).ok()?.next()?.ok()?.path());
+        wait_until("the pool's first segment", DEADLINE, || first().is_some()).await;
+        let path = first().unwrap();
         let mut number = 0;
         while !super::is_closed(&path) {
             let cookie = format!("cookie: sid=visit-{number}; other=1\r\n");
