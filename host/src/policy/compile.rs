@@ -12,7 +12,9 @@ use std::{
     path::PathBuf,
 };
 
-use super::Refusal;
+use wasmparser::{Parser, Payload};
+
+use super::{Refusal, wasi};
 
 mod child;
 mod parent;
@@ -74,15 +76,36 @@ fn is_core_module(bytes: &[u8]) -> bool {
 
 /// A core module that carries its world in a custom section (what `wit-bindgen` leaves) becomes a component.
 fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let encoded = wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(module)
-        .and_then(|mut encoder| encoder.encode());
-    encoded.map_err(|error| {
+    encode(module).map_err(|error| {
         Refusal::NotComponent(format!(
             "a core module that cannot be made into a component: {error:#}"
         ))
     })
+}
+
+fn encode(module: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut encoder = wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(module)?;
+    if imports_preview1(module) {
+        encoder = encoder.adapter(wasi::PREVIEW1, &wasi::preview1_adapter()?)?;
+    }
+    encoder.encode()
+}
+
+/// Whether this is a core module that imports WASI's preview 1. Looks at its imports only; what cannot be read has none.
+pub(super) fn imports_preview1(wasm: &[u8]) -> bool {
+    if !is_core_module(wasm) {
+        return false;
+    }
+    let payloads = Parser::new(0).parse_all(wasm).map_while(Result::ok);
+    let sections = payloads.filter_map(|payload| match payload {
+        Payload::ImportSection(section) => Some(section),
+        _ => None,
+    });
+    sections
+        .flat_map(|section| section.into_imports().map_while(Result::ok))
+        .any(|import| import.module == wasi::PREVIEW1)
 }
 
 fn refusal(error: wasmtime::Error) -> Refusal {

@@ -20,6 +20,7 @@ use super::{
     Candidate, Facts, Fault, FaultKind, Tried,
     bindings::{Policy, exports::trimtab::policy::picker},
     engine::ticks,
+    fault,
     imports::Guest,
     record::Recorder,
     store::{Overtime, Owner, new_store},
@@ -405,6 +406,9 @@ fn guarded<T>(
     let guest = store.data_mut();
     guest.overtime = Overtime::after(ticks);
     guest.log.forget();
+    if let Some(wasi) = &guest.wasi {
+        wasi.forget();
+    }
     match catch_unwind(AssertUnwindSafe(|| run(store))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fault(store, call, &error)),
@@ -432,7 +436,13 @@ fn fault(store: &Store<Guest>, call: &'static str, error: &wasmtime::Error) -> F
         // The cause without the guest's stack, which would be many lines, and what the guest said about it.
         _ => error.root_cause().to_string(),
     };
-    let message = match store.data().log.last_words() {
+    let message = match fault::place(error) {
+        Some(place) => format!("{message}, in {place}"),
+        None => message,
+    };
+    let output = || store.data().wasi.as_ref().and_then(|wasi| wasi.output());
+    let words = store.data().log.last_words().map(str::to_owned).or_else(output);
+    let message = match words {
         Some(words) => format!("{message}; its last words: {words}"),
         None => message,
     };
