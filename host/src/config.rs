@@ -455,8 +455,8 @@ pub enum PolicySource {
 pub enum Wasi {
     /// It is refused at load, with the tool's flag that removes the imports.
     None,
-    /// A context with nothing granted: no files, no network, no arguments. Clocks and randomness are real, so its picks
-    /// cannot be replayed.
+    /// A context with nothing granted: no files, no network, no arguments. Its clocks advance by 1 us with each reading and
+    /// its random numbers are the same in every run, so its picks can be replayed.
     Empty,
 }
 

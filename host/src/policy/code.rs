@@ -69,14 +69,7 @@ impl Code {
         let started = Instant::now();
         let machine_code = compile::machine_code(&engine.inner, wasm)?;
         let digest = digest(wasm).into();
-        Self::load(
-            engine,
-            digest,
-            wasm,
-            &machine_code,
-            Maker::Compiler,
-            started,
-        )
+        Self::load(engine, digest, wasm, &machine_code, Maker::Compiler, started)
     }
 
     /// Makes the machine code of a component callable. The caller vouches for who made it; see this file's invariant.

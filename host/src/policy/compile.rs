@@ -12,14 +12,15 @@ use std::{
     path::PathBuf,
 };
 
-use wasmparser::{Parser, Payload};
-
-use super::{Refusal, wasi};
+use super::Refusal;
 
 mod child;
+mod module;
 mod parent;
 
 pub use child::{ChildLimits, serve};
+pub(super) use module::imports_preview1;
+use module::{componentize, is_core_module};
 pub(super) use parent::compile_in_child;
 
 /// Who compiles.
@@ -44,7 +45,7 @@ enum Verdict {
     NoMemory = b'M',
 }
 
-/// Compiles a component, or a core module that has its world inside. Compilers have bugs: a panic in one is a refusal
+/// Compiles a component, or a core module that can be made into one. Compilers have bugs: a panic in one is a refusal
 /// (wit-component 0.254.2 panics when a module ends in the middle of its code).
 pub(super) fn machine_code(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
     let compiled = catch_unwind(AssertUnwindSafe(|| encode_and_compile(engine, wasm)));
@@ -67,45 +68,6 @@ fn encode_and_compile(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Vec<u8>,
         wasm
     };
     engine.precompile_component(component).map_err(refusal)
-}
-
-/// Core modules and components differ in the layer half of the version field.
-fn is_core_module(bytes: &[u8]) -> bool {
-    bytes.get(..8) == Some(b"\0asm\x01\0\0\0")
-}
-
-/// A core module that carries its world in a custom section (what `wit-bindgen` leaves) becomes a component.
-fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
-    encode(module).map_err(|error| {
-        Refusal::NotComponent(format!(
-            "a core module that cannot be made into a component: {error:#}"
-        ))
-    })
-}
-
-fn encode(module: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut encoder = wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(module)?;
-    if imports_preview1(module) {
-        encoder = encoder.adapter(wasi::PREVIEW1, &wasi::preview1_adapter()?)?;
-    }
-    encoder.encode()
-}
-
-/// Whether this is a core module that imports WASI's preview 1. Looks at its imports only; what cannot be read has none.
-pub(super) fn imports_preview1(wasm: &[u8]) -> bool {
-    if !is_core_module(wasm) {
-        return false;
-    }
-    let payloads = Parser::new(0).parse_all(wasm).map_while(Result::ok);
-    let sections = payloads.filter_map(|payload| match payload {
-        Payload::ImportSection(section) => Some(section),
-        _ => None,
-    });
-    sections
-        .flat_map(|section| section.into_imports().map_while(Result::ok))
-        .any(|import| import.module == wasi::PREVIEW1)
 }
 
 fn refusal(error: wasmtime::Error) -> Refusal {

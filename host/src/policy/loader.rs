@@ -156,14 +156,7 @@ impl Loader {
 fn find(engine: &Engine, cache: &CodeCache, digest: &Arc<str>, wasm: &[u8]) -> Option<Code> {
     let started = Instant::now();
     let machine_code = cache.read(digest)?;
-    let loaded = Code::load(
-        engine,
-        digest.clone(),
-        wasm,
-        &machine_code,
-        Maker::Cache,
-        started,
-    );
+    let loaded = Code::load(engine, digest.clone(), wasm, &machine_code, Maker::Cache, started);
     if let Err(refusal) = &loaded {
         tracing::warn!(%digest, %refusal, "compiled code is of no use; compiling again");
         cache.remove(digest);

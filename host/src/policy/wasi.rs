@@ -95,10 +95,7 @@ impl Wasi {
 
     /// What the guest wrote in the current call.
     pub(super) fn output(&self) -> Option<String> {
-        self.output
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .text()
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 
     fn write(&self, bytes: &[u8]) {
@@ -283,7 +280,10 @@ mod tests {
         output.write(b"the end");
         let text = output.text().unwrap();
         assert!(text.starts_with("panic: boom\\nframe\\n"), "{text}");
-        assert!(text.contains(" ... ") && text.ends_with("frame\\nthe end"), "{text}");
+        assert!(
+            text.contains(" ... ") && text.ends_with("frame\\nthe end"),
+            "{text}"
+        );
         assert!(text.len() <= 3 * KEPT_BYTES, "{}", text.len());
     }
 

@@ -1,14 +1,16 @@
-//! Project chores: `cargo xtask plugins`, `examples`, `test` and `lint`. CI runs the same commands.
+//! Project chores: `cargo xtask plugins`, `bindings`, `examples`, `languages`, `test` and `lint`. CI runs the same commands.
 //!
 //! Not here: anything a user of trimtab needs. The built policies are committed (`plugins/dist/`), so nobody else needs
 //! a wasm toolchain.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command for a terminal")]
 
+mod bindings;
 mod build;
 mod chores;
 mod dist;
 mod examples;
+mod languages;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -31,8 +33,23 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Generate the C bindings of `sdk/c` from `wit/`
+    Bindings {
+        /// Change nothing: compare with what is there
+        #[arg(long)]
+        check: bool,
+    },
     /// Build the example policies as a user would get them, and have the host check their configurations
     Examples,
+    /// Build one policy in every language, and print what each costs and whether all decide alike
+    Languages {
+        /// Measure in a release build of the host, which takes minutes to make
+        #[arg(long)]
+        release: bool,
+        /// Only this language: a folder of `examples/languages/`
+        #[arg(long, value_name = "LANGUAGE")]
+        only: Option<String>,
+    },
     /// Run all tests: by cargo-nextest if it is installed, else by cargo
     Test,
     /// Check formatting and lints
@@ -55,7 +72,16 @@ fn work(chore: &Chore) -> Result<()> {
     match chore {
         Chore::Plugins { check: false } => dist::write(&root),
         Chore::Plugins { check: true } => dist::check(&root),
+        Chore::Bindings { check: false } => bindings::write(&root),
+        Chore::Bindings { check: true } => bindings::check(&root),
         Chore::Examples => examples::check(&root),
+        Chore::Languages { release, only } => {
+            let order = languages::Order {
+                is_release: *release,
+                only: only.as_deref(),
+            };
+            languages::compare(&root, &order)
+        }
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
     }
