@@ -8,7 +8,7 @@ static uint32_t fnv1a(policy_string_t text) {
   return hash;
 }
 
-/* The n-th backend that may be picked. */
+/* The n-th backend that is ready. */
 static int64_t nth_ready(const trimtab_request *request, uint32_t n) {
   for (uint32_t i = 0; i < TRIMTAB_BACKENDS; i++)
     if (trimtab_ready(request, i) && n-- == 0) return i;

@@ -14,11 +14,13 @@ uint32_t fnv1a(std::string_view text) {
 }
 
 // Lists and strings that the host gives are freed by whoever asked.
-struct Text : policy_string_t {
-  ~Text() { policy_string_free(this); }
+struct Text {
+  policy_string_t own;
+  ~Text() { policy_string_free(&own); }
 };
-struct Column : policy_list_u32_t {
-  ~Column() { policy_list_u32_free(this); }
+struct Column {
+  policy_list_u32_t own;
+  ~Column() { policy_list_u32_free(&own); }
 };
 
 std::vector<uint32_t> ready(const trimtab_request *request) {
@@ -33,12 +35,15 @@ std::vector<uint32_t> ready(const trimtab_request *request) {
 extern "C" int64_t trimtab_pick(const trimtab_request *request) {
   std::vector<uint32_t> among = ready(request);
   if (among.empty()) return TRIMTAB_NO_OPINION;
-  Text session{};
-  if (trimtab_header("x-session", &session))
-    return among[fnv1a({reinterpret_cast<char *>(session.ptr), session.len}) % among.size()];
+  policy_string_t value;
+  if (trimtab_header("x-session", &value)) {
+    Text session{value};
+    return among[fnv1a({reinterpret_cast<char *>(value.ptr), value.len}) % among.size()];
+  }
   Column active{};
-  trimtab_policy_pool_active_all(&active);
+  trimtab_policy_pool_active_all(&active.own);
+  const uint32_t *load = active.own.ptr, *weight = backends.weights.ptr;
   return *std::min_element(among.begin(), among.end(), [&](uint32_t a, uint32_t b) {
-    return uint64_t{active.ptr[a]} * backends.weights.ptr[b] < uint64_t{active.ptr[b]} * backends.weights.ptr[a];
+    return uint64_t{load[a]} * weight[b] < uint64_t{load[b]} * weight[a];
   });
 }

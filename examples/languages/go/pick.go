@@ -24,12 +24,7 @@ func leastLoaded(ready []uint32) uint32 {
 var ready []uint32
 
 func pick(request Request) (uint32, bool) {
-	ready = ready[:0]
-	for i := range backends.Usable {
-		if request.Ready(uint32(i)) {
-			ready = append(ready, uint32(i))
-		}
-	}
+	ready = request.Ready(ready[:0])
 	if len(ready) == 0 {
 		return 0, false
 	}

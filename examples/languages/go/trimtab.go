@@ -20,9 +20,18 @@ type Backends struct {
 // backends are those of the last update.
 var backends Backends
 
-// Ready tells whether a backend may be picked: usable, and not tried before.
-func (r Request) Ready(i uint32) bool {
-	return backends.Usable[i] != 0 && (r.Attempt == 0 || hostTried(i) == 0)
+// Ready appends the backends to choose from: usable, and not tried before unless all were.
+func (r Request) Ready(to []uint32) []uint32 {
+	from := len(to)
+	for i, usable := range backends.Usable {
+		if usable != 0 && (r.Attempt == 0 || hostTried(uint32(i)) == 0) {
+			to = append(to, uint32(i))
+		}
+	}
+	if len(to) > from || r.Attempt == 0 {
+		return to
+	}
+	return Request{}.Ready(to)
 }
 
 // Header gives the first field of this name. It is valid until the pick ends.

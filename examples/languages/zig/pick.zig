@@ -59,30 +59,38 @@ fn update(snapshot: *Snapshot) callconv(.c) void {
     _ = arena.reset(.free_all);
 }
 
-fn isReady(index: usize, attempt: u32) bool {
-    return usable[index] != 0 and (attempt == 0 or tried(@intCast(index)) == 0);
+/// Backends are ready that are usable, and not tried before unless all were.
+fn isReady(index: usize, looks: bool) bool {
+    return usable[index] != 0 and (!looks or tried(@intCast(index)) == 0);
 }
 
-fn sticky(session: []const u8, attempt: u32) ?u32 {
+/// Whether it matters what was tried.
+fn looksAtTried(attempt: u32) bool {
+    if (attempt == 0) return false;
+    for (0..usable.len) |i| if (isReady(i, true)) return true;
+    return false;
+}
+
+fn sticky(session: []const u8, looks: bool) ?u32 {
     var ready: u32 = 0;
-    for (0..usable.len) |i| ready += @intFromBool(isReady(i, attempt));
+    for (0..usable.len) |i| ready += @intFromBool(isReady(i, looks));
     if (ready == 0) return null;
     var left = std.hash.Fnv1a_32.hash(session) % ready;
     for (0..usable.len) |i| {
-        if (!isReady(i, attempt)) continue;
+        if (!isReady(i, looks)) continue;
         if (left == 0) return @intCast(i);
         left -= 1;
     }
     return null;
 }
 
-fn leastLoaded(attempt: u32) ?u32 {
+fn leastLoaded(looks: bool) ?u32 {
     var column: [2]usize = undefined;
     @"active-all"(&column);
     const active = @as([*]u32, @ptrFromInt(column[0]))[0..column[1]];
     var best: ?usize = null;
     for (0..usable.len) |i| {
-        if (!isReady(i, attempt)) continue;
+        if (!isReady(i, looks)) continue;
         const b = best orelse i;
         if (best == null or @as(u64, active[i]) * weights[b] < @as(u64, active[b]) * weights[i]) best = i;
     }
@@ -93,10 +101,11 @@ fn pick(_: u64, _: u64, _: u64, _: u64, attempt: u32, _: u64) callconv(.c) *anyo
     const name = "x-session";
     var found: [3]usize = undefined;
     header(name, name.len, &found);
+    const looks = looksAtTried(attempt);
     const index = if (found[0] & 0xff == 1)
-        sticky(@as([*]u8, @ptrFromInt(found[1]))[0..found[2]], attempt)
+        sticky(@as([*]u8, @ptrFromInt(found[1]))[0..found[2]], looks)
     else
-        leastLoaded(attempt);
+        leastLoaded(looks);
     _ = arena.reset(.retain_capacity);
     result = .{ .tag = @intFromBool(index != null), .value = index orelse 0 };
     return &result;

@@ -171,15 +171,20 @@ fn session(dice: &mut fastrand::Rng) -> Option<String> {
     })
 }
 
-/// The policy: a session's hash says which of the backends that may be picked; without a session it is the one with
+/// The policy: a session's hash says which of the backends that are ready; without a session it is the one with
 /// the fewest requests for its weight, the first of equal ones.
 fn decide(scene: &Scene, tried: &Tried, session: Option<&str>) -> Answer {
     let snapshot = scene.snapshot();
-    let members = snapshot.members.iter().enumerate();
-    let ready: Vec<usize> = members
-        .filter(|(_, member)| member.usable && !tried.contains(member.backend.id))
-        .map(|(index, _)| index)
+    let member = |index: &usize| &snapshot.members[*index];
+    let usable: Vec<usize> = (0..snapshot.members.len())
+        .filter(|index| member(index).usable)
         .collect();
+    let untried = usable
+        .iter()
+        .copied()
+        .filter(|index| !tried.contains(member(index).backend.id));
+    let untried: Vec<usize> = untried.collect();
+    let ready = if untried.is_empty() { usable } else { untried };
     let index = match session {
         Some(session) if !ready.is_empty() => {
             let hash = session.bytes().fold(0x811c_9dc5_u32, |hash, byte| {

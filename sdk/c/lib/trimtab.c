@@ -26,7 +26,9 @@ void exports_trimtab_policy_picker_update(exports_trimtab_policy_picker_snapshot
 
 bool exports_trimtab_policy_picker_pick(uint64_t key, uint64_t random, uint64_t client_hi, uint64_t client_lo,
                                         uint32_t attempt, uint64_t now_us, uint32_t *index) {
-  trimtab_request request = {key, random, client_hi, client_lo, attempt, now_us};
+  trimtab_request request = {key, random, client_hi, client_lo, attempt, now_us, attempt > 0};
+  for (uint32_t i = 0; i < TRIMTAB_BACKENDS && request.all_tried; i++)
+    if (backends.usable.ptr[i] && !trimtab_policy_request_tried(i)) request.all_tried = false;
   int64_t answer = trimtab_pick(&request);
   if (answer < 0) return false;
   *index = (uint32_t)answer;

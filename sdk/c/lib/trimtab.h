@@ -21,6 +21,7 @@ typedef struct {
   uint64_t key, random, client_hi, client_lo;
   uint32_t attempt;
   uint64_t now_us;
+  bool all_tried; /* by earlier attempts: then all usable backends are ready again */
 } trimtab_request;
 
 /* Answers `trimtab_pick`: the host is to choose. */
@@ -35,9 +36,10 @@ const char *trimtab_configure(const char *json, size_t length);
 /* Yours, if you want it: `backends` is new. The place for what takes long. */
 void trimtab_update(void);
 
-/* Whether backend i may be picked: usable, and not tried before. Asks the host only on a retry. */
+/* Whether backend i should be chosen from: usable, and not tried before unless all were. Asks the host only on a retry. */
 static inline bool trimtab_ready(const trimtab_request *request, uint32_t i) {
-  return backends.usable.ptr[i] && (request->attempt == 0 || !trimtab_policy_request_tried(i));
+  if (!backends.usable.ptr[i]) return false;
+  return request->attempt == 0 || request->all_tried || !trimtab_policy_request_tried(i);
 }
 
 /* A constant as the host's functions want it. Nothing is copied, and nothing is to be freed. */
@@ -47,10 +49,13 @@ static inline policy_string_t trimtab_text(const char *text) {
   return string;
 }
 
-/* The first header field of this name. If true, `policy_string_free(value)` when done. */
+/* The first header field of this name. If true, `policy_string_free(value)` when done; if false, the value is empty. */
 static inline bool trimtab_header(const char *name, policy_string_t *value) {
   policy_string_t string = trimtab_text(name);
-  return trimtab_policy_request_header(&string, value);
+  if (trimtab_policy_request_header(&string, value)) return true;
+  value->ptr = NULL;
+  value->len = 0;
+  return false;
 }
 
 /* A line in the balancer's log. Levels: 0 error, 1 warn, 2 info, 3 debug. */

@@ -75,9 +75,9 @@ export interface Snapshot {
 /** The backends, with their live load. */
 export interface Pool extends Snapshot {
   readonly length: number;
-  /** Whether a backend may be picked: usable, and not tried by this request. */
+  /** Whether a backend is one of `ready()`. */
   isReady(index: number): boolean;
-  /** All that may be picked, in order. Not to be changed. */
+  /** Those to choose from, in order: usable, and not tried by this request unless all were. Not to be changed. */
   ready(): readonly number[];
   /** Requests in flight to a backend. One number costs about 1 us here, a whole column little more. */
   active(index: number): number;

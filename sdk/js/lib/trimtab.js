@@ -57,11 +57,12 @@ class Pool {
     for (let i = 0; i < this.length; i++) if (snapshot.usable[i]) this.usableIndices.push(i);
   }
   isReady(index) {
-    return this.usable[index] === 1 && !this.request.tried(index);
+    return this.request.attempt === 0 ? this.usable[index] === 1 : this.ready().includes(index);
   }
   ready() {
     if (this.request.attempt === 0) return this.usableIndices;
-    return this.usableIndices.filter((index) => !this.request.tried(index));
+    const untried = this.usableIndices.filter((index) => !this.request.tried(index));
+    return untried.length === 0 ? this.usableIndices : untried;
   }
   active(index) {
     return columns.active(index);

@@ -99,10 +99,10 @@ class Pool:
         return len(self.ids)
 
     def ready(self) -> Sequence[int]:
-        """All that may be picked, in order: usable, and not tried by this request. Not to be changed."""
+        """Those to choose from, in order: usable, and not tried by this request unless all were. Not to be changed."""
         if self._request.attempt == 0:
             return self.usable
-        return [i for i in self.usable if not _request.tried(i)]
+        return [i for i in self.usable if not _request.tried(i)] or self.usable
 
     def active(self, index: int) -> int:
         """Requests in flight to a backend. One number costs near 1 us here, a whole column little more."""

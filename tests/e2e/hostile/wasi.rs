@@ -102,7 +102,7 @@ fn answers(candidate: &Candidate, picks: usize) -> Result<Vec<Answer>, Fault> {
                 [pool.main]\npolicy = \"round-robin\"\nbackends = [\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]";
     let config = config::Config::parse(text, "test.toml", std::path::Path::new("")).unwrap();
     let sockets: Vec<_> = (1..=3).map(|port| ([127, 0, 0, 1], port).into()).collect();
-    let pool = Pool::new(config.pools[0].clone().into(), &sockets, 1, None, Instant::now());
+    let pool = Pool::new(config.pools["main"].clone(), &sockets, 1, None, Instant::now());
     let mut trial = Trial::new(candidate, &pool.snapshot())?;
     (0..picks)
         .map(|_| trial.pick(&Facts::default(), &Tried::default(), &mut Head::default()))
