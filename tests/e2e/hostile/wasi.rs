@@ -178,7 +178,7 @@ fn a_component_of_the_asynchronous_abi_is_refused_with_the_flag_to_use() {
            (core instance $i (instantiate $m))
            (type $f (func async))
            (func (export \"f\") (type $f)
-             (canon lift (core func $i \"f\") async (callback (func $i \"c\")))))",
+             (canon lift (core func $i \"f\") async (callback (core func $i \"c\")))))",
     )
     .unwrap();
     let refusal = admit(&component, config::Wasi::None).map(drop).unwrap_err();
