@@ -21,6 +21,8 @@ pub mod rollout;
 
 pub mod replay;
 
+pub mod kit;
+
 pub mod proxy;
 
 pub mod control;

@@ -157,7 +157,9 @@ fn manifest(root: &Table<'_>, directory: &Path) -> Option<Manifest> {
         let items = value.items("an array of tables: [[build]] with two brackets")?;
         Some(items.iter().filter_map(step).collect())
     });
-    let settings = root.take("settings").and_then(|value| policy::config_json(&value));
+    let settings = root
+        .take("settings")
+        .and_then(|value| policy::config_json(&value));
     Some(Manifest {
         language: root
             .take("language")
@@ -167,7 +169,11 @@ fn manifest(root: &Table<'_>, directory: &Path) -> Option<Manifest> {
         tests: root.take("tests").and_then(path),
         memory_bytes: policy::memory(root, None),
         deadline: policy::deadline(root, None),
-        wasi: root.choice("wasi", &[("none", Wasi::None), ("empty", Wasi::Empty)], Wasi::None),
+        wasi: root.choice(
+            "wasi",
+            &[("none", Wasi::None), ("empty", Wasi::Empty)],
+            Wasi::None,
+        ),
         build: steps.unwrap_or_default(),
         settings_json: settings.unwrap_or_else(|| "{}".to_owned()),
         claims: claims(&root.table("claims", CLAIMS)),

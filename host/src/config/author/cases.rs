@@ -240,7 +240,10 @@ fn place(value: &Value<'_>, backends: &[CaseBackend]) -> Option<usize> {
             .iter()
             .map(|known| known.backend.address.as_str())
             .collect();
-        value.expected(format!("the address of a backend of the case: {}", known.join(", ")))
+        value.expected(format!(
+            "the address of a backend of the case: {}",
+            known.join(", ")
+        ))
     })
 }
 
@@ -257,11 +260,18 @@ fn request(table: &Table<'_>) -> Option<CaseRequest> {
         let text = |(name, value): (&str, Value<'_>)| Some((name.to_owned(), value.text()?.to_owned()));
         entries.into_iter().filter_map(text).collect()
     };
-    let path = table
-        .take("path")
-        .and_then(|value| value.parsed(|path| path.starts_with('/').then(|| path.to_owned()).ok_or_else(|| "expected a path that begins with a slash".to_owned())));
+    let path = table.take("path").and_then(|value| {
+        value.parsed(|path| {
+            path.starts_with('/')
+                .then(|| path.to_owned())
+                .ok_or_else(|| "expected a path that begins with a slash".to_owned())
+        })
+    });
     let client = table.take("client").and_then(|value| {
-        value.parsed(|text| text.parse().map_err(|_| "expected an IP address without a port".to_owned()))
+        value.parsed(|text| {
+            text.parse()
+                .map_err(|_| "expected an IP address without a port".to_owned())
+        })
     });
     Some(CaseRequest {
         method: text("method", default.method),
@@ -270,7 +280,9 @@ fn request(table: &Table<'_>) -> Option<CaseRequest> {
         headers: texts("headers"),
         cookies: texts("cookies"),
         client: client.unwrap_or(default.client),
-        key: table.take("key").and_then(|value| value.text().map(str::to_owned)),
+        key: table
+            .take("key")
+            .and_then(|value| value.text().map(str::to_owned)),
         random: table
             .take("random")
             .and_then(|value| number(&value))
