@@ -41,7 +41,8 @@ fn start(bench: &Bench<'_>, name: &str, text: &str, host: &str) -> Result<Runnin
     ];
     let log = folder.join("log");
     let environment = [("RUST_LOG".to_owned(), "error".to_owned())];
-    let mut running = Running::start(&command, ("0", Priority::RealTime), &environment, &log)?;
+    // Not in real time, unlike the load: its threads would take 100 ms slices from each other.
+    let mut running = Running::start(&command, ("0", Priority::Usual), &environment, &log)?;
     child::wait_for_answer(PORT, host, &mut running, Duration::from_secs(400))
         .with_context(|| format!("see {}", log.display()))?;
     Ok(running)
@@ -196,7 +197,6 @@ pub(super) fn thousand(bench: &mut Bench<'_>) -> Result<()> {
         if what.contains("before") {
             let seconds = bench.extent.seconds;
             bench.prioritise(Priority::Usual)?;
-            running.prioritise(Priority::Usual)?;
             let one = Order {
                 rate: None,
                 ..order("t7.test", 0.0, seconds)
