@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod http1;
 pub mod tenant;
+pub mod tls;
 
 pub mod pool;
 pub mod state;
@@ -20,6 +21,8 @@ pub mod policy;
 pub mod rollout;
 
 pub mod replay;
+
+pub mod kit;
 
 pub mod proxy;
 
