@@ -35,7 +35,7 @@ mod own;
 pub(super) mod policy;
 pub(super) mod pool;
 mod record;
-mod tenant;
+pub(super) mod tenant;
 mod tls;
 
 pub(super) use own::COMPILE_DEFAULT;
@@ -184,7 +184,8 @@ pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config
     parse_with(text, origin, |root| config(root, directory), ROOT)
 }
 
-fn parse_with<T: Send>(
+/// Reads any text of ours; see [`load_with`].
+pub(super) fn parse_with<T: Send>(
     text: &str,
     origin: &str,
     read: impl FnOnce(&Table<'_>) -> Option<T> + Send,
@@ -414,7 +415,7 @@ impl Taken {
 }
 
 /// Reads tables by their names, each of which must be one.
-fn named<T>(
+pub(super) fn named<T>(
     defined: &[(&str, Value<'_>)],
     mut read: impl FnMut(&str, &Value<'_>) -> Option<T>,
 ) -> BTreeMap<String, T> {
@@ -430,7 +431,7 @@ fn named<T>(
     found
 }
 
-fn check_name(text: &str) -> Result<String, String> {
+pub(super) fn check_name(text: &str) -> Result<String, String> {
     let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
     if !text.is_empty()
         && text.chars().take(NAME_CHARS_MAX + 1).count() <= NAME_CHARS_MAX
