@@ -36,6 +36,7 @@ pub(super) mod policy;
 pub(super) mod pool;
 mod record;
 mod tenant;
+mod tls;
 
 pub(super) use own::COMPILE_DEFAULT;
 use tenant::Tenancy;
@@ -52,11 +53,24 @@ pub(super) const LISTENER: Keys = &[
     "name",
     "listen",
     "protocol",
+    "tls",
+    "http2",
     "forwarded",
     "via",
     "limits",
     "route",
 ];
+pub(super) const TLS: Keys = &[
+    "certificates",
+    "min_version",
+    "strict_sni",
+    "handshake_timeout",
+    "client_ca",
+    "client_auth",
+    "client_crl",
+];
+pub(super) const CERTIFICATE: Keys = &["cert", "key"];
+pub(super) const HTTP2: Keys = &["streams", "stream_window", "window"];
 pub(super) const LIMITS: Keys = &[
     "header_bytes",
     "headers",
@@ -242,7 +256,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     let pool_names = Names::new("pool", &[], &defined_pools);
     let policy_names = Names::new("policy", &BUILTIN_POLICIES, &defined_policies);
     let admin = admin(root);
-    let listeners = listeners(root, &pool_names, &tenancy, admin.as_ref());
+    let listeners = listeners(root, directory, (&pool_names, &tenancy), admin.as_ref());
     if listeners.is_none() {
         pool_names.mark_doubtful();
     }
@@ -339,8 +353,8 @@ fn file_path(text: &str, value: &Value<'_>, directory: &Path) -> Option<PathBuf>
 
 fn listeners(
     root: &Table<'_>,
-    pools: &Names<'_>,
-    tenancy: &Tenancy<'_>,
+    directory: &Path,
+    (pools, tenancy): (&Names<'_>, &Tenancy<'_>),
     admin: Option<&Admin>,
 ) -> Option<Vec<Listener>> {
     let items = root
@@ -361,7 +375,7 @@ fn listeners(
             continue;
         };
         let socket = taken.name_and_address(&table);
-        let rest = listener::listener(&table, pools, tenancy);
+        let rest = listener::listener(&table, directory, pools, tenancy);
         found.extend(socket.map(|(name, listen)| rest.into_listener(name, listen)));
     }
     Some(found)

@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask plugins`, `examples`, `mutants`, `test` and `lint`. CI runs the same commands.
+//! Project chores, such as `cargo xtask plugins`, `test`, `lint` and `bench`. CI runs the same commands.
 //!
 //! Not here: anything a user of trimtab needs. The built policies are committed (`plugins/dist/`), so nobody else needs
 //! a wasm toolchain.
@@ -44,6 +44,12 @@ enum Chore {
     Test,
     /// Check formatting and lints
     Lint,
+    /// Measure trimtab and its peers side by side; without arguments, tell how
+    Bench {
+        /// As `run --scenarios s1,s2 --rounds 5`; `run --help` has all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,6 +72,7 @@ fn work(chore: &Chore) -> Result<()> {
         Chore::Mutants { trimtab } => mutants::check(&root, trimtab.clone()),
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
+        Chore::Bench { arguments } => chores::bench(&root, arguments),
     }
 }
 
