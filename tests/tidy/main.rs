@@ -7,6 +7,10 @@ mod layers;
 mod tree;
 
 use tree::{File, files, product_lines, root};
+use trimtab::config::{
+    Mistakes,
+    author::{Manifest, load_cases},
+};
 
 /// Above this, a file has two subjects. Tests included.
 const FILE_LINES_MAX: usize = 500;
@@ -73,7 +77,7 @@ fn no_file_has_a_name_that_says_nothing() {
 fn every_example_configuration_is_accepted() {
     let examples: Vec<_> = files(&["examples"], &["toml"])
         .into_iter()
-        .filter(|file| !file.name.ends_with("Cargo.toml"))
+        .filter(|file| !file.name.ends_with("Cargo.toml") && author_file(&file.name).is_none())
         .collect();
     assert!(!examples.is_empty());
     let offenders = examples.into_iter().filter_map(|file| {
@@ -90,6 +94,34 @@ fn every_example_configuration_is_accepted() {
         Some(format!("{}: {}", file.name, mistakes.join("\n")))
     });
     none(offenders.collect(), "examples are read by users");
+}
+
+/// The mistakes in a file that a policy's author writes; `None` for any other file.
+fn author_file(name: &str) -> Option<Result<(), Mistakes>> {
+    let path = root().join(name);
+    match name.rsplit('/').next()? {
+        "policy.toml" => Some(Manifest::load(&path).map(|_| ())),
+        "cases.toml" => Some(load_cases(&path).map(|_| ())),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_example_and_template_of_a_policy_can_be_read() {
+    let read: Vec<_> = files(&["examples", "sdk"], &["toml"])
+        .into_iter()
+        .filter_map(|file| author_file(&file.name))
+        .collect();
+    assert!(read.len() > 1, "{}", read.len());
+    let offenders = read.into_iter().filter_map(Result::err);
+    // Names have a placeholder in templates, which is no name.
+    let offenders = offenders.map(|mistakes| mistakes.to_string());
+    none(
+        offenders
+            .filter(|mistakes| !mistakes.contains("{{name}}"))
+            .collect(),
+        "authors begin with them",
+    );
 }
 
 #[test]

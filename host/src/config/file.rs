@@ -144,7 +144,7 @@ const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 
 /// Reads the file at `path`; see [`Config::load`].
 pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
-    load_with(path, |root, directory| config(root, directory), ROOT)
+    load_with(path, config, ROOT)
 }
 
 /// Reads any file of ours at `path`, whose root has these keys; what `read` gives counts if no mistake was noted.
