@@ -32,8 +32,8 @@ use super::{
 mod grants;
 mod listener;
 mod own;
-mod policy;
-mod pool;
+pub(super) mod policy;
+pub(super) mod pool;
 mod record;
 mod tenant;
 mod tls;
@@ -147,6 +147,15 @@ const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 
 /// Reads the file at `path`; see [`Config::load`].
 pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
+    load_with(path, |root, directory| config(root, directory), ROOT)
+}
+
+/// Reads any file of ours at `path`, whose root has these keys; what `read` gives counts if no mistake was noted.
+pub(super) fn load_with<T: Send>(
+    path: &Path,
+    read: impl FnOnce(&Table<'_>, &Path) -> Option<T> + Send,
+    keys: Keys,
+) -> Result<T, Mistakes> {
     let origin = path.display().to_string();
     let unreadable =
         |error: std::io::Error| Mistakes::about_file(&origin, format!("cannot be read: {error}"));
@@ -170,11 +179,20 @@ pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
     let directory = path.parent().unwrap_or(Path::new(""));
     // Fails only for an empty path without a current directory; then relative ones stay what they are.
     let directory = std::path::absolute(directory.join(".")).unwrap_or_else(|_| directory.to_owned());
-    parse(&text, &origin, &directory)
+    parse_with(&text, &origin, |root| read(root, &directory), keys)
 }
 
 /// Reads `text`; see [`Config::parse`].
 pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
+    parse_with(text, origin, |root| config(root, directory), ROOT)
+}
+
+fn parse_with<T: Send>(
+    text: &str,
+    origin: &str,
+    read: impl FnOnce(&Table<'_>) -> Option<T> + Send,
+    keys: Keys,
+) -> Result<T, Mistakes> {
     if text.len() > FILE_BYTES_MAX {
         let most = super::units::show_size(FILE_BYTES_MAX as u64);
         return Err(Mistakes::about_file(
@@ -187,7 +205,7 @@ pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config
         .stack_size(STACK_BYTES);
     std::thread::scope(|scope| {
         let reading = own_stack
-            .spawn_scoped(scope, || parse_here(text, origin, directory))
+            .spawn_scoped(scope, || parse_here_with(text, origin, read, keys))
             .map_err(|error| Mistakes::about_file(origin, format!("cannot be read: no thread: {error}")))?;
         // A reload must not end a balancer that works, whatever the file does to the parser.
         let panicked = || Mistakes::about_file(origin, "reading it panicked, a bug in trimtab".to_owned());
@@ -196,7 +214,17 @@ pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config
 }
 
 /// As [`parse`], on the caller's stack.
+#[cfg(test)]
 pub(super) fn parse_here(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
+    parse_here_with(text, origin, |root| config(root, directory), ROOT)
+}
+
+fn parse_here_with<T>(
+    text: &str,
+    origin: &str,
+    read: impl FnOnce(&Table<'_>) -> Option<T>,
+    keys: Keys,
+) -> Result<T, Mistakes> {
     let reader = Reader::new(text, origin);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -204,9 +232,9 @@ pub(super) fn parse_here(text: &str, origin: &str, directory: &Path) -> Result<C
         syntax::note(&reader, errors);
         return Err(collect(reader, origin));
     }
-    let config = config(&reader.root(root.get_ref(), ROOT), directory);
-    match config {
-        Some(config) if reader.has_none() => Ok(config),
+    let made = read(&reader.root(root.get_ref(), keys));
+    match made {
+        Some(made) if reader.has_none() => Ok(made),
         _ => Err(collect(reader, origin)),
     }
 }
