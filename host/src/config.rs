@@ -232,6 +232,8 @@ pub struct Pool {
     pub hash_on: Vec<HashOn>,
     /// Key `backends`: at least one, unique addresses.
     pub backends: Vec<Backend>,
+    /// Key `protocol`: what is spoken with the backends. Default http1.
+    pub protocol: PoolProtocol,
     /// Key `connect_timeout`, default 1 s, 1 ms to 1 min.
     pub connect_timeout: Duration,
     /// Key `response_timeout`: from the request's last byte sent to the response head. Above: 504. Default 60 s,
@@ -256,6 +258,15 @@ pub struct Pool {
     pub retry: Retry,
     /// `[pool.NAME.record]`: which decisions are recorded; none without the table, unless an operator asks.
     pub record: Option<Sampling>,
+}
+
+/// What is spoken with backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 from the first byte on, many requests on a connection. What gRPC needs.
+    Http2,
 }
 
 /// An entry of `backends`: one server. A plain string is an address with the defaults.

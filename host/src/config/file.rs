@@ -56,6 +56,7 @@ pub(super) const LISTENER: Keys = &[
     "tls",
     "http2",
     "forwarded",
+    "upgrades",
     "via",
     "limits",
     "route",
@@ -77,6 +78,7 @@ pub(super) const LIMITS: Keys = &[
     "header_timeout",
     "idle_timeout",
     "body_timeout",
+    "tunnel_timeout",
 ];
 pub(super) const ROUTE: Keys = &["host", "path_prefix", "pool"];
 pub(super) const TENANT: Keys = &["hosts", "memory", "deadline", "cpu", "log_lines", "series"];
@@ -86,6 +88,7 @@ pub(super) const POOL: Keys = &[
     "fallback",
     "hash_on",
     "backends",
+    "protocol",
     "connect_timeout",
     "response_timeout",
     "body_timeout",
