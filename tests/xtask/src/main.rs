@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask plugins`, `examples`, `test` and `lint`. CI runs the same commands.
+//! Project chores: `cargo xtask plugins`, `examples`, `reference`, `freeze`, `test` and `lint`. CI runs the same commands.
 //!
 //! Not here: anything a user of trimtab needs. The built policies are committed (`plugins/dist/`), so nobody else needs
 //! a wasm toolchain.
@@ -7,8 +7,11 @@
 
 mod build;
 mod chores;
+mod contract;
 mod dist;
+mod effects;
 mod examples;
+mod reference;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -31,8 +34,16 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Build the example policies as a user would get them, and have the host check their configurations
-    Examples,
+    /// Build the example policies as a user would get them, and have the host check, test and simulate them
+    Examples {
+        /// A trimtab that is built already; by default it is built here, for release
+        #[arg(long, value_name = "FILE")]
+        trimtab: Option<PathBuf>,
+    },
+    /// Write `host/docs/policy-reference.md` from the comments of `wit/`
+    Reference,
+    /// Keep the contract of this version, and components that use it, for ever: `tests/contract/VERSION/`
+    Freeze,
     /// Run all tests: by cargo-nextest if it is installed, else by cargo
     Test,
     /// Check formatting and lints
@@ -55,7 +66,9 @@ fn work(chore: &Chore) -> Result<()> {
     match chore {
         Chore::Plugins { check: false } => dist::write(&root),
         Chore::Plugins { check: true } => dist::check(&root),
-        Chore::Examples => examples::check(&root),
+        Chore::Examples { trimtab } => examples::check(&root, trimtab.clone()),
+        Chore::Reference => contract::write_reference(&root),
+        Chore::Freeze => contract::freeze(&root),
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
     }
