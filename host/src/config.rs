@@ -22,6 +22,7 @@ mod grants;
 mod mistakes;
 mod names;
 mod reader;
+mod scenario;
 mod syntax;
 mod tenant;
 #[cfg(test)]
@@ -30,8 +31,12 @@ mod units;
 
 pub use grants::{Grant, Grants, Listed};
 pub use mistakes::{Mistake, Mistakes};
+pub use scenario::{
+    Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
+    Process, Scenario,
+};
 pub use tenant::{Tenant, Tenants};
-pub(crate) use units::{show_duration, show_size};
+pub(crate) use units::{show_duration, show_fine_duration, show_size};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -439,6 +444,13 @@ pub struct Policy {
     pub config_json: String,
     /// Line of the table in the file, for messages; `None` for a built-in named without a table.
     pub line: Option<usize>,
+}
+
+impl Policy {
+    /// The built-in of this name, or one to be given another source, with every key at its default.
+    pub(crate) fn with_defaults(name: &str) -> Self {
+        file::policy::builtin(name)
+    }
 }
 
 /// Where a policy's component comes from.

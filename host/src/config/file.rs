@@ -32,10 +32,10 @@ use super::{
 mod grants;
 mod listener;
 mod own;
-mod policy;
-mod pool;
+pub(super) mod policy;
+pub(super) mod pool;
 mod record;
-mod tenant;
+pub(super) mod tenant;
 
 pub(super) use own::COMPILE_DEFAULT;
 use tenant::Tenancy;
@@ -130,6 +130,12 @@ const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 
 /// Reads the file at `path`; see [`Config::load`].
 pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
+    let (text, origin, directory) = text_of(path)?;
+    parse(&text, &origin, &directory)
+}
+
+/// A file's text, its name for messages, and the directory that relative paths in it are relative to.
+pub(super) fn text_of(path: &Path) -> Result<(String, String, PathBuf), Mistakes> {
     let origin = path.display().to_string();
     let unreadable =
         |error: std::io::Error| Mistakes::about_file(&origin, format!("cannot be read: {error}"));
@@ -153,11 +159,20 @@ pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
     let directory = path.parent().unwrap_or(Path::new(""));
     // Fails only for an empty path without a current directory; then relative ones stay what they are.
     let directory = std::path::absolute(directory.join(".")).unwrap_or_else(|_| directory.to_owned());
-    parse(&text, &origin, &directory)
+    Ok((text, origin, directory))
 }
 
 /// Reads `text`; see [`Config::parse`].
 pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
+    on_own_stack(text, origin, || parse_here(text, origin, directory))
+}
+
+/// Has a text read where the parser cannot run out of stack.
+pub(super) fn on_own_stack<T: Send>(
+    text: &str,
+    origin: &str,
+    read: impl FnOnce() -> Result<T, Mistakes> + Send,
+) -> Result<T, Mistakes> {
     if text.len() > FILE_BYTES_MAX {
         let most = super::units::show_size(FILE_BYTES_MAX as u64);
         return Err(Mistakes::about_file(
@@ -170,7 +185,7 @@ pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config
         .stack_size(STACK_BYTES);
     std::thread::scope(|scope| {
         let reading = own_stack
-            .spawn_scoped(scope, || parse_here(text, origin, directory))
+            .spawn_scoped(scope, read)
             .map_err(|error| Mistakes::about_file(origin, format!("cannot be read: no thread: {error}")))?;
         // A reload must not end a balancer that works, whatever the file does to the parser.
         let panicked = || Mistakes::about_file(origin, "reading it panicked, a bug in trimtab".to_owned());
@@ -180,6 +195,16 @@ pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config
 
 /// As [`parse`], on the caller's stack.
 pub(super) fn parse_here(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
+    read_tree(text, origin, ROOT, |root| config(root, directory))
+}
+
+/// Reads a text whose root table has these keys.
+pub(super) fn read_tree<T>(
+    text: &str,
+    origin: &str,
+    keys: Keys,
+    read: impl FnOnce(&Table<'_>) -> Option<T>,
+) -> Result<T, Mistakes> {
     let reader = Reader::new(text, origin);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -187,9 +212,9 @@ pub(super) fn parse_here(text: &str, origin: &str, directory: &Path) -> Result<C
         syntax::note(&reader, errors);
         return Err(collect(reader, origin));
     }
-    let config = config(&reader.root(root.get_ref(), ROOT), directory);
-    match config {
-        Some(config) if reader.has_none() => Ok(config),
+    let value = read(&reader.root(root.get_ref(), keys));
+    match value {
+        Some(value) if reader.has_none() => Ok(value),
         _ => Err(collect(reader, origin)),
     }
 }
@@ -372,7 +397,7 @@ impl Taken {
 }
 
 /// Reads tables by their names, each of which must be one.
-fn named<T>(
+pub(super) fn named<T>(
     defined: &[(&str, Value<'_>)],
     mut read: impl FnMut(&str, &Value<'_>) -> Option<T>,
 ) -> BTreeMap<String, T> {
@@ -388,7 +413,7 @@ fn named<T>(
     found
 }
 
-fn check_name(text: &str) -> Result<String, String> {
+pub(super) fn check_name(text: &str) -> Result<String, String> {
     let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
     if !text.is_empty()
         && text.chars().take(NAME_CHARS_MAX + 1).count() <= NAME_CHARS_MAX

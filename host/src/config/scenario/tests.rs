@@ -1,0 +1,1 @@
+//! What a scenario means, and what is said of one with mistakes.
