@@ -17,6 +17,7 @@ use std::{
 };
 
 mod addresses;
+pub mod author;
 mod file;
 mod grants;
 mod mistakes;

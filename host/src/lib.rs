@@ -22,6 +22,8 @@ pub mod rollout;
 pub mod replay;
 pub mod simulate;
 
+pub mod kit;
+
 pub mod proxy;
 
 pub mod control;

@@ -134,6 +134,18 @@ pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
     parse(&text, &origin, &directory)
 }
 
+/// Reads any file of ours at `path`, whose root has these keys; what `read` gives counts if no mistake was noted.
+pub(super) fn load_with<T: Send>(
+    path: &Path,
+    read: impl FnOnce(&Table<'_>, &Path) -> Option<T> + Send,
+    keys: Keys,
+) -> Result<T, Mistakes> {
+    let (text, origin, directory) = text_of(path)?;
+    on_own_stack(&text, &origin, || {
+        read_tree(&text, &origin, keys, |root| read(root, &directory))
+    })
+}
+
 /// A file's text, its name for messages, and the directory that relative paths in it are relative to.
 pub(super) fn text_of(path: &Path) -> Result<(String, String, PathBuf), Mistakes> {
     let origin = path.display().to_string();
