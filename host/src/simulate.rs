@@ -170,8 +170,8 @@ fn play(scenario: &Scenario, actor: &Actor, span: Ns, done: &AtomicU64) -> Playe
 
 /// When the last request arrives: the plots' width.
 fn span(scenario: &Scenario) -> Ns {
-    let times = ArrivalTimes::new(scenario.arrivals, Draw::new(scenario.seed));
+    let mut times = ArrivalTimes::new(scenario.arrivals, Draw::new(scenario.seed));
     // Never 0: there is at least one request.
     let last = usize::try_from(scenario.requests.saturating_sub(1)).unwrap_or(usize::MAX);
-    times.skip(last).next().map_or(1, ns)
+    times.nth(last).map_or(1, ns)
 }

@@ -99,6 +99,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
             .take("hash_on")
             .map_or_else(|| vec![hash_on_default], |value| hash_on(&value)),
         backends: Vec::new(),
+        protocol: PoolProtocol::Http1,
         connect_timeout: s(1),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
         body_timeout: s(60),
