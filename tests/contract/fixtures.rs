@@ -243,7 +243,7 @@ fn compile(bytes: &[u8], settings: &serde_json::Value) -> Result<Candidate, Refu
         memory_bytes: 16 << 20,
         deadline: Duration::from_secs(1),
         wasi: config::Wasi::None,
-        config_json: settings.to_string().into(),
+        config_json: settings.to_string(),
         line: None,
     };
     Candidate::compile(engine, Arc::new(spec), bytes)

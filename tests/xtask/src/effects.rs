@@ -13,10 +13,10 @@ pub(crate) struct Report(Value);
 /// What one policy of it came to.
 struct Figures<'a>(&'a Value);
 
-/// The examples with a scenario.
 /// Whether a report shows the effect.
 type Judge = fn(&Report) -> Result<Effect>;
 
+/// The examples with a scenario.
 pub(crate) const EFFECTS: [(&str, Judge); 8] = [
     ("canary-by-header", canary),
     ("cost-aware", cost),
