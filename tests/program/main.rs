@@ -9,6 +9,7 @@
 mod cache;
 mod compiling;
 mod operator;
+mod simulate;
 
 use trimtab::policy::Compiler;
 
