@@ -32,6 +32,7 @@ mod tests;
 mod tls;
 mod units;
 
+pub(crate) use file::policy::builtin as builtin_policy;
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Protocol, Route};
 pub use mistakes::{Mistake, Mistakes};
@@ -390,13 +391,6 @@ pub struct Policy {
     pub config_json: String,
     /// Line of the table in the file, for messages; `None` for a built-in named without a table.
     pub line: Option<usize>,
-}
-
-impl Policy {
-    /// The built-in of this name, or one to be given another source, with every key at its default.
-    pub(crate) fn with_defaults(name: &str) -> Self {
-        file::policy::builtin(name)
-    }
 }
 
 /// Where a policy's component comes from.

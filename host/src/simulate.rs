@@ -29,6 +29,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 pub use html::page;
@@ -41,6 +42,7 @@ use agenda::{Ns, ns};
 use arrivals::ArrivalTimes;
 use cast::Actor;
 use draw::Draw;
+use traffic::Traffic;
 use world::World;
 
 /// Guests may use 512 KiB of a thread's stack, the host some more.
@@ -166,6 +168,27 @@ fn play(scenario: &Scenario, actor: &Actor, span: Ns, done: &AtomicU64) -> Playe
     let mut world = World::new(scenario, actor, span)?;
     world.run(&|arrived| done.store(arrived, Relaxed));
     Ok(report::of_policy(scenario, &actor.name, &world))
+}
+
+/// A request as it will be simulated, for whoever wants to send the same to real backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// When it arrives, from the beginning.
+    pub at: Duration,
+    /// How long a backend of factor 1 works on it.
+    pub service: Duration,
+}
+
+/// All requests of a scenario, in the order of their arrival.
+pub fn plan(scenario: &Scenario) -> Vec<Planned> {
+    let draw = Draw::new(scenario.seed);
+    let traffic = Traffic::new(scenario, draw);
+    let times = ArrivalTimes::new(scenario.arrivals, draw);
+    let planned = (0..scenario.requests).zip(times).map(|(number, at_s)| Planned {
+        at: Duration::from_secs_f64(at_s),
+        service: Duration::from_secs_f64(traffic.request(number).service_s),
+    });
+    planned.collect()
 }
 
 /// When the last request arrives: the plots' width.

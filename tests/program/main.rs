@@ -10,6 +10,7 @@ mod author;
 mod cache;
 mod compiling;
 mod operator;
+mod simulate;
 
 use trimtab::policy::Compiler;
 

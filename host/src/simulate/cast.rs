@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::SimulateError;
 use crate::{
-    config::{Policy, PolicySource, Scenario},
+    config::{Policy, PolicySource, Scenario, builtin_policy},
     policy::{Candidate, Code, Engine, builtin_component},
 };
 
@@ -49,7 +49,7 @@ pub(super) fn cast(
 fn with_component(name: &str, file: PathBuf, known: Option<&Arc<Policy>>) -> Policy {
     let like = match known {
         Some(known) => (**known).clone(),
-        None => Policy::with_defaults(name),
+        None => builtin_policy(name),
     };
     Policy {
         source: PolicySource::File(file),
@@ -60,7 +60,7 @@ fn with_component(name: &str, file: PathBuf, known: Option<&Arc<Policy>>) -> Pol
 fn builtin(name: &str, known: Option<&Arc<Policy>>) -> Result<Policy, SimulateError> {
     match known {
         Some(known) => Ok((**known).clone()),
-        None if builtin_component(name).is_some() => Ok(Policy::with_defaults(name)),
+        None if builtin_component(name).is_some() => Ok(builtin_policy(name)),
         None => Err(SimulateError::Policy(format!(
             "{name}: neither a built-in policy nor one of the scenario; say {name}=FILE.wasm"
         ))),

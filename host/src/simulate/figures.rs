@@ -271,8 +271,7 @@ fn record(histogram: &mut Histogram<u64>, took_us: u64) {
 }
 
 fn histogram(digits: u8) -> Histogram<u64> {
-    // Fails for more than five digits only; then a histogram that counts nothing useful is better than none.
-    let mut histogram = Histogram::new(digits.min(5)).unwrap_or_else(|_| unreachable!("one to five digits"));
+    let mut histogram = Histogram::new(digits).expect("it takes up to five digits");
     histogram.auto(true);
     histogram
 }

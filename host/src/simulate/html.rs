@@ -317,16 +317,16 @@ fn over_time(page: &mut String, report: &Report) {
         "Imbalance: deviation of the backends' load, as a multiple of its average",
         &lines::variation(report),
     );
-    let has_errors = report.policies.iter().any(|policy| policy.errors.all > 0);
-    if has_errors {
-        figure(page, "half", "Failed requests a second", &lines::errors(report));
-    }
     figure(
         page,
         "half",
         "Requests a second that arrive",
         &lines::arrivals(report),
     );
+    if report.policies.iter().any(|policy| policy.errors.all > 0) {
+        figure(page, "half", "Failed requests a second", &lines::errors(report));
+        figure(page, "half", "Median of the latency", &lines::median(report));
+    }
     page.push_str("</div>\n");
     if !report.marks.is_empty() {
         page.push_str("<ol class=\"marks\">\n");
@@ -400,8 +400,9 @@ fn cost(page: &mut String, report: &Report, costs: &[Cost]) {
         "Measured on the machine that simulated, at every 64th decision: the host's part, the call into the component, and \
          whatever else the machine did. The only figures here that are others in the next run.",
     );
+    page.push_str("<div class=\"pair\">\n");
     figure(page, "half", "Nanoseconds", &bars::costs(report, costs));
-    page.push_str("</section>\n");
+    page.push_str("</div>\n</section>\n");
 }
 
 fn notes(page: &mut String, report: &Report) {

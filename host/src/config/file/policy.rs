@@ -30,7 +30,7 @@ const DEADLINE_DEFAULT: Duration = ms(1);
 const CONFIG_DEPTH_MAX: usize = 32;
 
 /// A built-in that was named without a table.
-pub(in crate::config) fn builtin(name: &str) -> Policy {
+pub(crate) fn builtin(name: &str) -> Policy {
     Policy {
         name: name.to_owned(),
         tenant: None,

@@ -133,6 +133,8 @@ pub(super) fn scenario(root: &Table<'_>, origin: &str, directory: &Path) -> Opti
     let named = groups.as_deref().unwrap_or_default();
     let autoscale = dynamics::autoscale(root, named);
     let events = dynamics::events(root, named);
+    let (balancers, network) = (balancers(root), network(root));
+    // From here on a part may be missing, so nothing more is read that could be wrong by itself.
     let scenario = Scenario {
         title: title(root, origin),
         seed: u64::from(root.whole("seed", 0..=u32::MAX, 1)),
@@ -144,8 +146,8 @@ pub(super) fn scenario(root: &Table<'_>, origin: &str, directory: &Path) -> Opti
         service: service?,
         classes,
         keys,
-        balancers: balancers(root),
-        network: network(root),
+        balancers,
+        network,
         pool: Arc::new(pool),
         autoscale,
         events,

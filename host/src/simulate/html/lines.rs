@@ -9,6 +9,8 @@ use crate::simulate::report::{PolicyReport, Report};
 
 /// Beyond, a distribution is of a handful of requests.
 const TAIL_REQUESTS: f64 = 10.0;
+/// The axis of a distribution begins where so many requests are faster.
+const FASTEST_PERCENT: f64 = 5.0;
 
 /// The share of requests by their latency, each further nine as wide as the one before.
 pub(super) fn distribution(report: &Report) -> String {
@@ -21,15 +23,11 @@ pub(super) fn distribution(report: &Report) -> String {
         let quantiles = policy.latency.quantiles.clone().into_iter();
         quantiles.filter(move |point| point.percent <= high)
     };
-    let x = Scale::log(
-        report
-            .policies
-            .iter()
-            .flat_map(points)
-            .map(|point| point.ms)
-            .collect::<Vec<_>>()
-            .into_iter(),
-    );
+    // The fastest requests are of no interest, and would have most of a logarithmic axis.
+    let shown = report.policies.iter().flat_map(points);
+    let shown = shown.filter(|point| point.percent >= FASTEST_PERCENT);
+    let shown: Vec<f64> = shown.map(|point| point.ms).collect();
+    let x = Scale::log(shown.iter().copied());
     drawing.y_axis(y, "requests");
     drawing.x_axis(x, "milliseconds, logarithmic");
     for (place, policy) in report.policies.iter().enumerate() {
@@ -91,6 +89,11 @@ pub(super) fn time(report: &Report) -> Scale {
 pub(super) fn tail_over_time(report: &Report) -> String {
     let words = ("99th percentile over time", "milliseconds, logarithmic");
     over_time(report, FULL, words, true, &|policy| policy.series.p99_ms.clone())
+}
+
+pub(super) fn median(report: &Report) -> String {
+    let words = ("Median over time", "milliseconds");
+    over_time(report, HALF, words, false, &|policy| policy.series.p50_ms.clone())
 }
 
 pub(super) fn variation(report: &Report) -> String {

@@ -17,7 +17,8 @@ impl Scale {
     /// From 0 to a round number that has room for all of these.
     pub(super) fn from_zero(values: impl Iterator<Item = f64>) -> Self {
         let most = values.fold(0.0, f64::max);
-        let step = step(if most > 0.0 { most } else { 1.0 }, 5);
+        let most = if most > 0.0 { most } else { 1.0 };
+        let step = step(most, 5);
         let high = (most / step).ceil().max(1.0) * step;
         Self::Linear { low: 0.0, high }
     }

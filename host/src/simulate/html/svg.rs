@@ -23,7 +23,7 @@ pub(super) struct Frame {
 pub(super) const HALF: Frame = Frame {
     width: 520.0,
     height: 300.0,
-    left: 58.0,
+    left: 72.0,
     right: 14.0,
     top: 18.0,
     bottom: 44.0,

@@ -59,8 +59,8 @@ fn the_average_number_in_flight_is_rate_times_latency() {
 
 #[test]
 fn joining_the_shorter_queue_beats_two_choices_beat_turns_beat_chance() {
-    // At 90 % of backends with one server each; consistent-hash of a random key is chance.
-    let text = "policies = [\"least-connections\", \"random-two-choices\", \"round-robin\", \"consistent-hash\"]\n\
+    // At 90 % of backends with one server each; each request has a client of its own, so ip-hash is chance.
+    let text = "policies = [\"least-connections\", \"random-two-choices\", \"round-robin\", \"ip-hash\"]\n\
                 requests = 150000\nwarm_up = \"5s\"\narrivals = { load = 0.9 }\nservice = { mean = \"10ms\" }\n\
                 backends = [{ name = \"b\", count = 20, concurrency = 1 }]\n";
     let policies = run(text).report.policies;

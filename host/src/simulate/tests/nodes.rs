@@ -64,13 +64,15 @@ fn a_policy_that_fails_costs_no_request_and_is_rebuilt_after_the_breakers_pause(
 
 #[test]
 fn a_hash_keeps_keys_at_home_and_a_leaving_backend_moves_its_own_only() {
-    let keys = "[keys]\ncount = 200\nin = \"header:x-user\"\n";
-    let hashed = only(&four("consistent-hash", keys)).homes.unwrap();
+    let keys = "[keys]\ncount = 200\nin = \"header:x-user\"\n\
+                [policy.hash]\nbuiltin = \"consistent-hash\"\nconfig = { balance = 0 }\n";
+    let hashed = only(&four("hash", keys)).homes.unwrap();
     assert_eq!((hashed.moved, hashed.same_percent), (0, 100.0));
-    let turns = only(&four("random-two-choices", keys)).homes.unwrap();
-    assert!((20.0..30.0).contains(&turns.same_percent), "{turns:?}");
+    let chance = "[keys]\ncount = 200\n";
+    let chance = only(&four("random-two-choices", chance)).homes.unwrap();
+    assert!((20.0..30.0).contains(&chance.same_percent), "{chance:?}");
     let leaves = format!("{keys}[[event]]\nat = \"5s\"\ngroup = \"b\"\ndo = \"leave\"\n");
-    let moved = only(&four("consistent-hash", &leaves)).homes.unwrap().moved;
+    let moved = only(&four("hash", &leaves)).homes.unwrap().moved;
     assert!((20..=90).contains(&moved), "of 200 keys a quarter: {moved}");
 }
 
@@ -139,9 +141,9 @@ fn the_autoscaler_orders_backends_that_come_after_their_delay() {
         let place = (at_s / run.report.bucket_s) as usize;
         policy.series.load[place].iter().flatten().count()
     };
-    assert_eq!((there(3.5), there(5.0)), (2, 3));
-    // Each look before the first arrival orders one more; five is the most.
-    assert!((3..=5).contains(&there(25.0)), "{}", there(25.0));
+    assert_eq!((there(3.5), there(4.6)), (2, 3));
+    // The looks before the first came had ordered two more; five is the most.
+    assert_eq!(there(25.0), 5);
     assert!(policy.latency.p50_ms < 30.0);
 }
 
