@@ -24,6 +24,7 @@ mod listener;
 mod mistakes;
 mod names;
 mod reader;
+mod scenario;
 mod syntax;
 mod tenant;
 #[cfg(test)]
@@ -31,12 +32,17 @@ mod tests;
 mod tls;
 mod units;
 
+pub(crate) use file::policy::builtin as builtin_policy;
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Protocol, Route};
 pub use mistakes::{Mistake, Mistakes};
+pub use scenario::{
+    Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
+    Process, Scenario,
+};
 pub use tenant::{Tenant, Tenants};
 pub use tls::{Certificate, ClientCertificates, NamedFile, Tls, TlsVersion};
-pub(crate) use units::{show_duration, show_size};
+pub(crate) use units::{show_duration, show_fine_duration, show_size};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -227,6 +233,8 @@ pub struct Pool {
     pub hash_on: Vec<HashOn>,
     /// Key `backends`: at least one, unique addresses.
     pub backends: Vec<Backend>,
+    /// Key `protocol`: what is spoken with the backends. Default http1.
+    pub protocol: PoolProtocol,
     /// Key `connect_timeout`, default 1 s, 1 ms to 1 min.
     pub connect_timeout: Duration,
     /// Key `response_timeout`: from the request's last byte sent to the response head. Above: 504. Default 60 s,
@@ -251,6 +259,15 @@ pub struct Pool {
     pub retry: Retry,
     /// `[pool.NAME.record]`: which decisions are recorded; none without the table, unless an operator asks.
     pub record: Option<Sampling>,
+}
+
+/// What is spoken with backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 from the first byte on, many requests on a connection. What gRPC needs.
+    Http2,
 }
 
 /// An entry of `backends`: one server. A plain string is an address with the defaults.

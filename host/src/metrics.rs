@@ -44,6 +44,8 @@ pub struct Worker {
     pub http2_connections: AtomicU64,
     /// HTTP/2 connections closed for frames that do nothing.
     pub http2_floods: AtomicU64,
+    /// Connections that went on with another protocol, after a 101.
+    pub upgrades: AtomicU64,
     /// Requests answered, by hundreds of the status.
     pub responses: [AtomicU64; 6],
     /// Responses that the balancer made itself, because something failed.

@@ -28,6 +28,7 @@ mod prefixed;
 mod route;
 mod scratch;
 mod serve;
+mod upgrade;
 mod upstream;
 mod worker;
 

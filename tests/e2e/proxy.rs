@@ -1,5 +1,6 @@
 //! A request's way to an origin and back, judged on the bytes at both ends.
 
+mod backends;
 mod bodies;
 mod errors;
 mod fields;
@@ -11,3 +12,4 @@ mod retries;
 mod routes;
 mod timeouts;
 mod tls;
+mod upgrade;

@@ -191,6 +191,14 @@ impl Peer {
         }
     }
 
+    /// Whatever came, at least one byte; `None` at the end.
+    pub async fn bytes(&mut self) -> Option<Vec<u8>> {
+        if self.unread.is_empty() && !self.more().await {
+            return None;
+        }
+        Some(std::mem::take(&mut self.unread))
+    }
+
     /// Reads a request's head.
     pub async fn head(&mut self) -> Option<String> {
         self.until("\r\n\r\n").await

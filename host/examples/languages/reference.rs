@@ -117,6 +117,7 @@ fn pool(weights: Vec<u32>) -> Pool {
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
+        protocol: config::PoolProtocol::Http1,
         connect_timeout: second,
         response_timeout: second,
         body_timeout: second,

@@ -84,7 +84,7 @@ fn control(text: &mut Text, metrics: &Metrics) {
 /// A counter that each worker has: its name, its help, and where it is.
 type WorkerCounter = (&'static str, &'static str, fn(&Worker) -> &AtomicU64);
 
-const WORKER_COUNTERS: [WorkerCounter; 12] = [
+const WORKER_COUNTERS: [WorkerCounter; 13] = [
     ("trimtab_connections_total", "Client connections accepted.", |w| {
         &w.connections
     }),
@@ -140,6 +140,11 @@ const WORKER_COUNTERS: [WorkerCounter; 12] = [
         "trimtab_http2_floods_total",
         "HTTP/2 connections closed for frames that do nothing.",
         |w| &w.http2_floods,
+    ),
+    (
+        "trimtab_upgrades_total",
+        "Client connections that went on with another protocol.",
+        |w| &w.upgrades,
     ),
 ];
 

@@ -21,6 +21,8 @@ pub struct Listener {
     pub http2: Option<Http2>,
     /// Key `forwarded`: what happens to `X-Forwarded-For/-Proto/-Host` of clients. Default replace.
     pub forwarded: Forwarded,
+    /// Key `upgrades`: protocols that a request may ask for, in lower case. Default websocket.
+    pub upgrades: Vec<String>,
     /// Key `via`: whether `Via` is added both ways (RFC 9110, 7.6.3). Default true.
     pub via: bool,
     /// `[listener.limits]`
@@ -94,6 +96,8 @@ pub struct Limits {
     /// Key `body_timeout`: longest pause in a request's body, and in the client's reading of a response. Default 30 s,
     /// 100 ms to 1 h.
     pub body_timeout: Duration,
+    /// Key `tunnel_timeout`: longest silence, both ways, after an upgrade. Default 1 h, 1 s to 24 h.
+    pub tunnel_timeout: Duration,
 }
 
 /// `[[listener.route]]`: which requests go to a pool. A route with neither host nor prefix takes all.

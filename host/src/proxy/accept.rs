@@ -9,7 +9,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::pin,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -156,23 +156,23 @@ async fn connection(
     let scheme = if rules.tls.is_some() { "https" } else { "http" };
     let client = Rc::new(Client::new(worker, listener, address, scheme));
     let _guard = Registered(client.clone());
-    match &rules.tls {
+    let handshake = rules.tls.as_ref().map(|terminator| {
+        let within = rules.config.tls.as_ref().map(|tls| tls.handshake_timeout);
+        (terminator.config().clone(), within.unwrap_or_default())
+    });
+    // Rules hold pools, and a connection may outlive those.
+    drop(rules);
+    match handshake {
         None => lanes(client, stream).await,
         // Boxed because it is large, and a plain connection never needs it.
-        Some(terminator) => Box::pin(encrypted(client, stream, terminator.config(), &rules.config)).await,
+        Some((config, within)) => Box::pin(encrypted(client, stream, config, within)).await,
     }
 }
 
 /// Serves a connection that begins with a handshake.
-async fn encrypted(
-    client: Rc<Client>,
-    stream: TcpStream,
-    config: &Arc<ServerConfig>,
-    listener: &config::Listener,
-) {
-    let within = listener.tls.as_ref().map(|tls| tls.handshake_timeout);
+async fn encrypted(client: Rc<Client>, stream: TcpStream, config: Arc<ServerConfig>, within: Duration) {
     client.watch.handshake_began();
-    let shaken = tokio::time::timeout(within.unwrap_or_default(), handshake(stream, config)).await;
+    let shaken = tokio::time::timeout(within, handshake(stream, config)).await;
     let metrics = client.worker.metrics();
     match shaken.map_err(|_| io::ErrorKind::TimedOut.into()).flatten() {
         Ok(stream) => {
@@ -182,12 +182,12 @@ async fn encrypted(
         }
         Err(error) => {
             metrics.count(|metrics| &metrics.tls_handshake_failures);
-            tracing::debug!(listener = listener.name, client = %client.address, %error, "TLS handshake failed");
+            tracing::debug!(client = %client.address, %error, "TLS handshake failed");
         }
     }
 }
 
-async fn handshake(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
     let mut first = [0];
     // A method begins like this, and no handshake does.
     if stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
@@ -199,7 +199,7 @@ async fn handshake(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<
             "plain text from the client",
         ));
     }
-    TlsAcceptor::from(config.clone()).accept(stream).await
+    TlsAcceptor::from(config).accept(stream).await
 }
 
 /// Serves what the handshake said would be spoken.
@@ -249,18 +249,25 @@ async fn by_library<S: Socket>(
     }
     let watch = client.watch.clone();
     let service = service_fn(|request| serve(client.clone(), request));
-    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut serving = server.serve_connection(TokioIo::new(stream), service);
     let mut was_told = false;
     // How a connection ends is the client's business; what matters of it is counted where it happens.
     let _ = poll_fn(|cx| {
         watch.gate.lead_to(cx);
         if watch.is_stopping() && !was_told {
             was_told = true;
-            serving.as_mut().graceful_shutdown();
+            Pin::new(&mut serving).graceful_shutdown();
         }
-        serving.as_mut().poll(cx)
+        Pin::new(&mut serving).poll(cx)
     })
     .await;
+    let tunnel = client.tunnel.take();
+    if let Some(tunnel) = tunnel {
+        client.worker.metrics().count(|metrics| &metrics.upgrades);
+        let parts = serving.into_parts();
+        // As above.
+        let _ = tunnel.run(parts.io.into_inner(), &parts.read_buf, &watch).await;
+    }
 }
 
 /// Forgets a connection however its task ends, a panic included.

@@ -10,7 +10,7 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -123,6 +123,15 @@ impl ResponseBody {
         }
     }
 
+    /// None.
+    pub(super) fn none() -> Self {
+        Self {
+            source: Source::Done,
+            journey: None,
+            watch: None,
+        }
+    }
+
     /// A backend's body. The exchange ends with it, at once if there is none.
     pub(super) fn backend(incoming: Incoming, exchange: Exchange) -> Self {
         if incoming.is_end_stream() {
@@ -149,7 +158,13 @@ impl ResponseBody {
     pub(super) fn carry(&mut self, journey: Journey, is_head: bool) {
         match self.source {
             Source::Done => journey.complete(),
-            Source::Full(_) if is_head => journey.complete(),
+            Source::Full(_) if is_head => {
+                // With HTTP/2 the library would send it all the same.
+                if self.watch.is_some() {
+                    self.source = Source::Done;
+                }
+                journey.complete();
+            }
             _ => self.journey = Some(journey),
         }
     }
@@ -225,20 +240,14 @@ impl Body for ResponseBody {
     }
 }
 
-/// The next piece: what has arrived, or else what arrives when the connection is driven.
+/// The next piece, and what is noted of it.
 #[inline]
 fn poll_backend(
     incoming: &mut Incoming,
     exchange: &mut Exchange,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    // The connection is driven from here, so the body's own wake-up is not needed.
-    let mut quiet = Context::from_waker(Waker::noop());
-    let mut poll = exchange.ask(|| Pin::new(&mut *incoming).poll_frame(&mut quiet));
-    if poll.is_pending() {
-        exchange.drive();
-        poll = exchange.ask(|| Pin::new(incoming).poll_frame(&mut quiet));
-    }
+    let poll = exchange.poll_body(incoming, cx);
     match poll {
         Poll::Ready(Some(Ok(frame))) => {
             exchange.received(frame.data_ref().map_or(0, Bytes::len));

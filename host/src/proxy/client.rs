@@ -35,6 +35,8 @@ pub(super) enum Phase {
     Busy,
     /// Waiting for the next request on a connection that has many at once.
     Quiet,
+    /// Passing bytes of another protocol.
+    Tunnel,
 }
 
 /// Why a connection was ended by the watch.
@@ -114,6 +116,11 @@ impl Watch {
             self.enter(Phase::Quiet);
         }
         is_quiet
+    }
+
+    /// A byte has passed a tunnel, or its first may.
+    pub(super) fn tunnel_moved(&self) {
+        self.enter(Phase::Tunnel);
     }
 
     /// Whether the client has not sent, or has not taken, what it should have.
@@ -229,6 +236,7 @@ impl Watch {
             Phase::Fresh | Phase::Head if over(self.since_ms.get(), limits.header_timeout) => {
                 Some(Expired::Head)
             }
+            Phase::Tunnel if over(self.since_ms.get(), limits.tunnel_timeout) => Some(Expired::Body),
             // One that was told to end gets less time.
             Phase::Quiet if self.stopping.get() && over(self.since_ms.get(), limits.header_timeout) => {
                 Some(Expired::Idle)

@@ -28,6 +28,9 @@ pub enum Error {
     /// An expectation other than 100-continue.
     #[error("unknown expectation")]
     Expectation,
+    /// A WebSocket of another version than 13, the only one there is.
+    #[error("only version 13 of WebSocket is spoken")]
+    WebSocketVersion,
     /// More header fields than the listener allows.
     #[error("too many header fields")]
     TooManyFields,
@@ -61,6 +64,7 @@ impl Error {
             Self::BadRequest(_)
             | Self::Method(_)
             | Self::Expectation
+            | Self::WebSocketVersion
             | Self::TooManyFields
             | Self::NoRoute => Fault::Downstream,
             Self::Rejected(_) => Fault::Policy,
@@ -78,6 +82,7 @@ impl Error {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rejected(status) => {
@@ -105,6 +110,11 @@ impl Error {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::WebSocketVersion => {
+                let fields = response.headers_mut();
+                fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Method(_) => {
                 let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");

@@ -6,9 +6,10 @@
 //! what we say about it.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version,
     header::{self, Entry},
     request::Parts,
+    uri::{Authority, Scheme},
 };
 
 use super::error::Error;
@@ -57,7 +58,7 @@ pub(super) fn check(head: &Parts, limits: &Limits) -> Result<(), Error> {
     }
 }
 
-fn check_authority(uri: &http::Uri, host: Option<&HeaderValue>) -> Result<(), Error> {
+fn check_authority(uri: &Uri, host: Option<&HeaderValue>) -> Result<(), Error> {
     match (uri.authority(), host) {
         (None, None) => return Err(Error::BadRequest("a request must have an :authority")),
         (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
@@ -126,6 +127,22 @@ pub(super) fn for_backend(
         append_via(&mut fields, head.version);
     }
     fields
+}
+
+/// Gives a request for HTTP/1.1 the form that HTTP/2 wants: the host in the target, and no word about the connection.
+pub(super) fn into_http2<B>(request: &mut Request<B>) {
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers_mut().remove(header::HOST);
+    let fields = request.headers_mut();
+    fields.remove(header::CONNECTION);
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.scheme = Some(Scheme::HTTP);
+    target.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    if target.authority.is_none() {
+        // HTTP/1.0 may do without a host, and HTTP/2 may not.
+        target.authority = Some(Authority::from_static("unknown"));
+    }
+    *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
 }
 
 /// Makes a backend's fields fit for the client.

@@ -20,7 +20,10 @@ use super::{
     route,
     serve::Client,
 };
-use crate::http1::{Inbox, Received, Reply, write_answer};
+use crate::{
+    config::PoolProtocol,
+    http1::{Inbox, Received, Reply, write_answer},
+};
 
 mod exchange;
 mod relay;
@@ -38,12 +41,24 @@ pub(super) enum Next {
     },
 }
 
+/// What comes after a request.
+enum Done {
+    /// The next one.
+    GoesOn,
+    /// The connection's end.
+    Closes,
+    /// The same one again, by way of the HTTP library.
+    Library,
+}
+
 /// Why a request ended early.
 enum End {
     /// There is an answer to it.
     Error(Error),
     /// Nobody is there to answer, or the answer has already begun.
     Gone,
+    /// Its backends speak what only the HTTP library does.
+    Library,
 }
 
 impl From<Error> for End {
@@ -103,8 +118,15 @@ impl<S: Socket> Lane<'_, S> {
             }
             *is_first = false;
             self.client.watch.request_began();
-            if !self.request(&rules).await {
-                return Some(Next::Close);
+            match self.request(&rules).await {
+                Done::GoesOn => {}
+                Done::Closes => return Some(Next::Close),
+                Done::Library => {
+                    return Some(Next::Library {
+                        bytes: self.inbox.bytes().to_vec(),
+                        is_first: false,
+                    });
+                }
             }
             if !self.inbox.finish() {
                 return None;
@@ -118,8 +140,8 @@ impl<S: Socket> Lane<'_, S> {
         poll_fn(|cx| self.stream.poll_fill(cx, &mut self.inbox)).await
     }
 
-    /// Serves one request. False if the connection ends with it.
-    async fn request(&mut self, rules: &Rules) -> bool {
+    /// Serves one request.
+    async fn request(&mut self, rules: &Rules) -> Done {
         let mut journey = Journey::begin(self.client, self.inbox.head());
         let mut pipe = self.client.worker.scratch.take_pipe();
         let done = self.handle(rules, &mut journey, &mut pipe).await;
@@ -130,15 +152,23 @@ impl<S: Socket> Lane<'_, S> {
             }
             Err(End::Gone) => false,
             Err(End::Error(error)) => self.refuse(error, journey, &mut pipe).await,
+            Err(End::Library) => {
+                journey.leave();
+                self.client.worker.scratch.put_pipe(pipe);
+                return Done::Library;
+            }
         };
         self.client.worker.scratch.put_pipe(pipe);
-        goes_on
+        if goes_on { Done::GoesOn } else { Done::Closes }
     }
 
     async fn handle(&mut self, rules: &Rules, journey: &mut Journey, pipe: &mut Pipe) -> Result<bool, End> {
         let head = self.inbox.head();
         let pool = route::find(&rules.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
         let mut attempts = Attempts::new(self.client, pool, head, true, journey.began_us);
+        if attempts.settings.config.protocol != PoolProtocol::Http1 {
+            return Err(End::Library);
+        }
         loop {
             let (target, freshness) = attempts.pick(self.inbox.head(), journey)?;
             let mut ledger = Ledger::begin(self.client, &attempts, &target);

@@ -5,7 +5,12 @@
 //!
 //! Invariant: every request is answered, and its [`Journey`] ends exactly once.
 
-use std::{cell::Cell, convert::Infallible, net::SocketAddr, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    net::SocketAddr,
+    rc::Rc,
+};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use hyper::body::Incoming;
@@ -21,10 +26,11 @@ use super::{
     journey::Journey,
     ledger::Ledger,
     route,
+    upgrade::{self, Tunnel},
     worker::WorkerState,
 };
 use crate::{
-    config,
+    config::{self, PoolProtocol},
     http1::{Head, Peer},
     policy::client_bits,
 };
@@ -45,6 +51,8 @@ pub(super) struct Client {
     pub(super) scheme: &'static str,
     /// It is one of many requests on a connection, and not the whole of that.
     pub(super) is_stream: bool,
+    /// Where its bytes go once a backend has agreed to another protocol.
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
 }
 
 impl Client {
@@ -67,6 +75,7 @@ impl Client {
             text: HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown")),
             scheme,
             is_stream: false,
+            tunnel: RefCell::new(None),
         }
     }
 
@@ -83,6 +92,7 @@ impl Client {
             text: self.text.clone(),
             scheme: self.scheme,
             is_stream: true,
+            tunnel: RefCell::new(None),
         }
     }
 
@@ -137,6 +147,7 @@ async fn handle(
 ) -> Result<Response<ResponseBody>, Error> {
     let listener = client.listener.rules();
     headers::check(parts, &listener.config.limits)?;
+    let upgrade = upgrade::asked(parts, &listener.config)?;
     let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
     let sent = Rc::new(Cell::new(0));
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
@@ -144,11 +155,34 @@ async fn handle(
     let mut attempts = Attempts::new(client, pool, head, is_empty, journey.began_us);
     loop {
         let (target, freshness) = attempts.pick(head, journey)?;
-        let mut request = Some(for_backend(client, parts, body.take(), &listener.config));
-        match forward(client, &attempts, (&target, freshness), &mut request, &sent).await {
+        let config = &attempts.settings.config;
+        let upgrade = upgrade
+            .as_ref()
+            .filter(|_| config.protocol == PoolProtocol::Http1);
+        let mut request = Some(for_backend(
+            client,
+            parts,
+            body.take(),
+            (&listener.config, config),
+        ));
+        if let (Some(protocol), Some(request)) = (upgrade, &mut request) {
+            upgrade::announce(request.headers_mut(), protocol);
+        }
+        match forward(
+            client,
+            (&attempts, upgrade),
+            (&target, freshness),
+            &mut request,
+            &sent,
+        )
+        .await
+        {
             Ok(mut response) => {
                 let version = response.version();
                 headers::for_client(response.headers_mut(), &listener.config, version);
+                if let Some(protocol) = upgrade {
+                    upgrade::answer(&mut response, protocol);
+                }
                 return Ok(response);
             }
             Err(failed) => {
@@ -163,19 +197,22 @@ fn for_backend(
     client: &Client,
     parts: &Parts,
     body: Option<RequestBody>,
-    listener: &config::Listener,
+    (listener, pool): (&config::Listener, &config::Pool),
 ) -> Request<RequestBody> {
     let mut request = Request::new(body.unwrap_or(RequestBody::Empty));
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = origin_form(&parts.uri);
     *request.headers_mut() = headers::for_backend(parts, listener, &client.text, client.scheme);
+    if pool.protocol == PoolProtocol::Http2 {
+        headers::into_http2(&mut request);
+    }
     request
 }
 
 /// Takes the request, and leaves it where it was if nothing of it was sent.
 async fn forward(
     client: &Client,
-    attempts: &Attempts<'_>,
+    (attempts, upgrade): (&Attempts<'_>, Option<&HeaderValue>),
     (target, freshness): (&Target, Freshness),
     request: &mut Option<Request<RequestBody>>,
     sent: &Rc<Cell<u64>>,
@@ -183,7 +220,10 @@ async fn forward(
     let ledger = Ledger::begin(client, attempts, target);
     let mut exchange = Exchange::new(ledger, sent);
     let response = exchange.send(request, freshness).await?;
-    let wrong = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    let wrong = if upgrade.is_some_and(|protocol| upgrade::is_agreed(&response, protocol)) {
+        *client.tunnel.borrow_mut() = exchange.into_tunnel().await;
+        return Ok(response.map(|_| ResponseBody::none()));
+    } else if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         "backend switched protocols unasked"
     } else if is_framed_twice(response.headers()) {
         "backend gave its response both a length and chunks"

@@ -10,7 +10,7 @@ use hyper::{Request, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use trimtab_tests::{
     Balancer, Client, DEADLINE, Directory, Origin, RawOrigin, Setup,
-    frames::{self, Framed, flag, frame, get_fields, kind},
+    frames::{self, flag, frame, get_fields, kind},
     get, ok,
     tls::{Authority, shake},
     within,

@@ -8,10 +8,13 @@
 mod bindings;
 mod build;
 mod chores;
+mod contract;
 mod dist;
+mod effects;
 mod examples;
 mod languages;
 mod mutants;
+mod reference;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -40,8 +43,12 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Build the example policies as a user would get them, and have the host check their configurations
-    Examples,
+    /// Build the example policies as a user would get them, and a new one, and have the host check, test and simulate them
+    Examples {
+        /// A trimtab that is built already; by default it is built here, for release
+        #[arg(long, value_name = "FILE")]
+        trimtab: Option<PathBuf>,
+    },
     /// Build one policy in every language, and print what each costs and whether all decide alike
     Languages {
         /// Measure in a release build of the host, which takes minutes to make
@@ -57,6 +64,10 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         trimtab: Option<PathBuf>,
     },
+    /// Write `host/docs/policy-reference.md` from the comments of `wit/`
+    Reference,
+    /// Keep the contract of this version, and components that use it, for ever: `tests/contract/VERSION/`
+    Freeze,
     /// Run all tests: by cargo-nextest if it is installed, else by cargo
     Test,
     /// Check formatting and lints
@@ -87,7 +98,6 @@ fn work(chore: &Chore) -> Result<()> {
         Chore::Plugins { check: true } => dist::check(&root),
         Chore::Bindings { check: false } => bindings::write(&root),
         Chore::Bindings { check: true } => bindings::check(&root),
-        Chore::Examples => examples::check(&root),
         Chore::Languages { release, only } => {
             let order = languages::Order {
                 is_release: *release,
@@ -95,7 +105,10 @@ fn work(chore: &Chore) -> Result<()> {
             };
             languages::compare(&root, &order)
         }
+        Chore::Examples { trimtab } => examples::check(&root, trimtab.clone()),
         Chore::Mutants { trimtab } => mutants::check(&root, trimtab.clone()),
+        Chore::Reference => contract::write_reference(&root),
+        Chore::Freeze => contract::freeze(&root),
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
         Chore::Bench { arguments } => chores::bench(&root, arguments),

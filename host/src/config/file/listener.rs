@@ -26,6 +26,9 @@ const WINDOW: RangeInclusive<usize> = (64 << 10)..=(64 << 20);
 const HEADER_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(600);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(1);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
+const TUNNEL_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(24);
+/// A request that asks is compared with each.
+const UPGRADES_MAX: usize = 16;
 /// Each request walks through them, and each is compared with all before it when they are read.
 const ROUTES_MAX: usize = 5000;
 
@@ -35,6 +38,7 @@ pub(super) struct Rest {
     tls: Option<Tls>,
     http2: Option<Http2>,
     forwarded: Forwarded,
+    upgrades: Vec<String>,
     via: bool,
     limits: Limits,
     routes: Vec<Route>,
@@ -47,6 +51,7 @@ impl Rest {
             tls,
             http2,
             forwarded,
+            upgrades,
             via,
             limits,
             routes,
@@ -58,6 +63,7 @@ impl Rest {
             tls,
             http2,
             forwarded,
+            upgrades,
             via,
             limits,
             routes,
@@ -81,6 +87,7 @@ pub(super) fn listener(
         tls: table.take("tls").and_then(|value| tls(&value, directory)),
         http2: http2(table),
         forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
+        upgrades: upgrades(table),
         via: table.flag("via", true),
         limits: limits(&table.table("limits", LIMITS)),
         routes: routes(table, pools, tenancy),
@@ -107,6 +114,35 @@ fn http2(table: &Table<'_>) -> Option<Http2> {
     })
 }
 
+fn upgrades(table: &Table<'_>) -> Vec<String> {
+    let Some(value) = table.take("upgrades") else {
+        return vec!["websocket".to_owned()];
+    };
+    let items = value
+        .items("a list of protocols, like [\"websocket\"]")
+        .unwrap_or_default();
+    if items.len() > UPGRADES_MAX {
+        value.wrong(format!("expected at most {UPGRADES_MAX} protocols"));
+        return Vec::new();
+    }
+    items.iter().filter_map(|item| item.parsed(protocol)).collect()
+}
+
+/// RFC 9110, 7.8: a token, which may have a version after a slash.
+fn protocol(text: &str) -> Result<String, String> {
+    let is_token = |part: &str| http::HeaderName::from_bytes(part.as_bytes()).is_ok();
+    let (name, version) = text.split_once('/').unwrap_or((text, "1"));
+    let lower = text.to_ascii_lowercase();
+    if lower == "h2c" || lower == "tls" || lower.starts_with("tls/") {
+        // Behind it, the client would speak to the backend past every route and limit.
+        return Err("is never passed on; HTTP/2 and TLS have keys of their own".to_owned());
+    }
+    if !is_token(name) || !is_token(version) {
+        return Err("expected a protocol's name, like \"websocket\"".to_owned());
+    }
+    Ok(lower)
+}
+
 fn limits(table: &Table<'_>) -> Limits {
     Limits {
         header_bytes: table.size("header_bytes", HEADER_BYTES, 64 << 10),
@@ -114,6 +150,7 @@ fn limits(table: &Table<'_>) -> Limits {
         header_timeout: table.duration("header_timeout", HEADER_TIMEOUT, s(10)),
         idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(75)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(30)),
+        tunnel_timeout: table.duration("tunnel_timeout", TUNNEL_TIMEOUT, h(1)),
     }
 }
 

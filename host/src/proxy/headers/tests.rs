@@ -10,20 +10,22 @@ fn listener(forwarded: Forwarded) -> Listener {
         tls: None,
         http2: None,
         forwarded,
+        upgrades: Vec::new(),
         via: true,
-        limits: crate::config::Limits {
+        limits: Limits {
             header_bytes: 65_536,
             headers: 100,
             header_timeout: std::time::Duration::from_secs(10),
             idle_timeout: std::time::Duration::from_secs(75),
             body_timeout: std::time::Duration::from_secs(30),
+            tunnel_timeout: std::time::Duration::from_secs(30),
         },
         routes: Vec::new(),
     }
 }
 
 fn head(fields: &[(&'static str, &'static str)]) -> Parts {
-    let mut request = http::Request::builder().uri("/");
+    let mut request = Request::builder().uri("/");
     for (name, value) in fields {
         request = request.header(*name, *value);
     }

@@ -103,6 +103,25 @@ async fn a_backend_that_does_not_answer_in_time_costs_its_request_a_504() {
 }
 
 #[tokio::test]
+async fn an_answer_to_head_has_no_body_whoever_gives_it() {
+    let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await;
+    let setup = Setup::to(origin.address()).listener("route = [{ path_prefix = \"/a\", pool = \"main\" }]");
+    let balancer = setup.start().await;
+    let mut framed = Framed::connect(balancer.address).await;
+    for (stream, path) in [(1, "/a"), (3, "/no-route")] {
+        let head = block(&[
+            (":method", "HEAD"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", path),
+        ]);
+        framed.send(frame(kind::HEADERS, flag::BOTH, stream, &head)).await;
+        let answer = framed.until(kind::HEADERS).await.unwrap();
+        assert_eq!(answer.flags & flag::END_STREAM, flag::END_STREAM, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn g17_l7_a_stop_finishes_what_is_under_way_and_takes_nothing_new() {
     let origin = Origin::start("a").await;
     let balancer = Setup::to(origin.address()).top("drain = \"1h\"").start().await;
