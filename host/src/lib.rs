@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod http1;
 pub mod tenant;
+pub mod tls;
 
 pub mod pool;
 pub mod state;

@@ -18,6 +18,7 @@ mod error;
 mod forward;
 mod gate;
 mod headers;
+mod http2;
 mod journey;
 mod lane;
 mod ledger;
@@ -27,6 +28,7 @@ mod prefixed;
 mod route;
 mod scratch;
 mod serve;
+mod upgrade;
 mod upstream;
 mod worker;
 

@@ -1,11 +1,15 @@
 //! A request's way to an origin and back, judged on the bytes at both ends.
 
+mod backends;
 mod bodies;
 mod errors;
 mod fields;
 mod framing;
+mod http2;
 mod lanes;
 mod limits;
 mod retries;
 mod routes;
 mod timeouts;
+mod tls;
+mod upgrade;

@@ -9,7 +9,7 @@ mod tree;
 use tree::{File, files, product_lines, root};
 use trimtab::{
     config::{
-        Config, Scenario,
+        Config, Mistakes, Scenario,
         author::{Manifest, load_cases},
     },
     policy::Compiler,
@@ -78,7 +78,7 @@ fn no_file_has_a_name_that_says_nothing() {
 fn every_example_file_is_accepted_by_its_reader() {
     let examples: Vec<_> = files(&["examples"], &["toml"])
         .into_iter()
-        .filter(|file| !file.name.ends_with("Cargo.toml"))
+        .filter(|file| !file.name.ends_with("Cargo.toml") && author_file(&file.name).is_none())
         .collect();
     assert!(!examples.is_empty());
     let offenders = examples
@@ -91,17 +91,43 @@ fn every_example_file_is_accepted_by_its_reader() {
 /// settings, but for the examples whose components a reader builds: `cargo xtask examples` does that.
 fn mistakes_in(name: &str) -> Option<String> {
     let path = root().join(name);
-    let kind = name.rsplit('/').next().unwrap_or_default();
-    let mistakes = match kind {
-        "policy.toml" => Manifest::load(&path).err()?.to_string(),
-        "cases.toml" => load_cases(&path).err()?.to_string(),
-        _ if kind == "scenario.toml" || name.starts_with("examples/scenarios/") => {
-            Scenario::load(&path).err()?.to_string()
-        }
+    let mistakes = match name.rsplit('/').next().unwrap_or_default() {
+        "scenario.toml" => Scenario::load(&path).err()?.to_string(),
+        _ if name.starts_with("examples/scenarios/") => Scenario::load(&path).err()?.to_string(),
         _ if path.with_file_name("Cargo.toml").exists() => Config::load(&path).err()?.to_string(),
-        _ => trimtab::server::check(&path, Compiler::InProcess).err()?.join("\n"),
+        _ => trimtab::server::check(&path, Compiler::InProcess)
+            .err()?
+            .join("\n"),
     };
     Some(mistakes)
+}
+
+/// The mistakes in a file that a policy's author writes; `None` for any other file.
+fn author_file(name: &str) -> Option<Result<(), Mistakes>> {
+    let path = root().join(name);
+    match name.rsplit('/').next()? {
+        "policy.toml" => Some(Manifest::load(&path).map(|_| ())),
+        "cases.toml" => Some(load_cases(&path).map(|_| ())),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_example_and_template_of_a_policy_can_be_read() {
+    let read: Vec<_> = files(&["examples", "sdk"], &["toml"])
+        .into_iter()
+        .filter_map(|file| author_file(&file.name))
+        .collect();
+    assert!(read.len() > 1, "{}", read.len());
+    let offenders = read.into_iter().filter_map(Result::err);
+    // Names have a placeholder in templates, which is no name.
+    let offenders = offenders.map(|mistakes| mistakes.to_string());
+    none(
+        offenders
+            .filter(|mistakes| !mistakes.contains("{{name}}"))
+            .collect(),
+        "authors begin with them",
+    );
 }
 
 #[test]

@@ -10,7 +10,10 @@ use std::{
 
 use clap::{Subcommand, builder::PossibleValuesParser};
 use trimtab::{
-    config::author::{MANIFEST, Manifest},
+    config::{
+        BUILTIN_POLICIES,
+        author::{MANIFEST, Manifest},
+    },
     kit::{self, Bench, CheckReport, KitError, LANGUAGES, Subject, TestReport},
 };
 
@@ -49,6 +52,9 @@ pub(crate) enum AuthorVerb {
         /// What the situations are made of; the same seed makes the same ones
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Hold it to what this built-in claims, and not to its own claims
+        #[arg(long, value_name = "BUILT-IN", value_parser = PossibleValuesParser::new(BUILTIN_POLICIES))]
+        like: Option<String>,
     },
     /// Measure picks at 3, 100 and 1000 backends, beside built-in policies
     Bench {
@@ -68,7 +74,11 @@ pub(crate) fn obey(verb: &AuthorVerb, json: bool) -> ExitCode {
         AuthorVerb::Check { policy } => Subject::find(policy)
             .and_then(|subject| kit::check(&subject))
             .map(|report| (show(&report, json, check_in_words), report.is_fit())),
-        AuthorVerb::Test { policy, seed } => Subject::find(policy)
+        AuthorVerb::Test { policy, seed, like } => Subject::find(policy)
+            .map(|subject| match like {
+                Some(builtin) => subject.like(builtin),
+                None => subject,
+            })
             .and_then(|subject| kit::test(&subject, *seed))
             .map(|report| (show(&report, json, test_in_words), report.is_good())),
         AuthorVerb::Bench { policy } => Subject::find(policy)
@@ -232,17 +242,12 @@ fn test_in_words(report: &TestReport) -> String {
             (_, true) => "ok    ",
             (_, false) => "BROKEN",
         };
-        let _ = writeln!(
-            text,
-            "{verdict} {:<15}{}{}",
-            rule.rule,
-            rule.says,
-            if rule.situations == 0 {
-                " (not claimed)"
-            } else {
-                ""
-            }
-        );
+        let says = if rule.situations == 0 {
+            "not claimed"
+        } else {
+            rule.says
+        };
+        let _ = writeln!(text, "{verdict} {:<15}{says}", rule.rule);
     }
     let broken = report.rules.iter().filter(|rule| !rule.holds).count();
     let wrong = report.failures.len() - broken;
@@ -256,11 +261,7 @@ fn test_in_words(report: &TestReport) -> String {
         }
     }
     if broken > 0 {
-        let _ = writeln!(
-            text,
-            "\nthe same again: trimtab policy test --seed {}",
-            report.seed
-        );
+        let _ = writeln!(text, "\nthe same again: --seed {}", report.seed);
     }
     text
 }

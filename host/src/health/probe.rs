@@ -18,7 +18,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::TokioExecutor;
 use tokio::{
     net::TcpStream,
     sync::mpsc,
@@ -27,7 +31,7 @@ use tokio::{
 
 use super::stream::Stream;
 use crate::{
-    config::{Health, HealthKind},
+    config::{Health, HealthKind, PoolProtocol},
     pool::Backend,
 };
 
@@ -99,10 +103,11 @@ pub(super) struct Probe {
     address: String,
     socket: SocketAddr,
     rule: Health,
+    protocol: PoolProtocol,
 }
 
 impl Probe {
-    pub(super) fn new(index: usize, backend: &Backend, rule: &Health) -> Self {
+    pub(super) fn new(index: usize, backend: &Backend, rule: &Health, protocol: PoolProtocol) -> Self {
         let mut socket = backend.socket;
         socket.set_port(rule.port.unwrap_or(socket.port()));
         Self {
@@ -110,6 +115,12 @@ impl Probe {
             address: backend.address.to_string(),
             socket,
             rule: rule.clone(),
+            // What listens on another port is for checks only, and nobody said that it speaks anything but the usual.
+            protocol: if rule.port.is_some() {
+                PoolProtocol::Http1
+            } else {
+                protocol
+            },
         }
     }
 
@@ -159,18 +170,27 @@ impl Probe {
             HealthKind::Tcp => Ok("connected".into()),
             HealthKind::Http { path, host, expect } => {
                 let request = self.request(path, host.as_deref())?;
-                let status = get(Stream(stream), request, expect).await?;
+                let status = match self.protocol {
+                    PoolProtocol::Http1 => get(Stream(stream), request, expect).await?,
+                    PoolProtocol::Http2 => get_http2(Stream(stream), request, expect).await?,
+                };
                 Ok(format!("status {status}"))
             }
         }
     }
 
     fn request(&self, path: &str, host: Option<&str>) -> Result<Request<Empty<Bytes>>, http::Error> {
-        Request::get(path)
-            .header(header::HOST, host.unwrap_or(&self.address))
-            .header(header::USER_AGENT, USER_AGENT)
-            .header(header::CONNECTION, "close")
-            .body(Empty::new())
+        let host = host.unwrap_or(&self.address);
+        match self.protocol {
+            PoolProtocol::Http1 => Request::get(path)
+                .header(header::HOST, host)
+                .header(header::USER_AGENT, USER_AGENT)
+                .header(header::CONNECTION, "close")
+                .body(Empty::new()),
+            PoolProtocol::Http2 => Request::get(format!("http://{host}{path}"))
+                .header(header::USER_AGENT, USER_AGENT)
+                .body(Empty::new()),
+        }
     }
 }
 
@@ -181,18 +201,37 @@ async fn get(
     expected: &RangeInclusive<u16>,
 ) -> Result<u16, Failure> {
     let (mut sender, connection) = http1::handshake(stream).await?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        if !expected.contains(&status) {
-            return Err(Failure::Status {
-                status,
-                expected: expected.clone(),
-            });
-        }
-        read_body(response).await?;
-        Ok(status)
-    };
+    let exchange = async { judge(sender.send_request(request).await?, expected).await };
+    drive_until(exchange, connection).await
+}
+
+/// The same over HTTP/2.
+async fn get_http2(
+    stream: Stream,
+    request: Request<Empty<Bytes>>,
+    expected: &RangeInclusive<u16>,
+) -> Result<u16, Failure> {
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+    let exchange = async { judge(sender.send_request(request).await?, expected).await };
+    drive_until(exchange, connection).await
+}
+
+async fn judge(response: Response<Incoming>, expected: &RangeInclusive<u16>) -> Result<u16, Failure> {
+    let status = response.status().as_u16();
+    if !expected.contains(&status) {
+        return Err(Failure::Status {
+            status,
+            expected: expected.clone(),
+        });
+    }
+    read_body(response).await?;
+    Ok(status)
+}
+
+async fn drive_until<T>(
+    exchange: impl Future<Output = Result<T, Failure>>,
+    connection: impl Future,
+) -> Result<T, Failure> {
     // The connection moves the bytes. When it ends before the exchange has looked at the last of them, that is no end of
     // the exchange, which hears of a broken connection by itself.
     let drive = async {

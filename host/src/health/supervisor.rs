@@ -189,7 +189,9 @@ impl Task {
             let rule = pool.config.health.as_ref();
             if let Some(rule) = rule {
                 let schedule = Schedule::new(rule.interval, backend.id);
-                probes.spawn(Probe::new(index, &backend, rule).run(schedule, results.clone()));
+                probes.spawn(
+                    Probe::new(index, &backend, rule, pool.config.protocol).run(schedule, results.clone()),
+                );
             }
             let past = if pool.is_proven(backend.id) {
                 Past::Proven

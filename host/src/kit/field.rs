@@ -144,6 +144,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         hash_on,
         backends,
         connect_timeout: second,
+        protocol: config::PoolProtocol::Http1,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

@@ -81,6 +81,15 @@ impl Subject {
         })
     }
 
+    /// The same policy, held to what a built-in claims.
+    #[must_use]
+    pub fn like(self, builtin: &str) -> Self {
+        Self {
+            claims: claims::of_builtin(builtin),
+            ..self
+        }
+    }
+
     fn of(manifest: Manifest) -> Result<Self, KitError> {
         let path = &manifest.component;
         let wasm = std::fs::read(path).map_err(|error| {

@@ -21,6 +21,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         hash_on: vec![config::HashOn::ClientIp],
         backends: addresses.iter().map(|address| backend(address)).collect(),
         connect_timeout: Duration::from_secs(1),
+        protocol: config::PoolProtocol::Http1,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(30),

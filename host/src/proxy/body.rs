@@ -10,7 +10,7 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -101,6 +101,8 @@ pub(super) struct ResponseBody {
     source: Source,
     /// Ends with the body.
     journey: Option<Journey>,
+    /// Of a request among many on a connection: that its client takes what is handed on cannot be seen at a socket.
+    watch: Option<Rc<Watch>>,
 }
 
 enum Source {
@@ -117,6 +119,16 @@ impl ResponseBody {
         Self {
             source: Source::Full(Some(bytes)),
             journey: None,
+            watch: None,
+        }
+    }
+
+    /// None.
+    pub(super) fn none() -> Self {
+        Self {
+            source: Source::Done,
+            journey: None,
+            watch: None,
         }
     }
 
@@ -127,19 +139,32 @@ impl ResponseBody {
             return Self {
                 source: Source::Done,
                 journey: None,
+                watch: None,
             };
         }
         Self {
             source: Source::Backend { incoming, exchange },
             journey: None,
+            watch: None,
         }
+    }
+
+    /// Notes whether the next piece is asked for.
+    pub(super) fn watch(&mut self, watch: &Rc<Watch>) {
+        self.watch = Some(watch.clone());
     }
 
     /// Ties the request's end to the body's. Of a response to HEAD, nobody reads the body.
     pub(super) fn carry(&mut self, journey: Journey, is_head: bool) {
         match self.source {
             Source::Done => journey.complete(),
-            Source::Full(_) if is_head => journey.complete(),
+            Source::Full(_) if is_head => {
+                // With HTTP/2 the library would send it all the same.
+                if self.watch.is_some() {
+                    self.source = Source::Done;
+                }
+                journey.complete();
+            }
             _ => self.journey = Some(journey),
         }
     }
@@ -192,6 +217,9 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(_))) if is_last => this.complete(),
             _ => {}
         }
+        if let Some(watch) = &this.watch {
+            watch.wait_for_client(matches!(poll, Poll::Ready(Some(Ok(_)))));
+        }
         poll
     }
 
@@ -212,20 +240,14 @@ impl Body for ResponseBody {
     }
 }
 
-/// The next piece: what has arrived, or else what arrives when the connection is driven.
+/// The next piece, and what is noted of it.
 #[inline]
 fn poll_backend(
     incoming: &mut Incoming,
     exchange: &mut Exchange,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    // The connection is driven from here, so the body's own wake-up is not needed.
-    let mut quiet = Context::from_waker(Waker::noop());
-    let mut poll = exchange.ask(|| Pin::new(&mut *incoming).poll_frame(&mut quiet));
-    if poll.is_pending() {
-        exchange.drive();
-        poll = exchange.ask(|| Pin::new(incoming).poll_frame(&mut quiet));
-    }
+    let poll = exchange.poll_body(incoming, cx);
     match poll {
         Poll::Ready(Some(Ok(frame))) => {
             exchange.received(frame.data_ref().map_or(0, Bytes::len));

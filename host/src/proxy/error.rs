@@ -28,6 +28,12 @@ pub enum Error {
     /// An expectation other than 100-continue.
     #[error("unknown expectation")]
     Expectation,
+    /// A WebSocket of another version than 13, the only one there is.
+    #[error("only version 13 of WebSocket is spoken")]
+    WebSocketVersion,
+    /// More header fields than the listener allows.
+    #[error("too many header fields")]
+    TooManyFields,
     /// No route of the listener takes it.
     #[error("no route for this host and path")]
     NoRoute,
@@ -55,7 +61,12 @@ impl Error {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::BadRequest(_) | Self::Method(_) | Self::Expectation | Self::NoRoute => Fault::Downstream,
+            Self::BadRequest(_)
+            | Self::Method(_)
+            | Self::Expectation
+            | Self::WebSocketVersion
+            | Self::TooManyFields
+            | Self::NoRoute => Fault::Downstream,
             Self::Rejected(_) => Fault::Policy,
             Self::NoBackend
             | Self::Connect(_)
@@ -71,6 +82,8 @@ impl Error {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rejected(status) => {
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
@@ -97,6 +110,11 @@ impl Error {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::WebSocketVersion => {
+                let fields = response.headers_mut();
+                fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Method(_) => {
                 let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");

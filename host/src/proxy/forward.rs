@@ -3,10 +3,16 @@
 //! Owns the choice between a stored and a new connection. It must not know whether another attempt follows;
 //! `attempts.rs` does.
 
-use std::{cell::Cell, rc::Rc, task::Context};
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 
 use super::{
     attempts::Freshness,
@@ -14,15 +20,34 @@ use super::{
     error::Error,
     ledger::Ledger,
     pool::Decider,
-    upstream::{Connection, SendError, Upstream},
+    upgrade::Tunnel,
+    upstream::{Connection, Place, SendError, Upstream},
 };
+use crate::config::PoolProtocol;
 
 /// A request that is with a backend.
 pub(super) struct Exchange {
     ledger: Ledger,
-    connection: Option<Box<Connection>>,
+    carrier: Option<Carrier>,
     /// Body bytes from the client; shared with the body that counts them.
     sent: Rc<Cell<u64>>,
+}
+
+/// What a request is on.
+enum Carrier {
+    /// A connection of its own, which it drives.
+    Own(Box<Connection>),
+    /// One of HTTP/2, which others are on too.
+    Shared(Place),
+}
+
+impl Carrier {
+    fn is_reused(&self) -> bool {
+        match self {
+            Self::Own(connection) => connection.is_reused,
+            Self::Shared(place) => place.is_reused,
+        }
+    }
 }
 
 /// Where a request goes, decided.
@@ -55,7 +80,7 @@ impl Exchange {
     pub(super) fn new(ledger: Ledger, sent: &Rc<Cell<u64>>) -> Self {
         Self {
             ledger,
-            connection: None,
+            carrier: None,
             sent: sent.clone(),
         }
     }
@@ -68,8 +93,8 @@ impl Exchange {
         request: &mut Option<Request<RequestBody>>,
         freshness: Freshness,
     ) -> Result<Response<Incoming>, Failed> {
-        let mut connection = match self.connection(freshness).await {
-            Ok(connection) => connection,
+        let mut carrier = match self.carrier(freshness).await {
+            Ok(carrier) => carrier,
             Err(error) => {
                 self.record_failure();
                 self.ledger
@@ -82,15 +107,18 @@ impl Exchange {
         let watch = &self.ledger.watch;
         let response_timeout = self.ledger.settings.config.response_timeout;
         watch.expect_backend(response_timeout.as_millis() as u64);
-        let result = connection.send(request, watch).await;
+        let result = match &mut carrier {
+            Carrier::Own(connection) => connection.send(request, watch).await,
+            Carrier::Shared(place) => place.send(request, watch).await,
+        };
         watch.release_backend();
         match result {
             Ok(response) => {
-                self.connection = Some(connection);
+                self.carrier = Some(carrier);
                 self.ledger.record(Some(response.status().as_u16()));
                 Ok(response)
             }
-            Err(error) => Err(self.failed(error, connection.is_reused)),
+            Err(error) => Err(self.failed(error, carrier.is_reused())),
         }
     }
 
@@ -106,7 +134,7 @@ impl Exchange {
         Failed { error, was_stale }
     }
 
-    async fn connection(&self, freshness: Freshness) -> Result<Box<Connection>, Error> {
+    async fn carrier(&self, freshness: Freshness) -> Result<Carrier, Error> {
         let Ledger {
             upstream,
             watch,
@@ -114,16 +142,26 @@ impl Exchange {
             settings,
             ..
         } = &self.ledger;
+        let is_shared = settings.config.protocol == PoolProtocol::Http2;
+        let stored = || match is_shared {
+            true => upstream.take_place().map(Carrier::Shared),
+            false => upstream.take_idle(watch).map(Carrier::Own),
+        };
         if freshness == Freshness::Any
-            && let Some(connection) = upstream.take_idle(watch)
+            && let Some(stored) = stored()
         {
-            return Ok(connection);
+            return Ok(stored);
         }
         worker.metrics().count(|metrics| &metrics.upstream_connects);
-        // Boxed because it is large and rare, and would make every request's future larger.
-        Box::pin(upstream.connect(settings.config.connect_timeout))
-            .await
-            .map_err(|error| Error::Connect(error.to_string()))
+        let within = settings.config.connect_timeout;
+        // Boxed because they are large and rare, and would make every request's future larger.
+        let opened = match is_shared {
+            true => Box::pin(upstream.connect_shared(within))
+                .await
+                .map(Carrier::Shared),
+            false => Box::pin(upstream.connect(within)).await.map(Carrier::Own),
+        };
+        opened.map_err(|error| Error::Connect(error.to_string()))
     }
 
     /// The backend did not answer, or not with what can be passed on.
@@ -131,18 +169,25 @@ impl Exchange {
         self.ledger.record(None);
     }
 
-    /// Drives the connection.
+    /// The next piece of the body: what has arrived, or else what arrives when the connection is driven.
     #[inline]
-    pub(super) fn drive(&mut self) {
-        if let Some(connection) = &mut self.connection {
-            connection.drive(&mut Context::from_waker(self.ledger.watch.gate.waker()));
+    pub(super) fn poll_body(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(Carrier::Own(connection)) = &mut self.carrier else {
+            return Pin::new(incoming).poll_frame(cx);
+        };
+        // The connection is driven from here, so the body's own wake-up is not needed.
+        let mut quiet = Context::from_waker(Waker::noop());
+        let gate = &self.ledger.watch.gate;
+        let poll = gate.shut_for(|| Pin::new(&mut *incoming).poll_frame(&mut quiet));
+        if poll.is_ready() {
+            return poll;
         }
-    }
-
-    /// Asks for a piece of the body, without being woken for having asked.
-    #[inline]
-    pub(super) fn ask<T>(&self, act: impl FnOnce() -> T) -> T {
-        self.ledger.watch.gate.shut_for(act)
+        connection.drive(&mut Context::from_waker(gate.waker()));
+        gate.shut_for(|| Pin::new(incoming).poll_frame(&mut quiet))
     }
 
     /// A piece of the response has arrived.
@@ -162,10 +207,30 @@ impl Exchange {
         self.ledger.has_stalled()
     }
 
+    /// So much of the client's was passed on, past the request's body.
+    #[inline]
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent.set(self.sent.get() + bytes as u64);
+        self.ledger.sent = self.sent.get();
+    }
+
+    /// What the exchange was on, for another protocol: its socket, and what was read of it after the response's head.
+    pub(super) async fn into_tunnel(mut self) -> Option<Tunnel> {
+        let Some(Carrier::Own(connection)) = self.carrier.take() else {
+            return None;
+        };
+        let (stream, early) = connection.into_socket().await;
+        Some(Tunnel {
+            stream,
+            early,
+            exchange: self,
+        })
+    }
+
     /// The response has been read to its end: the connection can carry another request, unless it is still sending.
     #[inline]
     pub(super) fn complete(mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(Carrier::Own(connection)) = self.carrier.take() {
             let keep = self.ledger.settings.config.idle_connections;
             let now_ms = self.ledger.worker.coarse_ms();
             self.ledger.upstream.put_idle(connection, keep, now_ms);

@@ -20,8 +20,19 @@ pub(super) struct Journey {
     client: Rc<Client>,
     pub(super) began_us: u64,
     pub(super) status: u16,
-    is_complete: bool,
+    end: End,
     line: Option<Box<Line>>,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Too early, unless something else is said.
+    Aborted,
+    /// The client has it all.
+    Complete,
+    /// It goes on as another.
+    Left,
 }
 
 impl Journey {
@@ -41,7 +52,7 @@ impl Journey {
             client: client.clone(),
             began_us: client.worker.tick(),
             status: 0,
-            is_complete: false,
+            end: End::Aborted,
             line,
         }
     }
@@ -86,23 +97,32 @@ impl Journey {
 
     /// The client has been given the whole response.
     pub(super) fn complete(mut self) {
-        self.is_complete = true;
+        self.end = End::Complete;
+    }
+
+    /// Another journey of the same request begins, so this one never was.
+    pub(super) fn leave(mut self) {
+        self.end = End::Left;
     }
 }
 
 impl Drop for Journey {
     fn drop(&mut self) {
+        if self.end == End::Left {
+            return;
+        }
+        let is_complete = self.end == End::Complete;
         let worker = &self.client.worker;
         let duration_us = worker.tick().saturating_sub(self.began_us);
         worker.metrics().record(self.status, duration_us);
-        if self.is_complete {
+        if is_complete {
             self.client.watch.request_ended();
         } else {
             worker.metrics().count(|metrics| &metrics.aborted);
         }
         if let (Some(mut line), Some(log)) = (self.line.take(), worker.access_log()) {
             line.status = self.status;
-            line.complete = self.is_complete;
+            line.complete = is_complete;
             line.duration_us = duration_us;
             log.write(*line);
         }

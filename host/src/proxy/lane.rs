@@ -11,7 +11,7 @@ use std::{future::poll_fn, rc::Rc};
 use super::{
     accept::Rules,
     attempts::Attempts,
-    client::ClientStream,
+    client::{ClientStream, Socket},
     error::Error,
     forward::Failed,
     journey::Journey,
@@ -20,7 +20,10 @@ use super::{
     route,
     serve::Client,
 };
-use crate::http1::{Inbox, Received, Reply, write_answer};
+use crate::{
+    config::PoolProtocol,
+    http1::{Inbox, Received, Reply, write_answer},
+};
 
 mod exchange;
 mod relay;
@@ -29,8 +32,23 @@ mod relay;
 pub(super) enum Next {
     /// It is over.
     Close,
-    /// The HTTP library goes on with it; these bytes come before those of the socket.
-    Library(Vec<u8>),
+    /// The HTTP library goes on with it.
+    Library {
+        /// They come before those of the socket.
+        bytes: Vec<u8>,
+        /// No request was served before.
+        is_first: bool,
+    },
+}
+
+/// What comes after a request.
+enum Done {
+    /// The next one.
+    GoesOn,
+    /// The connection's end.
+    Closes,
+    /// The same one again, by way of the HTTP library.
+    Library,
 }
 
 /// Why a request ended early.
@@ -39,6 +57,8 @@ enum End {
     Error(Error),
     /// Nobody is there to answer, or the answer has already begun.
     Gone,
+    /// Its backends speak what only the HTTP library does.
+    Library,
 }
 
 impl From<Error> for End {
@@ -48,14 +68,15 @@ impl From<Error> for End {
 }
 
 /// A client's connection on this way.
-struct Lane<'a> {
+struct Lane<'a, S> {
     client: &'a Rc<Client>,
-    stream: &'a mut ClientStream,
+    stream: &'a mut ClientStream<S>,
     inbox: Inbox,
 }
 
 /// Serves the ordinary requests of a connection.
-pub(super) async fn serve(client: &Rc<Client>, stream: &mut ClientStream) -> Next {
+pub(super) async fn serve<S: Socket>(client: &Rc<Client>, stream: &mut ClientStream<S>) -> Next {
+    let mut is_first = true;
     loop {
         // An idle connection has no buffers.
         let Some(inbox) = poll_fn(|cx| stream.poll_inbox(cx, &client.worker.scratch)).await else {
@@ -66,7 +87,7 @@ pub(super) async fn serve(client: &Rc<Client>, stream: &mut ClientStream) -> Nex
             stream,
             inbox,
         };
-        let next = lane.run().await;
+        let next = lane.run(&mut is_first).await;
         client.worker.scratch.put_inbox(lane.inbox);
         if let Some(next) = next {
             return next;
@@ -74,14 +95,19 @@ pub(super) async fn serve(client: &Rc<Client>, stream: &mut ClientStream) -> Nex
     }
 }
 
-impl Lane<'_> {
+impl<S: Socket> Lane<'_, S> {
     /// Serves what is in the inbox, and what arrives until it is empty. `None` if the connection then waits for more.
-    async fn run(&mut self) -> Option<Next> {
+    async fn run(&mut self, is_first: &mut bool) -> Option<Next> {
         loop {
             let rules = self.client.listener.rules();
             let limits = &rules.config.limits;
             match self.inbox.read(limits.header_bytes, limits.headers) {
-                Received::Unusual => return Some(Next::Library(self.inbox.bytes().to_vec())),
+                Received::Unusual => {
+                    return Some(Next::Library {
+                        bytes: self.inbox.bytes().to_vec(),
+                        is_first: *is_first,
+                    });
+                }
                 Received::Part => {
                     if !self.inbox.grow(limits.header_bytes) || !self.receive().await {
                         return Some(Next::Close);
@@ -90,9 +116,17 @@ impl Lane<'_> {
                 }
                 Received::Request => {}
             }
+            *is_first = false;
             self.client.watch.request_began();
-            if !self.request(&rules).await {
-                return Some(Next::Close);
+            match self.request(&rules).await {
+                Done::GoesOn => {}
+                Done::Closes => return Some(Next::Close),
+                Done::Library => {
+                    return Some(Next::Library {
+                        bytes: self.inbox.bytes().to_vec(),
+                        is_first: false,
+                    });
+                }
             }
             if !self.inbox.finish() {
                 return None;
@@ -106,8 +140,8 @@ impl Lane<'_> {
         poll_fn(|cx| self.stream.poll_fill(cx, &mut self.inbox)).await
     }
 
-    /// Serves one request. False if the connection ends with it.
-    async fn request(&mut self, rules: &Rules) -> bool {
+    /// Serves one request.
+    async fn request(&mut self, rules: &Rules) -> Done {
         let mut journey = Journey::begin(self.client, self.inbox.head());
         let mut pipe = self.client.worker.scratch.take_pipe();
         let done = self.handle(rules, &mut journey, &mut pipe).await;
@@ -118,15 +152,23 @@ impl Lane<'_> {
             }
             Err(End::Gone) => false,
             Err(End::Error(error)) => self.refuse(error, journey, &mut pipe).await,
+            Err(End::Library) => {
+                journey.leave();
+                self.client.worker.scratch.put_pipe(pipe);
+                return Done::Library;
+            }
         };
         self.client.worker.scratch.put_pipe(pipe);
-        goes_on
+        if goes_on { Done::GoesOn } else { Done::Closes }
     }
 
     async fn handle(&mut self, rules: &Rules, journey: &mut Journey, pipe: &mut Pipe) -> Result<bool, End> {
         let head = self.inbox.head();
         let pool = route::find(&rules.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
         let mut attempts = Attempts::new(self.client, pool, head, true, journey.began_us);
+        if attempts.settings.config.protocol != PoolProtocol::Http1 {
+            return Err(End::Library);
+        }
         loop {
             let (target, freshness) = attempts.pick(self.inbox.head(), journey)?;
             let mut ledger = Ledger::begin(self.client, &attempts, &target);

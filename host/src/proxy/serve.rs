@@ -5,7 +5,12 @@
 //!
 //! Invariant: every request is answered, and its [`Journey`] ends exactly once.
 
-use std::{cell::Cell, convert::Infallible, net::SocketAddr, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    net::SocketAddr,
+    rc::Rc,
+};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use hyper::body::Incoming;
@@ -21,9 +26,14 @@ use super::{
     journey::Journey,
     ledger::Ledger,
     route,
+    upgrade::{self, Tunnel},
     worker::WorkerState,
 };
-use crate::{config, http1::Head};
+use crate::{
+    config::{self, PoolProtocol},
+    http1::{Head, Peer},
+    policy::client_bits,
+};
 
 /// What all requests of a client's connection share.
 pub(super) struct Client {
@@ -31,10 +41,69 @@ pub(super) struct Client {
     pub(super) listener: Rc<ListenerState>,
     pub(super) watch: Rc<Watch>,
     pub(super) address: SocketAddr,
+    /// What the worker knows the connection by.
+    pub(super) key: u64,
     /// The address as policies see it.
     pub(super) bits: u128,
     /// The address as `X-Forwarded-For` says it.
     pub(super) text: HeaderValue,
+    /// What it speaks to us: `http` or `https`.
+    pub(super) scheme: &'static str,
+    /// It is one of many requests on a connection, and not the whole of that.
+    pub(super) is_stream: bool,
+    /// Where its bytes go once a backend has agreed to another protocol.
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
+}
+
+impl Client {
+    /// Of a connection that is new to the worker, which watches it until it is told to forget it.
+    pub(super) fn new(
+        worker: Rc<WorkerState>,
+        listener: Rc<ListenerState>,
+        address: SocketAddr,
+        scheme: &'static str,
+    ) -> Self {
+        let (key, watch) = worker.register(&listener);
+        let text = address.ip().to_canonical().to_string();
+        Self {
+            worker,
+            listener,
+            watch,
+            address,
+            key,
+            bits: client_bits(address.ip()),
+            text: HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown")),
+            scheme,
+            is_stream: false,
+            tunnel: RefCell::new(None),
+        }
+    }
+
+    /// One of many requests on this connection, which the worker watches until it is told to forget it.
+    pub(super) fn stream(&self) -> Self {
+        let (key, watch) = self.worker.register_stream(&self.listener);
+        Self {
+            worker: self.worker.clone(),
+            listener: self.listener.clone(),
+            watch,
+            address: self.address,
+            key,
+            bits: self.bits,
+            text: self.text.clone(),
+            scheme: self.scheme,
+            is_stream: true,
+            tunnel: RefCell::new(None),
+        }
+    }
+
+    /// What backends are told of it.
+    #[inline]
+    pub(super) fn peer(&self) -> Peer<'_> {
+        Peer {
+            address: self.text.as_bytes(),
+            scheme: self.scheme,
+        }
+    }
 }
 
 /// Serves one request.
@@ -46,7 +115,10 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     client.watch.request_began();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if client.is_stream {
+        headers::join_cookies(&mut parts.headers);
+    }
     let mut head = Head::from_parts(&parts);
     let mut journey = Journey::begin(&client, &head);
     let result = handle(&client, &parts, &mut head, body, &mut journey).await;
@@ -57,9 +129,11 @@ pub(super) async fn serve(
     journey.status = response.status().as_u16();
     // Of the backend's own version nothing follows for the client.
     *response.version_mut() = http::Version::HTTP_11;
-    response
-        .body_mut()
-        .carry(journey, parts.method == http::Method::HEAD);
+    let body = response.body_mut();
+    if client.is_stream {
+        body.watch(&client.watch);
+    }
+    body.carry(journey, parts.method == http::Method::HEAD);
     Ok(response)
 }
 
@@ -71,8 +145,9 @@ async fn handle(
     body: Incoming,
     journey: &mut Journey,
 ) -> Result<Response<ResponseBody>, Error> {
-    headers::check(parts)?;
     let listener = client.listener.rules();
+    headers::check(parts, &listener.config.limits)?;
+    let upgrade = upgrade::asked(parts, &listener.config)?;
     let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
     let sent = Rc::new(Cell::new(0));
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
@@ -80,10 +155,34 @@ async fn handle(
     let mut attempts = Attempts::new(client, pool, head, is_empty, journey.began_us);
     loop {
         let (target, freshness) = attempts.pick(head, journey)?;
-        let mut request = Some(for_backend(client, parts, body.take(), &listener.config));
-        match forward(client, &attempts, (&target, freshness), &mut request, &sent).await {
+        let config = &attempts.settings.config;
+        let upgrade = upgrade
+            .as_ref()
+            .filter(|_| config.protocol == PoolProtocol::Http1);
+        let mut request = Some(for_backend(
+            client,
+            parts,
+            body.take(),
+            (&listener.config, config),
+        ));
+        if let (Some(protocol), Some(request)) = (upgrade, &mut request) {
+            upgrade::announce(request.headers_mut(), protocol);
+        }
+        match forward(
+            client,
+            (&attempts, upgrade),
+            (&target, freshness),
+            &mut request,
+            &sent,
+        )
+        .await
+        {
             Ok(mut response) => {
-                headers::for_client(response.headers_mut(), &listener.config);
+                let version = response.version();
+                headers::for_client(response.headers_mut(), &listener.config, version);
+                if let Some(protocol) = upgrade {
+                    upgrade::answer(&mut response, protocol);
+                }
                 return Ok(response);
             }
             Err(failed) => {
@@ -98,19 +197,22 @@ fn for_backend(
     client: &Client,
     parts: &Parts,
     body: Option<RequestBody>,
-    listener: &config::Listener,
+    (listener, pool): (&config::Listener, &config::Pool),
 ) -> Request<RequestBody> {
     let mut request = Request::new(body.unwrap_or(RequestBody::Empty));
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = origin_form(&parts.uri);
-    *request.headers_mut() = headers::for_backend(parts, listener, &client.text);
+    *request.headers_mut() = headers::for_backend(parts, listener, &client.text, client.scheme);
+    if pool.protocol == PoolProtocol::Http2 {
+        headers::into_http2(&mut request);
+    }
     request
 }
 
 /// Takes the request, and leaves it where it was if nothing of it was sent.
 async fn forward(
     client: &Client,
-    attempts: &Attempts<'_>,
+    (attempts, upgrade): (&Attempts<'_>, Option<&HeaderValue>),
     (target, freshness): (&Target, Freshness),
     request: &mut Option<Request<RequestBody>>,
     sent: &Rc<Cell<u64>>,
@@ -118,7 +220,10 @@ async fn forward(
     let ledger = Ledger::begin(client, attempts, target);
     let mut exchange = Exchange::new(ledger, sent);
     let response = exchange.send(request, freshness).await?;
-    let wrong = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    let wrong = if upgrade.is_some_and(|protocol| upgrade::is_agreed(&response, protocol)) {
+        *client.tunnel.borrow_mut() = exchange.into_tunnel().await;
+        return Ok(response.map(|_| ResponseBody::none()));
+    } else if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         "backend switched protocols unasked"
     } else if is_framed_twice(response.headers()) {
         "backend gave its response both a length and chunks"

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -28,6 +29,11 @@ use tokio::net::TcpStream;
 use super::{body::RequestBody, client::Watch, plain::Plain};
 use crate::pool::Backend;
 
+mod shared;
+
+pub(super) use shared::Place;
+use shared::SharedConnections;
+
 /// One backend as one worker sees it.
 pub(super) struct Upstream {
     pub(super) backend: Arc<Backend>,
@@ -35,6 +41,8 @@ pub(super) struct Upstream {
     idle: RefCell<VecDeque<Idle<Box<Connection>>>>,
     /// The same for those without a library around them.
     idle_plain: RefCell<VecDeque<Idle<Plain>>>,
+    /// Those with HTTP/2, each for many requests.
+    shared: SharedConnections,
 }
 
 struct Idle<C> {
@@ -65,6 +73,7 @@ impl Upstream {
             backend,
             idle: RefCell::default(),
             idle_plain: RefCell::default(),
+            shared: SharedConnections::default(),
         }
     }
 
@@ -120,6 +129,17 @@ impl Upstream {
         }
     }
 
+    /// A place on an HTTP/2 connection that is there.
+    pub(super) fn take_place(&self) -> Option<Place> {
+        self.shared.take()
+    }
+
+    /// Opens an HTTP/2 connection.
+    pub(super) async fn connect_shared(&self, within: Duration) -> io::Result<Place> {
+        let stream = self.open(within).await?;
+        self.shared.open(stream).await
+    }
+
     /// Opens a connection.
     pub(super) async fn connect(&self, within: Duration) -> io::Result<Box<Connection>> {
         let stream = self.open(within).await?;
@@ -153,6 +173,7 @@ impl Upstream {
         self.idle_plain
             .borrow_mut()
             .retain(|idle| now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_quiet());
+        self.shared.sweep(longest_ms, now_ms);
     }
 }
 
@@ -165,6 +186,17 @@ impl Connection {
             self.is_done = Pin::new(&mut self.driver).poll(cx).is_ready();
         }
         !self.is_done
+    }
+
+    /// The socket after the library has let go of it, and what it has read too much.
+    pub(super) async fn into_socket(mut self: Box<Self>) -> (TcpStream, Bytes) {
+        poll_fn(|cx| match self.drive(cx) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
+        let parts = self.driver.into_parts();
+        (parts.io.into_inner(), parts.read_buf)
     }
 
     fn is_alive(&mut self, cx: &mut Context<'_>) -> bool {

@@ -1,5 +1,5 @@
 //! The example policies: built to core modules, the way a user's own cargo builds them, and put through what their folders
-//! say of them by the host's own commands.
+//! say of them by the host's own commands; and a new policy in Rust, as an author begins one.
 //!
 //! Owns the list of examples and the order of commands. What a simulation has to show is in `effects.rs`.
 
@@ -48,7 +48,7 @@ pub(crate) fn check(root: &Path, trimtab: Option<PathBuf>) -> Result<()> {
             .context(scenario)?;
         println!("{name}: {seen}");
     }
-    Ok(())
+    trimtab.begin()
 }
 
 fn build(root: &Path) -> Result<()> {
@@ -90,6 +90,20 @@ impl Trimtab<'_> {
         };
         command.args(arguments).current_dir(self.root);
         command
+    }
+
+    /// What the guide tells an author to type, from `trimtab policy new` to `policy test`.
+    fn begin(&self) -> Result<()> {
+        let place = self.root.join("target/kit");
+        // What a run before this one left.
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
+        let folder = "target/kit/hello";
+        run(self.command(["policy", "new", "--lang", "rust", "hello", "--dir", "target/kit"]))?;
+        run(self.command(["policy", "build", folder]))?;
+        run(self.command(["policy", "check", folder]))?;
+        run(self.command(["policy", "test", folder]))
     }
 
     /// What a command prints.

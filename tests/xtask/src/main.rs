@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask plugins`, `examples`, `reference`, `freeze`, `test` and `lint`. CI runs the same commands.
+//! Project chores, such as `cargo xtask plugins`, `test`, `lint` and `bench`. CI runs the same commands.
 //!
 //! Not here: anything a user of trimtab needs. The built policies are committed (`plugins/dist/`), so nobody else needs
 //! a wasm toolchain.
@@ -11,6 +11,7 @@ mod contract;
 mod dist;
 mod effects;
 mod examples;
+mod mutants;
 mod reference;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -40,6 +41,12 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         trimtab: Option<PathBuf>,
     },
+    /// Put bugs into the built-in policies, and have `trimtab policy test` find them
+    Mutants {
+        /// A trimtab that is built already; by default it is built here, for release
+        #[arg(long, value_name = "FILE")]
+        trimtab: Option<PathBuf>,
+    },
     /// Write `host/docs/policy-reference.md` from the comments of `wit/`
     Reference,
     /// Keep the contract of this version, and components that use it, for ever: `tests/contract/VERSION/`
@@ -48,6 +55,12 @@ enum Chore {
     Test,
     /// Check formatting and lints
     Lint,
+    /// Measure trimtab and its peers side by side; without arguments, tell how
+    Bench {
+        /// As `run --scenarios s1,s2 --rounds 5`; `run --help` has all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -69,8 +82,10 @@ fn work(chore: &Chore) -> Result<()> {
         Chore::Examples { trimtab } => examples::check(&root, trimtab.clone()),
         Chore::Reference => contract::write_reference(&root),
         Chore::Freeze => contract::freeze(&root),
+        Chore::Mutants { trimtab } => mutants::check(&root, trimtab.clone()),
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
+        Chore::Bench { arguments } => chores::bench(&root, arguments),
     }
 }
 

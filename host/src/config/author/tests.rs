@@ -1,3 +1,5 @@
+//! Manifests and cases: what is read, and what is said about mistakes.
+
 use super::*;
 
 fn written(text: &str) -> (tempdir::Directory, std::path::PathBuf) {

@@ -3,31 +3,42 @@
 //! Invariant: no route of a listener is hidden by an earlier one. Name and address are read by `file.rs`, which sees all
 //! listeners and so knows whether they are unique.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        Forwarded, Limits, Listener, Protocol, Route, addresses,
+        Forwarded, Http2, Limits, Listener, Protocol, Route, Tls, addresses,
         names::Names,
         reader::{Table, Value},
         units::{h, ms, s},
     },
-    LIMITS, ROUTE,
+    HTTP2, LIMITS, ROUTE,
     tenant::Tenancy,
+    tls::tls,
 };
 
 const HEADER_BYTES: RangeInclusive<usize> = (8 << 10)..=(1 << 20);
 const HEADERS: RangeInclusive<u32> = 10..=1000;
+const STREAMS: RangeInclusive<u32> = 1..=10_000;
+/// RFC 9113, 6.9.2: what everyone begins with, so less would have to be taken back.
+const STREAM_WINDOW: RangeInclusive<usize> = (64 << 10)..=(16 << 20);
+const WINDOW: RangeInclusive<usize> = (64 << 10)..=(64 << 20);
 const HEADER_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(600);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(1);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
+const TUNNEL_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(24);
+/// A request that asks is compared with each.
+const UPGRADES_MAX: usize = 16;
 /// Each request walks through them, and each is compared with all before it when they are read.
 const ROUTES_MAX: usize = 5000;
 
 /// A listener but for its name and address.
 pub(super) struct Rest {
     protocol: Protocol,
+    tls: Option<Tls>,
+    http2: Option<Http2>,
     forwarded: Forwarded,
+    upgrades: Vec<String>,
     via: bool,
     limits: Limits,
     routes: Vec<Route>,
@@ -37,7 +48,10 @@ impl Rest {
     pub(super) fn into_listener(self, name: String, listen: SocketAddr) -> Listener {
         let Self {
             protocol,
+            tls,
+            http2,
             forwarded,
+            upgrades,
             via,
             limits,
             routes,
@@ -46,7 +60,10 @@ impl Rest {
             name,
             listen,
             protocol,
+            tls,
+            http2,
             forwarded,
+            upgrades,
             via,
             limits,
             routes,
@@ -54,7 +71,12 @@ impl Rest {
     }
 }
 
-pub(super) fn listener(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'_>) -> Rest {
+pub(super) fn listener(
+    table: &Table<'_>,
+    directory: &Path,
+    pools: &Names<'_>,
+    tenancy: &Tenancy<'_>,
+) -> Rest {
     let forwarded = [
         ("replace", Forwarded::Replace),
         ("append", Forwarded::Append),
@@ -62,11 +84,63 @@ pub(super) fn listener(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'
     ];
     Rest {
         protocol: table.choice("protocol", &[("http", Protocol::Http)], Protocol::Http),
+        tls: table.take("tls").and_then(|value| tls(&value, directory)),
+        http2: http2(table),
         forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
+        upgrades: upgrades(table),
         via: table.flag("via", true),
         limits: limits(&table.table("limits", LIMITS)),
         routes: routes(table, pools, tenancy),
     }
+}
+
+/// On, unless the file says `"off"`.
+fn http2(table: &Table<'_>) -> Option<Http2> {
+    if table
+        .take("http2")
+        .is_some_and(|value| value.kind().as_str() == Some("off"))
+    {
+        return None;
+    }
+    let table = table.table("http2", HTTP2);
+    let size = |key, range, default: u32| {
+        u32::try_from(table.size(key, range, default as usize)).unwrap_or(u32::MAX)
+    };
+    let default = Http2::default();
+    Some(Http2 {
+        streams: table.whole("streams", STREAMS, default.streams),
+        stream_window: size("stream_window", STREAM_WINDOW, default.stream_window),
+        window: size("window", WINDOW, default.window),
+    })
+}
+
+fn upgrades(table: &Table<'_>) -> Vec<String> {
+    let Some(value) = table.take("upgrades") else {
+        return vec!["websocket".to_owned()];
+    };
+    let items = value
+        .items("a list of protocols, like [\"websocket\"]")
+        .unwrap_or_default();
+    if items.len() > UPGRADES_MAX {
+        value.wrong(format!("expected at most {UPGRADES_MAX} protocols"));
+        return Vec::new();
+    }
+    items.iter().filter_map(|item| item.parsed(protocol)).collect()
+}
+
+/// RFC 9110, 7.8: a token, which may have a version after a slash.
+fn protocol(text: &str) -> Result<String, String> {
+    let is_token = |part: &str| http::HeaderName::from_bytes(part.as_bytes()).is_ok();
+    let (name, version) = text.split_once('/').unwrap_or((text, "1"));
+    let lower = text.to_ascii_lowercase();
+    if lower == "h2c" || lower == "tls" || lower.starts_with("tls/") {
+        // Behind it, the client would speak to the backend past every route and limit.
+        return Err("is never passed on; HTTP/2 and TLS have keys of their own".to_owned());
+    }
+    if !is_token(name) || !is_token(version) {
+        return Err("expected a protocol's name, like \"websocket\"".to_owned());
+    }
+    Ok(lower)
 }
 
 fn limits(table: &Table<'_>) -> Limits {
@@ -76,6 +150,7 @@ fn limits(table: &Table<'_>) -> Limits {
         header_timeout: table.duration("header_timeout", HEADER_TIMEOUT, s(10)),
         idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(75)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(30)),
+        tunnel_timeout: table.duration("tunnel_timeout", TUNNEL_TIMEOUT, h(1)),
     }
 }
 

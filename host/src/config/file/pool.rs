@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, Retry, addresses,
+        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol, Retry, addresses,
         names::{Names, Unique},
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
@@ -16,6 +16,7 @@ use super::{
     tenant::Tenancy,
 };
 
+const PROTOCOLS: [(&str, PoolProtocol); 2] = [("http1", PoolProtocol::Http1), ("h2", PoolProtocol::Http2)];
 const POLICY_DEFAULT: &str = "least-connections";
 const FALLBACK_DEFAULT: &str = "least-connections";
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = ms(1)..=s(60);
@@ -70,6 +71,7 @@ pub(super) fn pool(
             .take("hash_on")
             .map_or_else(|| vec![HashOn::ClientIp], |value| hash_on(&value)),
         backends: backends(&table),
+        protocol: table.choice("protocol", &PROTOCOLS, PoolProtocol::Http1),
         connect_timeout: table.duration("connect_timeout", CONNECT_TIMEOUT, s(1)),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(60)),

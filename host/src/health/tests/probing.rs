@@ -24,7 +24,8 @@ fn rule(kind: config::HealthKind) -> config::Health {
 }
 
 async fn check(address: std::net::SocketAddr, rule: &config::Health) -> CheckResult {
-    Probe::new(0, &Backend::new(&address.to_string(), address, 1), rule)
+    let backend = Backend::new(&address.to_string(), address, 1);
+    Probe::new(0, &backend, rule, config::PoolProtocol::Http1)
         .check()
         .await
 }
@@ -173,7 +174,12 @@ async fn checks_of_one_backend_go_on_without_overlap() {
         timeout: 20 * MS,
         ..rule(http("/"))
     };
-    let probe = Probe::new(3, &Backend::new("a:1", origin.address, 1), &rule);
+    let probe = Probe::new(
+        3,
+        &Backend::new("a:1", origin.address, 1),
+        &rule,
+        config::PoolProtocol::Http1,
+    );
     let (results, mut checks) = mpsc::channel(1);
     let task = tokio::spawn(probe.run(Schedule::new(rule.interval, 1), results));
     let mut ended = None;

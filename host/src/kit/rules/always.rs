@@ -47,9 +47,9 @@ pub(super) fn extreme(dice: &mut Rng, number: u64) -> Scene {
         9 => all(5, &mut |spot| spot.weight = 0),
         10 => all(5, &mut |spot| {
             spot.figures = Figures {
-                active: u32::MAX,
+                active: 1_000_000,
                 latency_us: u32::MAX,
-                throughput: u64::MAX / 8,
+                throughput: 1 << 42,
             };
         }),
         _ => all(3, &mut |spot| spot.ramp = 10),
