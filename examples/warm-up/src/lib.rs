@@ -1,11 +1,11 @@
-//! Least connections in which a backend counts for little until it has answered `requests` requests.
+//! Least connections in which a cold backend takes part in few picks until it has answered `requests` requests.
 //!
 //! What makes a cold backend slow (code that is not compiled yet, empty caches) goes away with the requests it serves and
 //! not with the time that passes: the pool's `slow_start`, which goes by time, is over too soon when traffic is low, and too
-//! late when it is high. So its weight grows from `begin` percent to all of it with each answer. Failed answers warm nothing.
+//! late when it is high. So it takes part in `begin` percent of the picks, in more with each answer, and in the end in all. Failed answers warm nothing.
 //! A backend that was down is cold again. At the start all are equally cold, so nobody is spared.
 //!
-//! Cost: one column; an addition for each answer. Settings: `requests`, default 1000 (as many as this worker sees);
+//! Cost: a delegated choice; an addition for each answer. Settings: `requests`, default 1000 (as many as this worker sees);
 //! `begin`, default 10 percent, 1 to 100. Weights and slow start count. Counts are kept over a swap.
 //! Sources: envoy issue 11050 and istio issue 21228 (what goes wrong with cold Java backends).
 #![forbid(unsafe_code)]
@@ -64,13 +64,13 @@ impl Policy for WarmUp {
     }
 
     fn pick(&mut self, request: &Request, pool: &Pool) -> Pick {
-        let active = pool.active_all();
-        let load = |backend: &Backend<'_>| {
-            let strength = u64::from(backend.capacity()) * self.warmth(backend.index());
-            let load = ((u128::from(active[backend.index()]) + 1) << 64) / u128::from(strength.max(1));
-            (load, trimtab_policy::hash::pair(request.random(), backend.id()))
-        };
-        pool.ready().min_by_key(load).into()
+        // By lot and not as a lower weight: a cold backend that counts as busy would get nothing while the others have
+        // little to do, and stay cold.
+        let takes_part = |backend: Backend<'_>| request.roll() % 10_000 < self.warmth(backend.index());
+        let warm_enough = pool.delegate_to(Algorithm::LeastConnections, takes_part);
+        warm_enough
+            .or_else(|| pool.delegate_to(Algorithm::LeastConnections, |_| true))
+            .into()
     }
 }
 
@@ -143,16 +143,16 @@ mod tests {
     #[test]
     fn a_cold_backend_gets_little() {
         let share = share_of_c(&mut trial());
-        assert!((share - 0.1 / 2.1).abs() < 0.01, "{share}");
+        assert!((share - 0.1).abs() < 0.02, "{share}");
     }
 
     #[test]
     fn it_gets_more_with_each_answer() {
         let mut trial = trial();
-        answer(&mut trial, 2, 200, 50);
+        answer(&mut trial, 2, 200, 10);
         let share = share_of_c(&mut trial);
-        assert!((share - 0.55 / 2.55).abs() < 0.01, "{share}");
-        answer(&mut trial, 2, 200, 50);
+        assert!((share - 0.19).abs() < 0.02, "{share}");
+        answer(&mut trial, 2, 200, 90);
         let share = share_of_c(&mut trial);
         assert!((share - 1.0 / 3.0).abs() < 0.01, "{share}");
     }
@@ -161,7 +161,7 @@ mod tests {
     fn failures_warm_nothing() {
         let mut trial = trial();
         answer(&mut trial, 2, 503, 1000);
-        assert!(share_of_c(&mut trial) < 0.06);
+        assert!(share_of_c(&mut trial) < 0.15);
     }
 
     #[test]
@@ -170,14 +170,14 @@ mod tests {
         answer(&mut trial, 2, 200, 100);
         trial.update(three().down("c"));
         trial.update(three());
-        assert!(share_of_c(&mut trial) < 0.06);
+        assert!(share_of_c(&mut trial) < 0.15);
     }
 
     #[test]
     fn what_is_warm_stays_so_over_a_swap() {
         let mut next = Trial::configured(native(), SETTINGS, three());
         next.take_over(&trial()).unwrap();
-        assert!(share_of_c(&mut next) < 0.06);
+        assert!(share_of_c(&mut next) < 0.15);
     }
 
     #[test]

@@ -139,19 +139,14 @@ fn cost(report: &Report) -> Result<Effect> {
             .map(|(group, grams)| Ok(figures.share_percent(group)? / 100.0 * grams))
             .sum()
     };
-    let (own, strict, plain) = (
-        report.of("cost-aware")?,
-        report.of("stricter")?,
-        report.of("least-connections")?,
-    );
-    let (cost, least, usual) = (mean(&own)?, mean(&strict)?, mean(&plain)?);
-    let (late, later, usually) = (own.p99_ms()?, strict.p99_ms()?, plain.p99_ms()?);
+    let (own, plain) = (report.of("cost-aware")?, report.of("least-connections")?);
+    let (cost, usual) = (mean(&own)?, mean(&plain)?);
+    let (late, usually) = (own.p99_ms()?, plain.p99_ms()?);
     Ok(Effect {
         seen: format!(
-            "{cost:.0} g/kWh a request and p99 {late:.0} ms; power 2: {least:.0} g, {later:.0} ms; least-connections: \
-             {usual:.0} g, {usually:.0} ms"
+            "{cost:.0} g CO2 per kWh on the average and p99 {late:.0} ms; least-connections {usual:.0} g, {usually:.0} ms"
         ),
-        is_shown: cost < usual * 0.7 && least < cost && late < usually * 1.5,
+        is_shown: cost < usual * 0.6 && late < usually * 1.2,
     })
 }
 
@@ -219,16 +214,20 @@ fn sticky(report: &Report) -> Result<Effect> {
             least.same_home_percent()?,
             least.p99_ms()?
         ),
-        is_shown: same > built_in && late < hashed * 0.5,
+        is_shown: same > built_in * 1.5 && late < hashed * 0.7,
     })
 }
 
 fn warm_up(report: &Report) -> Result<Effect> {
-    let p99 = |name: &str| report.of(name)?.p99_ms();
-    let (own, turns, least) = (p99("warm-up")?, p99("round-robin")?, p99("least-connections")?);
+    let late = |name: &str| report.of(name)?.later_than_percent(100.0);
+    let (own, turns, least) = (late("warm-up")?, late("round-robin")?, late("least-connections")?);
+    let share = report.of("warm-up")?.share_percent("cold")?;
     Ok(Effect {
-        seen: format!("p99 {own:.0} ms; round-robin {turns:.0} ms, least-connections {least:.0} ms"),
-        is_shown: own < least * 0.8 && own < turns * 0.5,
+        seen: format!(
+            "{own:.2} % of the answers take over 100 ms; least-connections {least:.2} %, round-robin {turns:.1} %; the cold \
+             ones end up with {share:.0} % of the requests"
+        ),
+        is_shown: own < least && own < turns * 0.2 && share > 5.0,
     })
 }
 

@@ -48,23 +48,7 @@ pub(crate) fn check(root: &Path, trimtab: Option<PathBuf>) -> Result<()> {
             .context(scenario)?;
         println!("{name}: {seen}");
     }
-    begin(&trimtab)
-}
-
-/// What the guide tells an author to type.
-fn begin(trimtab: &Trimtab<'_>) -> Result<()> {
-    let place = trimtab.root.join("target/kit");
-    // What a run before this one left.
-    if place.exists() {
-        fs::remove_dir_all(&place)?;
-    }
-    let folder = "target/kit/hello";
-    let new = ["policy", "new", "--lang", "rust", "hello", "--dir", "target/kit"];
-    run(trimtab.command(new))?;
-    for verb in ["build", "check", "test"] {
-        run(trimtab.command(["policy", verb, folder]))?;
-    }
-    Ok(())
+    trimtab.begin()
 }
 
 fn build(root: &Path) -> Result<()> {
@@ -106,6 +90,20 @@ impl Trimtab<'_> {
         };
         command.args(arguments).current_dir(self.root);
         command
+    }
+
+    /// What the guide tells an author to type, from `trimtab policy new` to `policy test`.
+    fn begin(&self) -> Result<()> {
+        let place = self.root.join("target/kit");
+        // What a run before this one left.
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
+        let folder = "target/kit/hello";
+        run(self.command(["policy", "new", "--lang", "rust", "hello", "--dir", "target/kit"]))?;
+        run(self.command(["policy", "build", folder]))?;
+        run(self.command(["policy", "check", folder]))?;
+        run(self.command(["policy", "test", folder]))
     }
 
     /// What a command prints.
