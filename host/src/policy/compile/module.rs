@@ -141,6 +141,8 @@ fn contract(world: &str) -> anyhow::Result<(Resolve, wit_parser::WorldId)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use trimtab_tests::guest::{Guest, State};
 
     use super::*;
@@ -174,7 +176,10 @@ mod tests {
                 .keys()
                 .map(|key| decoded.resolve().name_world_key(key));
             let expected = expected.iter().map(|name| format!("trimtab:policy/{name}@0.1.0"));
-            assert_eq!(exports.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+            assert_eq!(
+                exports.collect::<BTreeSet<_>>(),
+                expected.collect::<BTreeSet<_>>()
+            );
         }
     }
 
