@@ -194,7 +194,7 @@ fn pool() -> Pool {
         hash_on: vec![config::HashOn::ClientIp],
         backends: (0..BACKENDS).map(backend).collect(),
         connect_timeout: second,
-        protocol: trimtab::config::PoolProtocol::Http1,
+        protocol: config::PoolProtocol::Http1,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

@@ -3,6 +3,7 @@
 pub(crate) mod author;
 pub(crate) mod push;
 pub(crate) mod replay;
+pub(crate) mod simulate;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -48,6 +49,11 @@ pub(crate) enum Command {
     /// The same policy has to decide the same, bit for bit; the exit code is 1 otherwise. Of another policy, other settings
     /// or drained backends it tells what would change: requests, keys, shares, faults.
     Replay(Replay),
+    /// Compare policies over simulated backends and virtual time
+    ///
+    /// The very components, in the code that serves. Equal scenario, equal seed: equal report, on any machine that has
+    /// the same program.
+    Simulate(simulate::Simulate),
     /// Make, build and test policies; upload, promote and roll back versions of them in a running balancer
     Policy(PolicyOrder),
     /// The child process that compiles: WebAssembly in, machine code out

@@ -24,6 +24,7 @@ mod listener;
 mod mistakes;
 mod names;
 mod reader;
+mod scenario;
 mod syntax;
 mod tenant;
 #[cfg(test)]
@@ -31,12 +32,17 @@ mod tests;
 mod tls;
 mod units;
 
+pub(crate) use file::policy::builtin as builtin_policy;
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Protocol, Route};
 pub use mistakes::{Mistake, Mistakes};
+pub use scenario::{
+    Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
+    Process, Scenario,
+};
 pub use tenant::{Tenant, Tenants};
 pub use tls::{Certificate, ClientCertificates, NamedFile, Tls, TlsVersion};
-pub(crate) use units::{show_duration, show_size};
+pub(crate) use units::{show_duration, show_fine_duration, show_size};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -401,8 +407,8 @@ pub enum PolicySource {
 pub enum Wasi {
     /// It is refused at load, with the tool's flag that removes the imports.
     None,
-    /// A context with nothing granted: no files, no network, no arguments. Clocks and randomness are real, so its picks
-    /// cannot be replayed.
+    /// A context with nothing granted: no files, no network, no arguments. Its clocks advance by 1 us with each reading and
+    /// its random numbers are the same in every run, so its picks can be replayed.
     Empty,
 }
 

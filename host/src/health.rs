@@ -13,9 +13,11 @@ mod stream;
 mod supervisor;
 mod tally;
 
+pub(crate) use outlier::Conduct;
 pub use outlier::Reporter;
 pub use probe::CheckResult;
 pub use supervisor::{Supervisor, Transitions};
+pub(crate) use tally::{Past, Tally, Verdict};
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod rollout;
 
 pub mod replay;
+pub mod simulate;
 
 pub mod kit;
 

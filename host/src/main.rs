@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             cpu_seconds,
         }),
         Command::Replay(order) => cli::replay::run(&order),
+        Command::Simulate(order) => cli::simulate::run(order),
         Command::Version => {
             say(&format!("trimtab {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS

@@ -34,6 +34,7 @@ mod store;
 mod text;
 mod trial;
 mod versions;
+mod wasi;
 
 pub use admission::{Candidate, Refusal, Report, builtin_component};
 pub use breaker::BreakerState;

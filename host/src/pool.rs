@@ -45,12 +45,29 @@ pub struct Pool {
     slots: Mutex<Vec<Slot>>,
     snapshot: ArcSwap<Snapshot>,
     generation: CachePadded<AtomicU64>,
+    generations: Generations,
 }
 
 /// Generations count over all pools, so that they never repeat for a policy that outlives its pool in a reload.
-fn next_generation() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed) + 1
+static GENERATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// What a pool's generations are counted by.
+#[derive(Clone, Debug)]
+enum Generations {
+    /// All pools of the process together.
+    Process,
+    /// Only those that follow each other, so that the numbers are the same in every run.
+    Own(Arc<AtomicU64>),
+}
+
+impl Generations {
+    fn next(&self) -> u64 {
+        let last = match self {
+            Self::Process => &GENERATIONS,
+            Self::Own(last) => last,
+        };
+        last.fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
 /// One backend with its condition.
@@ -104,7 +121,8 @@ impl Pool {
     ) -> Self {
         debug_assert_eq!(config.backends.len(), sockets.len(), "one socket a backend");
         let old = previous.map(|pool| pool.lock().clone()).unwrap_or_default();
-        let generation = next_generation();
+        let generations = previous.map_or(Generations::Process, |pool| pool.generations.clone());
+        let generation = generations.next();
         let zones = number_zones(&config.backends);
         let specs = config.backends.iter().zip(sockets).zip(zones);
         let slots: Vec<Slot> = specs
@@ -133,7 +151,17 @@ impl Pool {
             slots: Mutex::new(slots),
             snapshot: ArcSwap::from_pointee(snapshot),
             generation: CachePadded::new(AtomicU64::new(generation)),
+            generations,
         }
+    }
+
+    /// The same pool with generations of its own, as have those that follow it: what policies are told then does not
+    /// depend on the other pools of the process.
+    #[must_use]
+    pub fn with_own_generations(mut self, now: Instant) -> Self {
+        self.generations = Generations::Own(Arc::default());
+        self.publish(&self.lock(), now);
+        self
     }
 
     /// The same pool, of this tenant.
@@ -280,7 +308,7 @@ impl Pool {
     }
 
     fn publish(&self, slots: &[Slot], now: Instant) {
-        let generation = next_generation();
+        let generation = self.generations.next();
         self.snapshot
             .store(Arc::new(take_snapshot(&self.config, slots, generation, now)));
         self.generation.store(generation, Ordering::Release);

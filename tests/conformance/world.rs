@@ -224,7 +224,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         hash_on: vec![config::HashOn::ClientIp],
         backends,
         connect_timeout: second,
-        protocol: trimtab::config::PoolProtocol::Http1,
+        protocol: config::PoolProtocol::Http1,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

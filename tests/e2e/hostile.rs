@@ -17,6 +17,7 @@ mod grants;
 mod memory;
 mod runaways;
 mod tenants;
+mod wasi;
 mod words;
 
 const LOOP: &str = "(loop $forever (br $forever))";
@@ -60,8 +61,12 @@ impl Stage {
     }
 
     async fn want(guest: &Guest, wants: Wants<'_>) -> Self {
+        Self::want_bytes(&guest.build(), wants).await
+    }
+
+    async fn want_bytes(component: &[u8], wants: Wants<'_>) -> Self {
         let directory = Directory::new();
-        directory.write("policy.wasm", guest.build());
+        directory.write("policy.wasm", component);
         let origins = Origin::start_all(["a", "b", "c"]).await;
         let setup = setup(&origins, &wants);
         let balancer = Balancer::start(setup.text(), directory.path())

@@ -1,14 +1,16 @@
-//! The program `trimtab` itself, in processes of its own: as the compiler's child, and as an operator's tool. What can be
-//! seen without another process is tested in `e2e`.
+//! The program `trimtab` itself, in processes of its own: as the compiler's child, and as an author's and an operator's
+//! tool. What can be seen without another process is tested in `e2e`.
 #![allow(
     clippy::unwrap_used,
     clippy::too_many_lines,
     reason = "a test may panic, and a table of cases is read as one"
 )]
 
+mod author;
 mod cache;
 mod compiling;
 mod operator;
+mod simulate;
 
 use trimtab::policy::Compiler;
 

@@ -11,14 +11,14 @@ use trimtab_tests::{Directory, Origin, Setup, guest::Guest};
 use crate::PROGRAM;
 
 /// A balancer in a process of its own, killed when dropped.
-struct Running {
+pub(crate) struct Running {
     process: Child,
-    admin: String,
+    pub(crate) admin: String,
 }
 
 impl Running {
     /// Starts, and reads from the log where its admin listener is.
-    fn start(directory: &Directory) -> Self {
+    pub(crate) fn start(directory: &Directory) -> Self {
         let mut process = Command::new(PROGRAM)
             .arg("run")
             .arg(directory.path().join("trimtab.toml"))
@@ -72,7 +72,7 @@ impl Drop for Running {
     }
 }
 
-fn guest(text: &str) -> Vec<u8> {
+pub(crate) fn guest(text: &str) -> Vec<u8> {
     let guest = Guest {
         text: text.into(),
         ..Guest::default()
@@ -80,7 +80,7 @@ fn guest(text: &str) -> Vec<u8> {
     guest.build()
 }
 
-async fn stage() -> (Directory, Origin) {
+pub(crate) async fn stage() -> (Directory, Origin) {
     let directory = Directory::new();
     let origin = Origin::start("a").await;
     let setup = Setup::to(origin.address())

@@ -56,6 +56,8 @@ pub struct Guest {
     pub pick: String,
     /// Its state, if it exports `stateful`.
     pub state: Option<State>,
+    /// More imports, each in parentheses.
+    pub imports: String,
     /// More functions, memories and so on.
     pub more: String,
     /// Runs when the module is instantiated.
@@ -119,6 +121,7 @@ impl Default for Guest {
             update: String::new(),
             pick: Self::any(),
             state: None,
+            imports: String::new(),
             more: String::new(),
             start: String::new(),
             text: String::new(),
@@ -190,12 +193,14 @@ impl Guest {
     }
 
     /// The module's text.
-    fn module(&self) -> String {
+    #[must_use]
+    pub fn module(&self) -> String {
         let Self {
             configure,
             update,
             pick,
             state,
+            imports,
             more,
             start,
             text,
@@ -205,6 +210,7 @@ impl Guest {
         format!(
             r#"(module
   {IMPORTS}
+  {imports}
   (memory (export "memory") {pages})
   (global $heap (mut i32) (i32.const {HEAP}))
   (global $picks (mut i32) (i32.const 0))
@@ -256,13 +262,22 @@ impl Guest {
         encode(&self.core())
     }
 
+    /// The core module without its world, which is what a compiler leaves that knows no components.
+    ///
+    /// # Panics
+    /// As [`Guest::build`].
+    #[must_use]
+    pub fn bare(&self) -> Vec<u8> {
+        wat::parse_str(self.module()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// The core module with its world embedded, which is what `wit-bindgen` leaves.
     ///
     /// # Panics
     /// As [`Guest::build`].
     #[must_use]
     pub fn core(&self) -> Vec<u8> {
-        let mut module = wat::parse_str(self.module()).unwrap_or_else(|error| panic!("{error}"));
+        let mut module = self.bare();
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_dir(wit).expect("the contract");

@@ -5,8 +5,16 @@
 
 mod layers;
 mod tree;
+mod versions;
 
 use tree::{File, files, product_lines, root};
+use trimtab::{
+    config::{
+        Config, Scenario,
+        author::{Manifest, load_cases},
+    },
+    policy::Compiler,
+};
 
 /// Above this, a file has two subjects. Tests included.
 const FILE_LINES_MAX: usize = 500;
@@ -67,26 +75,57 @@ fn no_file_has_a_name_that_says_nothing() {
     none(offenders.map(|file| file.name).collect(), "name the subject");
 }
 
-/// Also that components can be loaded and take their settings, but for the examples whose components a reader builds:
-/// `cargo xtask examples` does that.
 #[test]
-fn every_example_configuration_is_accepted() {
+fn every_example_file_is_accepted_by_its_reader() {
     let examples: Vec<_> = files(&["examples"], &["toml"])
         .into_iter()
-        .filter(|file| !file.name.ends_with("Cargo.toml"))
+        .filter(|file| {
+            // Not for the balancer: a crate, and a policy's folder with its cases.
+            let name = file.name.rsplit('/').next().unwrap_or_default();
+            !["Cargo.toml", "policy.toml", "cases.toml"].contains(&name)
+        })
         .collect();
     assert!(!examples.is_empty());
-    let offenders = examples.into_iter().filter_map(|file| {
-        let path = root().join(&file.name);
-        let is_policy = path.with_file_name("Cargo.toml").exists();
-        let mistakes = if is_policy {
-            vec![trimtab::config::Config::load(&path).err()?.to_string()]
-        } else {
-            trimtab::server::check(&path, trimtab::policy::Compiler::InProcess).err()?
-        };
-        Some(format!("{}: {}", file.name, mistakes.join("\n")))
-    });
+    let offenders = examples
+        .iter()
+        .filter_map(|file| Some(format!("{}: {}", file.name, mistakes_in(&file.name)?)));
     none(offenders.collect(), "examples are read by users");
+}
+
+#[test]
+fn every_template_of_a_policy_can_be_read() {
+    let read: Vec<_> = files(&["sdk"], &["toml"])
+        .into_iter()
+        .filter(|file| file.name.ends_with("policy.toml") || file.name.ends_with("cases.toml"))
+        .collect();
+    assert!(read.len() > 1, "{}", read.len());
+    let offenders = read.into_iter().filter_map(|file| mistakes_in(&file.name));
+    // Names have a placeholder in templates, which is no name.
+    none(
+        offenders
+            .filter(|mistakes| !mistakes.contains("{{name}}"))
+            .collect(),
+        "authors begin with them",
+    );
+}
+
+/// What a file's reader says against it. Of configurations also whether components can be loaded and take their
+/// settings, but for the examples whose components a reader builds: `cargo xtask examples` does that.
+fn mistakes_in(name: &str) -> Option<String> {
+    let path = root().join(name);
+    let kind = name.rsplit('/').next().unwrap_or_default();
+    let mistakes = match kind {
+        "policy.toml" => Manifest::load(&path).err()?.to_string(),
+        "cases.toml" => load_cases(&path).err()?.to_string(),
+        _ if kind == "scenario.toml" || name.starts_with("examples/scenarios/") => {
+            Scenario::load(&path).err()?.to_string()
+        }
+        _ if path.with_file_name("Cargo.toml").exists() => Config::load(&path).err()?.to_string(),
+        _ => trimtab::server::check(&path, Compiler::InProcess)
+            .err()?
+            .join("\n"),
+    };
+    Some(mistakes)
 }
 
 #[test]

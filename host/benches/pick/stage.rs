@@ -61,7 +61,7 @@ pub(crate) fn pool(size: usize) -> Pool {
         hash_on: vec![config::HashOn::ClientIp],
         backends,
         connect_timeout: second,
-        protocol: trimtab::config::PoolProtocol::Http1,
+        protocol: config::PoolProtocol::Http1,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

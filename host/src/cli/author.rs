@@ -242,17 +242,12 @@ fn test_in_words(report: &TestReport) -> String {
             (_, true) => "ok    ",
             (_, false) => "BROKEN",
         };
-        let _ = writeln!(
-            text,
-            "{verdict} {:<15}{}{}",
-            rule.rule,
-            rule.says,
-            if rule.situations == 0 {
-                " (not claimed)"
-            } else {
-                ""
-            }
-        );
+        let says = if rule.situations == 0 {
+            "not claimed"
+        } else {
+            rule.says
+        };
+        let _ = writeln!(text, "{verdict} {:<15}{says}", rule.rule);
     }
     let broken = report.rules.iter().filter(|rule| !rule.holds).count();
     let wrong = report.failures.len() - broken;
@@ -266,11 +261,7 @@ fn test_in_words(report: &TestReport) -> String {
         }
     }
     if broken > 0 {
-        let _ = writeln!(
-            text,
-            "\nthe same again: trimtab policy test --seed {}",
-            report.seed
-        );
+        let _ = writeln!(text, "\nthe same again: --seed {}", report.seed);
     }
     text
 }

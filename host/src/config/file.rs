@@ -35,7 +35,7 @@ mod own;
 pub(super) mod policy;
 pub(super) mod pool;
 mod record;
-mod tenant;
+pub(super) mod tenant;
 mod tls;
 
 pub(super) use own::COMPILE_DEFAULT;
@@ -147,7 +147,7 @@ const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 
 /// Reads the file at `path`; see [`Config::load`].
 pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
-    load_with(path, |root, directory| config(root, directory), ROOT)
+    load_with(path, config, ROOT)
 }
 
 /// Reads any file of ours at `path`, whose root has these keys; what `read` gives counts if no mistake was noted.
@@ -187,7 +187,8 @@ pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config
     parse_with(text, origin, |root| config(root, directory), ROOT)
 }
 
-fn parse_with<T: Send>(
+/// Reads any text of ours; see [`load_with`].
+pub(super) fn parse_with<T: Send>(
     text: &str,
     origin: &str,
     read: impl FnOnce(&Table<'_>) -> Option<T> + Send,
@@ -417,7 +418,7 @@ impl Taken {
 }
 
 /// Reads tables by their names, each of which must be one.
-fn named<T>(
+pub(super) fn named<T>(
     defined: &[(&str, Value<'_>)],
     mut read: impl FnMut(&str, &Value<'_>) -> Option<T>,
 ) -> BTreeMap<String, T> {
@@ -433,7 +434,7 @@ fn named<T>(
     found
 }
 
-fn check_name(text: &str) -> Result<String, String> {
+pub(super) fn check_name(text: &str) -> Result<String, String> {
     let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
     if !text.is_empty()
         && text.chars().take(NAME_CHARS_MAX + 1).count() <= NAME_CHARS_MAX

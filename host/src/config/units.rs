@@ -22,12 +22,25 @@ pub(super) const fn h(count: u64) -> Duration {
 
 /// From large to small, for showing.
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+/// As above, in microseconds.
+const FINE_DURATIONS: [(&str, u64); 5] = [
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1000),
+    ("us", 1),
+];
 /// As above, in bytes.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// `500ms`, `10s`, `2m`, `1h`.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATIONS).map(Duration::from_millis)
+}
+
+/// As [`parse_duration`], and `200us`: for what is simulated, not waited for.
+pub(super) fn parse_fine_duration(text: &str) -> Option<Duration> {
+    parse(text, &FINE_DURATIONS).map(Duration::from_micros)
 }
 
 /// `1024B`, `64KiB`, `16MiB`, `1GiB`.
@@ -42,6 +55,14 @@ pub(crate) fn show_duration(duration: Duration) -> String {
         "0s".to_owned()
     } else {
         show(millis, &DURATIONS)
+    }
+}
+
+/// As [`show_duration`], down to microseconds.
+pub(crate) fn show_fine_duration(duration: Duration) -> String {
+    match u64::try_from(duration.as_micros()).unwrap_or(u64::MAX) {
+        0 => "0s".to_owned(),
+        micros => show(micros, &FINE_DURATIONS),
     }
 }
 

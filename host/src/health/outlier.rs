@@ -65,7 +65,7 @@ impl Reporter {
 
 /// A backend's way to have its ejections forgiven: to serve for `max_ejection` without a break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Conduct {
+pub(crate) enum Conduct {
     /// Nothing to forgive. Ends with an ejection.
     Clean,
     /// Out, for whatever cause, with an ejection not forgiven. Ends when the backend serves again.
@@ -79,7 +79,7 @@ pub(super) enum Conduct {
 
 impl Conduct {
     /// The backend is in this state at `now`.
-    pub(super) fn observe(&mut self, state: State, now: Instant) {
+    pub(crate) fn observe(&mut self, state: State, now: Instant) {
         *self = match (*self, state) {
             (_, State::Ejected { .. }) => Self::Out,
             (Self::Clean, _) => Self::Clean,
@@ -90,7 +90,7 @@ impl Conduct {
     }
 
     /// When it will be forgiven if it goes on like this.
-    pub(super) fn forgiven_at(self, max_ejection: Duration) -> Option<Instant> {
+    pub(crate) fn forgiven_at(self, max_ejection: Duration) -> Option<Instant> {
         match self {
             Self::Serving { since } => Some(since + max_ejection),
             Self::Clean | Self::Out => None,

@@ -9,7 +9,7 @@ use crate::config;
 
 /// Whether a backend is known to have worked before its first check here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Past {
+pub(crate) enum Past {
     /// Nothing is known: the first bad check takes it down.
     Unknown,
     /// It did: it takes `fall` bad checks.
@@ -18,7 +18,7 @@ pub(super) enum Past {
 
 /// What the checks so far say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// `rise` good checks in a row.
     Up,
     /// `fall` bad checks in a row, or the first of all.
@@ -30,7 +30,7 @@ pub(super) enum Verdict {
 /// Before a backend's very first good check a single bad one takes it down, since nothing says that it ever worked and
 /// requests would be the ones to find out. Later it takes `fall` bad ones in a row, and `rise` good ones to come back.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     rise: NonZeroU32,
     fall: NonZeroU32,
     past: Past,
@@ -39,7 +39,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(rule: &config::Health, past: Past) -> Self {
+    pub(crate) fn new(rule: &config::Health, past: Past) -> Self {
         Self {
             rise: rule.rise,
             fall: rule.fall,
@@ -49,12 +49,12 @@ impl Tally {
         }
     }
 
-    pub(super) fn past(&self) -> Past {
+    pub(crate) fn past(&self) -> Past {
         self.past
     }
 
     /// A check was good.
-    pub(super) fn good(&mut self) -> Option<Verdict> {
+    pub(crate) fn good(&mut self) -> Option<Verdict> {
         self.past = Past::Proven;
         self.bad = 0;
         self.good = self.good.saturating_add(1);
@@ -62,7 +62,7 @@ impl Tally {
     }
 
     /// A check was bad.
-    pub(super) fn bad(&mut self) -> Option<Verdict> {
+    pub(crate) fn bad(&mut self) -> Option<Verdict> {
         self.good = 0;
         self.bad = self.bad.saturating_add(1);
         let limit = match self.past {
@@ -74,7 +74,7 @@ impl Tally {
 
     /// Real requests failed although checks were good: good checks count from here, so that it takes `rise` new ones to
     /// end the ejection early.
-    pub(super) fn forget_good(&mut self) {
+    pub(crate) fn forget_good(&mut self) {
         self.good = 0;
     }
 }

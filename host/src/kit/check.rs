@@ -112,7 +112,7 @@ pub fn check(subject: &Subject) -> Result<CheckReport, KitError> {
         digest: candidate.digest.to_string(),
         code_bytes: candidate.code.code_bytes,
         compile_ms: candidate.code.took.as_millis() as u64,
-        wasi: about.imports.iter().any(|name| name.starts_with("wasi:")),
+        wasi: about.imports.iter().any(|name| name.starts_with("wasi")),
         imports: about.imports,
         observes: candidate.observes(),
         keeps_state: candidate.keeps_state(),

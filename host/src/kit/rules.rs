@@ -37,7 +37,7 @@ pub(super) struct Rule {
 pub(super) const RULES: [Rule; 12] = [
     Rule {
         name: "any-pool",
-        says: "it survives 0, 1 and 1000 backends, extreme weights and loads, and pools in panic",
+        says: "it survives 0, 1 and 1000 backends, extreme weights and loads, and panic",
         applies: |_| true,
         scenes: always::EXTREMES,
         scene: always::extreme,
@@ -46,7 +46,7 @@ pub(super) const RULES: [Rule; 12] = [
     },
     Rule {
         name: "usable",
-        says: "it picks backends that are usable, of a weight above 0, and untried while there is one",
+        says: "it picks what is usable, of a weight above 0, and untried while there is any",
         applies: |_| true,
         scenes: 80,
         scene: |dice, _| random::scene(dice),
@@ -100,7 +100,7 @@ pub(super) const RULES: [Rule; 12] = [
     },
     Rule {
         name: "follows-load",
-        says: "more load never means more requests, and the most loaded gets less than the others",
+        says: "more load never means more requests, and far more load means fewer",
         applies: |claims| claims.follows_load,
         scenes: 40,
         scene: load::loaded,
@@ -127,7 +127,7 @@ pub(super) const RULES: [Rule; 12] = [
     },
     Rule {
         name: "fair",
-        says: "every backend gets its share of an otherwise idle pool",
+        says: "every backend gets its share while all answer equally fast",
         applies: |claims| claims.fair.is_some(),
         scenes: 8,
         scene: shares::weighted,

@@ -25,11 +25,21 @@ macro_rules! files {
 }
 
 /// All languages.
-pub const LANGUAGES: &[Language] = &[Language {
-    name: "rust",
-    files: RUST,
-    wit: "wit",
-}];
+pub const LANGUAGES: &[Language] = &[
+    language("rust", RUST),
+    language("c", C),
+    language("js", JAVASCRIPT),
+    language("ts", TYPESCRIPT),
+    language("python", PYTHON),
+];
+
+const fn language(name: &'static str, files: &'static [File]) -> Language {
+    Language {
+        name,
+        files,
+        wit: "wit",
+    }
+}
 
 /// The SDK is on no registry, so the folder gets a copy. Its bindings look for the contract two folders above its own.
 const RUST: &[File] = files![
@@ -60,6 +70,51 @@ const RUST: &[File] = files![
     "rust/src/testing/fake.rs" => "sdk/trimtab-policy/src/testing/fake.rs",
     "rust/src/testing/pools.rs" => "sdk/trimtab-policy/src/testing/pools.rs",
     "rust/src/turns.rs" => "sdk/trimtab-policy/src/turns.rs",
+];
+
+const C: &[File] = files![
+    "c/template/policy.toml" => "policy.toml",
+    "c/template/pick.c" => "pick.c",
+    "c/template/cases.toml" => "cases.toml",
+    "c/template/gitignore" => ".gitignore",
+    "c/README.md" => "README.md",
+    "c/lib/policy.c" => "sdk/policy.c",
+    "c/lib/policy.h" => "sdk/policy.h",
+    "c/lib/trimtab.c" => "sdk/trimtab.c",
+    "c/lib/trimtab.h" => "sdk/trimtab.h",
+];
+
+const JAVASCRIPT: &[File] = files![
+    "js/template/policy.toml" => "policy.toml",
+    "js/template/package.json" => "package.json",
+    "js/template/pick.js" => "pick.js",
+    "js/template/cases.toml" => "cases.toml",
+    "js/template/gitignore" => ".gitignore",
+    "js/README.md" => "README.md",
+    "js/lib/trimtab.js" => "sdk/trimtab.js",
+    "js/lib/trimtab.d.ts" => "sdk/trimtab.d.ts",
+];
+
+const TYPESCRIPT: &[File] = files![
+    "js/template-ts/policy.toml" => "policy.toml",
+    "js/template-ts/package.json" => "package.json",
+    "js/template-ts/tsconfig.json" => "tsconfig.json",
+    "js/template-ts/pick.ts" => "pick.ts",
+    "js/template-ts/cases.toml" => "cases.toml",
+    "js/template-ts/gitignore" => ".gitignore",
+    "js/README.md" => "README.md",
+    "js/lib/trimtab.js" => "sdk/trimtab.js",
+    "js/lib/trimtab.d.ts" => "sdk/trimtab.d.ts",
+];
+
+const PYTHON: &[File] = files![
+    "python/template/policy.toml" => "policy.toml",
+    "python/template/requirements.txt" => "requirements.txt",
+    "python/template/app.py" => "app.py",
+    "python/template/cases.toml" => "cases.toml",
+    "python/template/gitignore" => ".gitignore",
+    "python/README.md" => "README.md",
+    "python/lib/trimtab.py" => "sdk/trimtab.py",
 ];
 
 /// The contract.

@@ -17,6 +17,7 @@ use super::{
     grants,
     imports::Guest,
     instance::StateExports,
+    wasi,
 };
 use crate::config::{self, PolicySource};
 
@@ -50,10 +51,10 @@ pub enum Refusal {
     NotComponent(String),
     /// It would have to be granted WASI.
     #[error(
-        "the component imports {0}, and policies get no WASI. Build it without: Rust for \
-         wasm32-unknown-unknown with the SDK; componentize-py with --stub-wasi; componentize-js with \
-         disableFeatures: [\"random\", \"stdio\", \"clocks\", \"http\", \"fetch-event\"]. Or set wasi = \"empty\" on \
-         the policy to give it a context that grants nothing"
+        "the component imports {0}, and policies get no WASI. Build it without: componentize-qjs and componentize-py \
+         with --stub-wasi; Rust for wasm32-unknown-unknown; C without what prints, exits or opens. Where the \
+         language cannot (Go, C++), set wasi = \"empty\" on the policy: it gets a WASI that grants nothing, with a clock \
+         and random numbers that are the same in every run"
     )]
     Wasi(String),
     /// It needs something that the host does not have.
@@ -132,7 +133,7 @@ impl Candidate {
     /// Whatever is wrong with the component.
     pub fn admit(engine: &Engine, spec: Arc<config::Policy>, code: &Arc<Code>) -> Result<Self, Refusal> {
         let component = &code.component;
-        let wasi = check_imports(engine, component, spec.wasi)?;
+        let wasi = check_imports(engine, code, spec.wasi)?;
         check_grants(engine, component, &spec.grants)?;
         let outcomes = check_exports(component)?;
         let linker = linker(engine, wasi).map_err(|error| Refusal::WrongWorld(format!("{error:#}")))?;
@@ -205,25 +206,33 @@ impl Report {
     /// # Errors
     /// What no policy could be.
     pub fn of(engine: &Engine, code: &Code) -> Result<Self, Refusal> {
-        check_imports(engine, &code.component, config::Wasi::Empty)?;
+        check_imports(engine, code, config::Wasi::Empty)?;
         let observes = check_exports(&code.component)?.is_some();
         let ty = code.component.component_type();
         let imports = ty
             .imports(&engine.inner)
-            .map(|(name, _)| name.to_owned())
+            .map(|(name, _)| name)
+            .filter(|name| *name != wasi::OUTPUT)
+            .chain(code.imports_preview1.then_some(wasi::PREVIEW1))
+            .map(str::to_owned)
             .collect();
         Ok(Self { imports, observes })
     }
 }
 
 /// Whether the component needs the empty WASI context.
-fn check_imports(engine: &Engine, component: &Component, granted: config::Wasi) -> Result<bool, Refusal> {
-    let mut wasi = false;
-    for (name, _) in component.component_type().imports(&engine.inner) {
-        if name.starts_with("wasi:") {
-            if granted == config::Wasi::None {
-                return Err(Refusal::Wasi(name.to_owned()));
-            }
+fn check_imports(engine: &Engine, code: &Code, granted: config::Wasi) -> Result<bool, Refusal> {
+    let refuse = |name: &str| match granted {
+        config::Wasi::None => Err(Refusal::Wasi(name.to_owned())),
+        config::Wasi::Empty => Ok(()),
+    };
+    let mut wasi = code.imports_preview1;
+    if wasi {
+        refuse(wasi::PREVIEW1)?;
+    }
+    for (name, _) in code.component.component_type().imports(&engine.inner) {
+        if name.starts_with("wasi:") || name == wasi::OUTPUT {
+            refuse(name)?;
             wasi = true;
         } else if !name.starts_with(OUR_PACKAGE) {
             return Err(Refusal::UnknownImport(name.to_owned()));
@@ -256,7 +265,7 @@ fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(&engine.inner);
     Policy::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)?;
     if wasi {
-        wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+        wasi::add_to_linker(&mut linker)?;
     }
     Ok(linker)
 }

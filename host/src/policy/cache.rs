@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
-use super::{Engine, code::hex};
+use super::{Engine, code::hex, wasi};
 use crate::state::{Durability, Sealed};
 
 /// Most bytes of one file, as of one compile (`compile/parent.rs`).
@@ -93,6 +93,7 @@ fn settings(engine: &Engine) -> String {
     let mut hasher = Sha256Hasher(Sha256::new());
     // Turns core modules into components, in a way that may change with it.
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    wasi::PREVIEW1_ADAPTER.hash(&mut hasher);
     engine.inner.precompile_compatibility_hash().hash(&mut hasher);
     hex(&hasher.0.finalize()[..8])
 }

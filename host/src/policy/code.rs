@@ -30,6 +30,8 @@ pub struct Code {
     pub maker: Maker,
     /// How long compiling took, or loading what was compiled before.
     pub took: Duration,
+    /// It was a core module that imports WASI's preview 1, which was replaced by our own.
+    pub(super) imports_preview1: bool,
     pub(super) component: Component,
 }
 
@@ -67,22 +69,15 @@ impl Code {
         let started = Instant::now();
         let machine_code = compile::machine_code(&engine.inner, wasm)?;
         let digest = digest(wasm).into();
-        Self::load(
-            engine,
-            digest,
-            wasm.len(),
-            &machine_code,
-            Maker::Compiler,
-            started,
-        )
+        Self::load(engine, digest, wasm, &machine_code, Maker::Compiler, started)
     }
 
-    /// Makes machine code callable. The caller vouches for who made it; see this file's invariant.
+    /// Makes the machine code of a component callable. The caller vouches for who made it; see this file's invariant.
     #[allow(unsafe_code, reason = "the only place; see the invariant")]
     pub(super) fn load(
         engine: &Engine,
         digest: Arc<str>,
-        bytes: usize,
+        wasm: &[u8],
         machine_code: &[u8],
         maker: Maker,
         started: Instant,
@@ -95,10 +90,11 @@ impl Code {
         Ok(Self {
             version: digest[..12].into(),
             digest,
-            bytes,
+            bytes: wasm.len(),
             code_bytes: machine_code.len(),
             maker,
             took: started.elapsed(),
+            imports_preview1: compile::imports_preview1(wasm),
             component,
         })
     }

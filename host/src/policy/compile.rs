@@ -15,9 +15,12 @@ use std::{
 use super::Refusal;
 
 mod child;
+mod module;
 mod parent;
 
 pub use child::{ChildLimits, serve};
+pub(super) use module::imports_preview1;
+use module::{componentize, is_core_module};
 pub(super) use parent::compile_in_child;
 
 /// Who compiles.
@@ -42,7 +45,7 @@ enum Verdict {
     NoMemory = b'M',
 }
 
-/// Compiles a component, or a core module that has its world inside. Compilers have bugs: a panic in one is a refusal
+/// Compiles a component, or a core module that can be made into one. Compilers have bugs: a panic in one is a refusal
 /// (wit-component 0.254.2 panics when a module ends in the middle of its code).
 pub(super) fn machine_code(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
     let compiled = catch_unwind(AssertUnwindSafe(|| encode_and_compile(engine, wasm)));
@@ -65,24 +68,6 @@ fn encode_and_compile(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Vec<u8>,
         wasm
     };
     engine.precompile_component(component).map_err(refusal)
-}
-
-/// Core modules and components differ in the layer half of the version field.
-fn is_core_module(bytes: &[u8]) -> bool {
-    bytes.get(..8) == Some(b"\0asm\x01\0\0\0")
-}
-
-/// A core module that carries its world in a custom section (what `wit-bindgen` leaves) becomes a component.
-fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let encoded = wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(module)
-        .and_then(|mut encoder| encoder.encode());
-    encoded.map_err(|error| {
-        Refusal::NotComponent(format!(
-            "a core module that cannot be made into a component: {error:#}"
-        ))
-    })
 }
 
 fn refusal(error: wasmtime::Error) -> Refusal {

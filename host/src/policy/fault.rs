@@ -2,6 +2,14 @@
 //!
 //! Owns the kinds of faults and their words. What follows from one is the seat's business.
 
+use wasmtime::WasmBacktrace;
+
+use super::text::tame;
+
+/// So many functions of a guest's stack are named, and of each so much.
+const FRAMES_MAX: usize = 4;
+const NAME_BYTES_MAX: usize = 80;
+
 /// What went wrong in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
@@ -62,4 +70,15 @@ pub struct Fault {
     pub call: &'static str,
     /// What the guest or the engine said.
     pub message: String,
+}
+
+/// Where a guest trapped: the innermost functions, if the component has names.
+pub(super) fn place(error: &wasmtime::Error) -> Option<String> {
+    let frames = error.downcast_ref::<WasmBacktrace>()?.frames();
+    let named = frames.iter().filter_map(|frame| frame.func_name());
+    let names: Vec<String> = named
+        .take(FRAMES_MAX)
+        .map(|name| tame(name.to_owned(), NAME_BYTES_MAX))
+        .collect();
+    (!names.is_empty()).then(|| names.join(" < "))
 }

@@ -18,6 +18,7 @@ use super::{
     request::field_hash,
     store::{Limits, Overtime, Owner},
     text::tame,
+    wasi::Wasi,
 };
 use crate::{
     http1::Head,
@@ -51,6 +52,7 @@ pub(super) struct Guest {
     /// Only while the instance is recorded or replayed.
     pub(super) reads: Option<Reads>,
     pub(super) log: Log,
+    /// Of a guest that was granted it, once it used it.
     pub(super) wasi: Option<Box<Wasi>>,
 }
 
@@ -104,32 +106,6 @@ impl Guest {
             if restrictions.is_none_or(|restrictions| restrictions.shows_cookie(name)) {
                 reads.cookie(name);
             }
-        }
-    }
-}
-
-/// For a component that insists on WASI and was granted an empty one.
-pub(super) struct Wasi {
-    context: wasmtime_wasi::WasiCtx,
-    table: wasmtime_wasi::ResourceTable,
-}
-
-impl Wasi {
-    /// No arguments, no environment, no files, no network; standard streams go nowhere.
-    pub(super) fn empty() -> Self {
-        Self {
-            context: wasmtime_wasi::WasiCtx::builder().build(),
-            table: wasmtime_wasi::ResourceTable::new(),
-        }
-    }
-}
-
-impl wasmtime_wasi::WasiView for Guest {
-    fn ctx(&mut self) -> wasmtime_wasi::WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::empty()));
-        wasmtime_wasi::WasiCtxView {
-            ctx: &mut wasi.context,
-            table: &mut wasi.table,
         }
     }
 }

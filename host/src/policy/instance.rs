@@ -20,6 +20,7 @@ use super::{
     Candidate, Facts, Fault, FaultKind, Tried,
     bindings::{Policy, exports::trimtab::policy::picker},
     engine::ticks,
+    fault,
     imports::Guest,
     record::Recorder,
     store::{Overtime, Owner, new_store},
@@ -73,6 +74,7 @@ pub struct Instance {
     stateful: Option<Stateful>,
     pending: Outcomes,
     pick_ticks: u64,
+    update_deadline: Duration,
     /// What goes in and comes out is recorded for a while.
     recorder: Option<Box<Recorder>>,
 }
@@ -95,12 +97,29 @@ impl Instance {
     /// # Errors
     /// The fault of the step that failed.
     pub fn build(candidate: &Candidate, pool: &Pool) -> Result<Self, Fault> {
+        Self::build_at(candidate, pool, &Facts::of_trial(crate::clock::now_us()))
+    }
+
+    /// As [`Instance::build`], with these facts for the trial pick, which are also the time: all that an instance would
+    /// otherwise have from the machine.
+    ///
+    /// # Errors
+    /// As [`Instance::build`].
+    pub fn build_at(candidate: &Candidate, pool: &Pool, facts: &Facts) -> Result<Self, Fault> {
         let snapshot = pool.snapshot();
-        let now_us = crate::clock::now_us();
-        let view = Arc::new(View::new(&snapshot, now_us));
+        let view = Arc::new(View::new(&snapshot, facts.now_us));
         let mut instance = Self::start(candidate, &Owner::of(pool), &snapshot, &view)?;
-        instance.try_out(now_us)?;
+        instance.try_out(facts)?;
         Ok(instance)
+    }
+
+    /// The same instance, whose updates may take as long as this: where no worker waits for them.
+    #[must_use]
+    pub fn with_update_deadline(self, update_deadline: Duration) -> Self {
+        Self {
+            update_deadline,
+            ..self
+        }
     }
 
     /// The same without the trial pick: an instance to which nothing has happened but its first `update`.
@@ -129,6 +148,7 @@ impl Instance {
             stateful,
             pending: Outcomes::default(),
             pick_ticks: ticks(candidate.spec.deadline),
+            update_deadline: UPDATE_DEADLINE,
             recorder: None,
         };
         instance.configure(&candidate.spec.config_json)?;
@@ -150,18 +170,12 @@ impl Instance {
     }
 
     /// One pick that counts for nothing, so that a policy that cannot answer at all never goes into service.
-    fn try_out(&mut self, now_us: u64) -> Result<(), Fault> {
+    fn try_out(&mut self, facts: &Facts) -> Result<(), Fault> {
         if self.store.data().snapshot.usable == 0 {
             return Ok(());
         }
-        let facts = Facts {
-            key: fastrand::u64(..),
-            random: fastrand::u64(..),
-            client: 1,
-            now_us,
-        };
         let mut head = Head::default();
-        if let Answer::Index(index) = self.pick(&facts, &Tried::default(), &mut head)? {
+        if let Answer::Index(index) = self.pick(facts, &Tried::default(), &mut head)? {
             self.check(index, &Tried::default())?;
         }
         self.store.data_mut().note = None;
@@ -170,7 +184,7 @@ impl Instance {
 
     /// Shows the instance a new set of backends, with the columns that go with it, while its worker waits.
     pub(super) fn update(&mut self, snapshot: &Arc<Snapshot>, view: &Arc<View>) -> Result<(), Fault> {
-        self.update_within(UPDATE_DEADLINE, snapshot, view)
+        self.update_within(self.update_deadline, snapshot, view)
     }
 
     /// The same with another deadline.
@@ -410,6 +424,9 @@ fn guarded<T>(
     let guest = store.data_mut();
     guest.overtime = Overtime::after(ticks);
     guest.log.forget();
+    if let Some(wasi) = &guest.wasi {
+        wasi.forget();
+    }
     match catch_unwind(AssertUnwindSafe(|| run(store))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fault(store, call, &error)),
@@ -437,7 +454,13 @@ fn fault(store: &Store<Guest>, call: &'static str, error: &wasmtime::Error) -> F
         // The cause without the guest's stack, which would be many lines, and what the guest said about it.
         _ => error.root_cause().to_string(),
     };
-    let message = match store.data().log.last_words() {
+    let message = match fault::place(error) {
+        Some(place) => format!("{message}, in {place}"),
+        None => message,
+    };
+    let output = || store.data().wasi.as_ref().and_then(|wasi| wasi.output());
+    let words = store.data().log.last_words().map(str::to_owned).or_else(output);
+    let message = match words {
         Some(words) => format!("{message}; its last words: {words}"),
         None => message,
     };

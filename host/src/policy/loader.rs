@@ -111,10 +111,9 @@ impl Loader {
         wasm: &Arc<[u8]>,
         limits: &config::Compile,
     ) -> Result<Code, Refusal> {
-        let bytes = wasm.len();
         if let Some(cache) = self.cache.clone() {
-            let (engine, digest) = (self.engine.clone(), digest.clone());
-            let found = blocking(move || Ok(find(&engine, &cache, &digest, bytes))).await?;
+            let (engine, digest, wasm) = (self.engine.clone(), digest.clone(), wasm.clone());
+            let found = blocking(move || Ok(find(&engine, &cache, &digest, &wasm))).await?;
             if let Some(code) = found {
                 return Ok(code);
             }
@@ -124,12 +123,12 @@ impl Loader {
         let started = Instant::now();
         let machine_code = self.compile(wasm, limits).await?;
         drop(place);
-        let (engine, cache) = (self.engine.clone(), self.cache.clone());
+        let (engine, cache, wasm) = (self.engine.clone(), self.cache.clone(), wasm.clone());
         blocking(move || {
             let code = Code::load(
                 &engine,
                 digest.clone(),
-                bytes,
+                &wasm,
                 &machine_code,
                 Maker::Compiler,
                 started,
@@ -154,17 +153,10 @@ impl Loader {
 }
 
 /// Code on disk that this engine takes.
-fn find(engine: &Engine, cache: &CodeCache, digest: &Arc<str>, bytes: usize) -> Option<Code> {
+fn find(engine: &Engine, cache: &CodeCache, digest: &Arc<str>, wasm: &[u8]) -> Option<Code> {
     let started = Instant::now();
     let machine_code = cache.read(digest)?;
-    let loaded = Code::load(
-        engine,
-        digest.clone(),
-        bytes,
-        &machine_code,
-        Maker::Cache,
-        started,
-    );
+    let loaded = Code::load(engine, digest.clone(), wasm, &machine_code, Maker::Cache, started);
     if let Err(refusal) = &loaded {
         tracing::warn!(%digest, %refusal, "compiled code is of no use; compiling again");
         cache.remove(digest);

@@ -25,6 +25,18 @@ pub struct Facts {
     pub now_us: u64,
 }
 
+impl Facts {
+    /// Those of a pick that counts for nothing.
+    pub(super) fn of_trial(now_us: u64) -> Self {
+        Self {
+            key: fastrand::u64(..),
+            random: fastrand::u64(..),
+            client: 1,
+            now_us,
+        }
+    }
+}
+
 /// The backends that earlier attempts of a request went to, by id, since indices change under a long request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {

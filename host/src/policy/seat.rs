@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Algorithm, Deployment, Facts, Instance, Reason, Step, Tried, breaker::Breaker, instance::Verdict,
+    Algorithm, Deployment, Facts, Fault, Instance, Reason, Step, Tried, breaker::Breaker, instance::Verdict,
     native::Native, quarantine::Quarantine, standby::Standby, stats::TIMED_NS_MAX,
 };
 use crate::{
@@ -123,7 +123,25 @@ impl Seat {
         instance: Instance,
         rebuilds: UnboundedSender<Rebuild>,
     ) -> Self {
-        let now_us = crate::clock::now_us();
+        Self::new_at(
+            crate::clock::now_us(),
+            worker,
+            pool,
+            deployment,
+            instance,
+            rebuilds,
+        )
+    }
+
+    /// As [`Seat::new`], at this time on the clock that all later calls go by.
+    pub fn new_at(
+        now_us: u64,
+        worker: usize,
+        pool: Arc<Pool>,
+        deployment: Arc<Deployment>,
+        instance: Instance,
+        rebuilds: UnboundedSender<Rebuild>,
+    ) -> Self {
         let snapshot = pool.snapshot();
         let view = Arc::new(View::new(&snapshot, now_us));
         let mut seat = Self {
@@ -163,6 +181,11 @@ impl Seat {
     /// The version in service.
     pub fn deployment(&self) -> &Arc<Deployment> {
         &self.deployment
+    }
+
+    /// What was wrong the last time that something was.
+    pub fn last_fault(&self) -> Option<&Fault> {
+        self.reporter.last()
     }
 
     /// The live load, as the policy sees it.

@@ -92,8 +92,8 @@ fn p25_ten_thousand_mutants_end_in_an_error_or_in_a_policy() {
 fn p25_a_panic_of_the_compiler_is_a_refusal() {
     // Somewhere in here the code ends before it should, which the compiler of worlds does not expect.
     let good = Guest::default().core();
-    let refusals =
-        (0..good.len()).map(|length| admit(&good[..length], config::Wasi::None).map(drop).unwrap_err());
+    // Without the types at its end it is a policy: the host knows them.
+    let refusals = (0..good.len()).filter_map(|length| admit(&good[..length], config::Wasi::None).err());
     let panics = refusals
         .filter(|refusal| refusal.to_string().contains("panicked"))
         .count();

@@ -18,7 +18,7 @@ async fn what_is_no_policy_is_refused_by_name() {
     let stage = Stage::with(&Guest::default()).await;
     let honest = Guest::default().build();
     let builtin = builtin_component("round-robin").unwrap();
-    let cases: [(&str, Vec<u8>, &str); 12] = [
+    let cases: [(&str, Vec<u8>, &str); 13] = [
         ("empty file", Vec::new(), "not a WebAssembly component"),
         (
             "text file",
@@ -70,6 +70,15 @@ async fn what_is_no_policy_is_refused_by_name() {
             "module without a world",
             wat::parse_str("(module (memory (export \"memory\") 1))").unwrap(),
             "does not export trimtab:policy/picker@0.1.0",
+        ),
+        (
+            "module for another host",
+            wat::parse_str(
+                "(module (import \"env\" \"abort\" (func))
+                   (func (export \"trimtab:policy/picker@0.1.0#update\") (param i32)))",
+            )
+            .unwrap(),
+            "imports from env, and a policy can use nothing but trimtab:policy/*",
         ),
         (
             "wrong types",

@@ -186,7 +186,7 @@ fn flags(root: &Path, target: &Path) -> Result<OsString> {
 }
 
 /// Makes a component, without names and debug sections, and makes sure that a host can run it.
-fn componentise(module: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn componentise(module: &[u8]) -> Result<Vec<u8>> {
     let component = ComponentEncoder::default()
         .module(module)?
         .validate(true)

@@ -5,11 +5,16 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command for a terminal")]
 
+mod bindings;
 mod build;
 mod chores;
+mod contract;
 mod dist;
+mod effects;
 mod examples;
+mod languages;
 mod mutants;
+mod reference;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -32,14 +37,37 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Build the example policies as a user would get them, and have the host check their configurations
-    Examples,
+    /// Generate the C bindings of `sdk/c` from `wit/`
+    Bindings {
+        /// Change nothing: compare with what is there
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the example policies as a user would get them, and a new one, and have the host check, test and simulate them
+    Examples {
+        /// A trimtab that is built already; by default it is built here, for release
+        #[arg(long, value_name = "FILE")]
+        trimtab: Option<PathBuf>,
+    },
+    /// Build one policy in every language, and print what each costs and whether all decide alike
+    Languages {
+        /// Measure in a release build of the host, which takes minutes to make
+        #[arg(long)]
+        release: bool,
+        /// Only this language: a folder of `examples/languages/`
+        #[arg(long, value_name = "LANGUAGE")]
+        only: Option<String>,
+    },
     /// Put bugs into the built-in policies, and have `trimtab policy test` find them
     Mutants {
         /// A trimtab that is built already; by default it is built here, for release
         #[arg(long, value_name = "FILE")]
         trimtab: Option<PathBuf>,
     },
+    /// Write `host/docs/policy-reference.md` from the comments of `wit/`
+    Reference,
+    /// Keep the contract of this version, and components that use it, for ever: `tests/contract/VERSION/`
+    Freeze,
     /// Run all tests: by cargo-nextest if it is installed, else by cargo
     Test,
     /// Check formatting and lints
@@ -68,8 +96,19 @@ fn work(chore: &Chore) -> Result<()> {
     match chore {
         Chore::Plugins { check: false } => dist::write(&root),
         Chore::Plugins { check: true } => dist::check(&root),
-        Chore::Examples => examples::check(&root),
+        Chore::Bindings { check: false } => bindings::write(&root),
+        Chore::Bindings { check: true } => bindings::check(&root),
+        Chore::Languages { release, only } => {
+            let order = languages::Order {
+                is_release: *release,
+                only: only.as_deref(),
+            };
+            languages::compare(&root, &order)
+        }
+        Chore::Examples { trimtab } => examples::check(&root, trimtab.clone()),
         Chore::Mutants { trimtab } => mutants::check(&root, trimtab.clone()),
+        Chore::Reference => contract::write_reference(&root),
+        Chore::Freeze => contract::freeze(&root),
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
         Chore::Bench { arguments } => chores::bench(&root, arguments),

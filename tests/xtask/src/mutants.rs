@@ -65,7 +65,10 @@ pub(crate) fn check(root: &Path, program: Option<PathBuf>) -> Result<()> {
             }
             Verdict::Good => "NOT FOUND".to_owned(),
         };
-        rows.push(format!("{:<22} {:<64} {told}", mutant.policy, mutant.what));
+        let row = format!("{:<22} {:<64} {told}", mutant.policy, mutant.what);
+        // Once as it comes, among what the builds say, and all of them at the end.
+        println!("{row}");
+        rows.push(row);
     }
     println!("\n{}", rows.join("\n"));
     println!(

@@ -1,3 +1,5 @@
+//! What is taken to be a save.
+
 use std::path::PathBuf;
 
 use super::*;

@@ -1,6 +1,8 @@
+//! Manifests and cases: what is read, and what is said about mistakes.
+
 use super::*;
 
-fn written(text: &str) -> (tempdir::Directory, std::path::PathBuf) {
+fn written(text: &str) -> (tempdir::Directory, PathBuf) {
     let directory = tempdir::Directory::new();
     let path = directory.0.join("file.toml");
     std::fs::write(&path, text).unwrap();

@@ -30,7 +30,7 @@ const DEADLINE_DEFAULT: Duration = ms(1);
 const CONFIG_DEPTH_MAX: usize = 32;
 
 /// A built-in that was named without a table.
-pub(super) fn builtin(name: &str) -> Policy {
+pub(crate) fn builtin(name: &str) -> Policy {
     Policy {
         name: name.to_owned(),
         tenant: None,
@@ -44,7 +44,7 @@ pub(super) fn builtin(name: &str) -> Policy {
     }
 }
 
-pub(super) fn policy(
+pub(in crate::config) fn policy(
     name: &str,
     value: &Value<'_>,
     tenancy: &Tenancy<'_>,

@@ -88,6 +88,34 @@ pub(super) fn pool(
     })
 }
 
+/// What of a pool a simulation has: without its name, policy and backends, and without what only sockets need.
+pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -> Pool {
+    Pool {
+        name: "simulated".to_owned(),
+        tenant: None,
+        policy: POLICY_DEFAULT.to_owned(),
+        fallback: fallback(table),
+        hash_on: table
+            .take("hash_on")
+            .map_or_else(|| vec![hash_on_default], |value| hash_on(&value)),
+        backends: Vec::new(),
+        protocol: PoolProtocol::Http1,
+        connect_timeout: s(1),
+        response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
+        body_timeout: s(60),
+        idle_timeout: s(30),
+        idle_connections: 256,
+        panic_threshold: percent(table, "panic_threshold"),
+        slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
+        health: table.take("health").and_then(|value| health(&value)),
+        outlier: outlier(table),
+        retry: Retry {
+            attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
+        },
+        record: None,
+    }
+}
+
 fn fallback(table: &Table<'_>) -> String {
     let names = Names::new("fallback", &FALLBACKS, &[]);
     let named = table.take("fallback").and_then(|value| names.refer(Some(&value)));
@@ -117,7 +145,7 @@ fn hash_on(value: &Value<'_>) -> Vec<HashOn> {
     items.iter().filter_map(|item| item.parsed(hash_source)).collect()
 }
 
-pub(in super::super) fn hash_source(text: &str) -> Result<HashOn, String> {
+pub(in crate::config) fn hash_source(text: &str) -> Result<HashOn, String> {
     let source = match text.split_once(':') {
         None => match text {
             "client-ip" => Some(HashOn::ClientIp),
@@ -204,7 +232,7 @@ fn address(value: &Value<'_>, addresses: &mut Unique<String>) -> Option<String> 
     value.text().map(str::to_owned)
 }
 
-fn labels(value: &Value<'_>) -> BTreeMap<String, String> {
+pub(in crate::config) fn labels(value: &Value<'_>) -> BTreeMap<String, String> {
     let entries = value.entries().unwrap_or_default();
     let label = |(name, value): &(&str, Value<'_>)| Some(((*name).to_owned(), value.text()?.to_owned()));
     entries.iter().filter_map(label).collect()

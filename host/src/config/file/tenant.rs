@@ -25,7 +25,7 @@ const SERIES: RangeInclusive<u32> = 100..=1_000_000;
 const HOSTS_LISTED_MAX: usize = 5;
 
 /// The tenants, and what belongs to whom.
-pub(super) struct Tenancy<'a> {
+pub(in crate::config) struct Tenancy<'a> {
     pub(super) names: Names<'a>,
     pub(super) tenants: Tenants,
     defined: &'a [(&'a str, Value<'a>)],
@@ -44,7 +44,7 @@ struct Owner {
 type Defined<'a> = &'a [(&'a str, Value<'a>)];
 
 impl<'a> Tenancy<'a> {
-    pub(super) fn read(tenants: Defined<'a>, pools: Defined<'a>, policies: Defined<'a>) -> Self {
+    pub(in crate::config) fn read(tenants: Defined<'a>, pools: Defined<'a>, policies: Defined<'a>) -> Self {
         let mut hosts = BTreeMap::new();
         let read = named(tenants, |name, value| {
             tenant(name, value, &mut hosts).map(Arc::new)

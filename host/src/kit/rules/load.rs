@@ -12,6 +12,15 @@ use crate::{
 };
 
 const ASKS: u64 = 120;
+/// How much more load a backend gets: a factor for all of it, then in flight, latency and throughput. Some of each, and then
+/// far more of all.
+const MORE: [(u32, u32, u32, u64); 5] = [
+    (1, 2, 1000, 300_000),
+    (1, 20, 0, 0),
+    (1, 0, 50_000, 0),
+    (1, 0, 0, 5_000_000),
+    (4, 100, 100_000, 50_000_000),
+];
 /// Policies that deal out ties may be this much off.
 const SLACK: usize = 2;
 
@@ -107,7 +116,7 @@ pub(super) fn more_load_is_not_more_picks(lab: &Lab, _: &Claims, scene: &Scene) 
     };
     let before = count(scene)?;
     let all = scene.asks().count();
-    for (times, active, latency_us, throughput) in [(1, 2, 1000, 300_000), (4, 100, 100_000, 50_000_000)] {
+    for (times, active, latency_us, throughput) in MORE {
         let more = scene.with(focus, |spot| {
             spot.figures.active = spot.figures.active * times + active * spot.weight;
             spot.figures.latency_us = spot.figures.latency_us * times + latency_us;

@@ -27,7 +27,7 @@ impl Instance {
         let view = crate::pool::View::new(&snapshot, now_us).into();
         let mut instance = Self::start(candidate, &Owner::of(pool), &snapshot, &view)?;
         instance.attach(candidate, pool.name(), recorder, now_us);
-        instance.try_out(now_us)?;
+        instance.try_out(&Facts::of_trial(now_us))?;
         if let Some(recorder) = &mut instance.recorder {
             recorder.tried_out();
         }

@@ -119,10 +119,12 @@ impl Seat {
 pub(super) struct Reporter {
     logged_us: u64,
     unlogged: u64,
+    last: Option<Fault>,
 }
 
 impl Reporter {
     pub(super) fn fault(&mut self, deployment: &Deployment, worker: usize, fault: &Fault, now_us: u64) {
+        self.last = Some(fault.clone());
         if now_us < self.logged_us + LOG_EVERY_US {
             self.unlogged += 1;
             return;
@@ -140,6 +142,10 @@ impl Reporter {
             "policy fault, the fallback chain chooses: {}",
             fault.message
         );
+    }
+
+    pub(super) fn last(&self) -> Option<&Fault> {
+        self.last.as_ref()
     }
 
     /// A request is held: at most one line for every third fault, and those that cost no instance are as rare as lines.

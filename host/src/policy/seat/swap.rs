@@ -29,7 +29,11 @@ impl Seat {
     /// Puts an instance into service: another version, or a replacement for one that failed. Gives what is of no use any
     /// more, so that it can be dropped where it costs no request anything.
     pub fn install(&mut self, deployment: Arc<Deployment>, instance: Instance) -> Retired {
-        let now_us = clock::now_us();
+        self.install_at(deployment, instance, clock::now_us())
+    }
+
+    /// As [`Seat::install`], at this time.
+    pub fn install_at(&mut self, deployment: Arc<Deployment>, instance: Instance, now_us: u64) -> Retired {
         if !Arc::ptr_eq(&deployment, &self.deployment) {
             return self.swap(deployment, instance, now_us);
         }

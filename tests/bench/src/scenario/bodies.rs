@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Bench, FEW, middle, usual, value};
+use super::{Bench, FEW, Samples, middle, usual, value};
 use crate::{
     child::Priority,
     report::{Table, number},
@@ -44,54 +44,59 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
             }
         };
         let samples = bench.rounds(&started, order, Priority::Usual)?;
-        let way = if is_up { "up" } else { "down" };
-        let columns = [
-            "balancer",
-            "GB/s",
-            "GB by CPU second",
-            "x floor",
-            "core 0 %",
-            "failed",
-        ];
-        let mut table = Table::new(
-            format!("S4: bodies of {size} bytes {way}, 16 connections"),
-            &columns,
-        );
-        let bytes = |sample: &super::Sample| {
-            if is_up {
-                sample.figures.ok as f64 * size as f64
-            } else {
-                sample.figures.bytes as f64
-            }
-        };
-        let rate = |name: &str| {
-            let of = samples.get(name);
-            of.map_or(f64::NAN, |of| {
-                middle(of, |sample| bytes(sample) / sample.cpu_seconds / 1e9)
-            })
-        };
-        for (name, of) in &samples {
-            table.rows.push(vec![
-                (*name).to_owned(),
-                number(
-                    middle(of, |sample| bytes(sample) / sample.figures.seconds / 1e9),
-                    2,
-                ),
-                number(rate(name), 2),
-                number(rate(name) / rate("floor"), 2),
-                number(100.0 * middle(of, |sample| sample.own_share), 0),
-                of.iter()
-                    .map(|sample| sample.figures.failed())
-                    .sum::<u64>()
-                    .to_string(),
-            ]);
-        }
-        table.rows.sort_by(|a, b| {
-            b[2].parse::<f64>()
-                .unwrap_or(0.0)
-                .total_cmp(&a[2].parse().unwrap_or(0.0))
-        });
+        let table = table(&samples, size, is_up);
         bench.tell(name, &table, value(&samples))?;
     }
     Ok(())
+}
+
+fn table(samples: &Samples, size: usize, is_up: bool) -> Table {
+    let way = if is_up { "up" } else { "down" };
+    let columns = [
+        "balancer",
+        "GB/s",
+        "GB by CPU second",
+        "x floor",
+        "core 0 %",
+        "failed",
+    ];
+    let mut table = Table::new(
+        format!("S4: bodies of {size} bytes {way}, 16 connections"),
+        &columns,
+    );
+    let bytes = |sample: &super::Sample| {
+        if is_up {
+            sample.figures.ok as f64 * size as f64
+        } else {
+            sample.figures.bytes as f64
+        }
+    };
+    let rate = |name: &str| {
+        let of = samples.get(name);
+        of.map_or(f64::NAN, |of| {
+            middle(of, |sample| bytes(sample) / sample.cpu_seconds / 1e9)
+        })
+    };
+    for (name, of) in samples {
+        table.rows.push(vec![
+            (*name).to_owned(),
+            number(
+                middle(of, |sample| bytes(sample) / sample.figures.seconds / 1e9),
+                2,
+            ),
+            number(rate(name), 2),
+            number(rate(name) / rate("floor"), 2),
+            number(100.0 * middle(of, |sample| sample.own_share), 0),
+            of.iter()
+                .map(|sample| sample.figures.failed())
+                .sum::<u64>()
+                .to_string(),
+        ]);
+    }
+    table.rows.sort_by(|a, b| {
+        b[2].parse::<f64>()
+            .unwrap_or(0.0)
+            .total_cmp(&a[2].parse().unwrap_or(0.0))
+    });
+    table
 }

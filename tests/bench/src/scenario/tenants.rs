@@ -133,6 +133,11 @@ pub(super) fn hostile(bench: &mut Bench<'_>) -> Result<()> {
         }
         eprintln!("  round {} of {}", round + 1, bench.extent.rounds);
     }
+    let table = hostile_table(&phases, &healthy, &others);
+    bench.tell("tenants", &table, json!({ "healthy": healthy, "others": others }))
+}
+
+fn hostile_table(phases: &[&str], healthy: &[Vec<Sample>], others: &[Vec<Figures>]) -> Table {
     let columns = [
         "healthy tenant",
         "p50 us",
@@ -170,7 +175,7 @@ pub(super) fn hostile(bench: &mut Bench<'_>) -> Result<()> {
             others[phase].iter().map(failed).sum::<u64>().to_string(),
         ]);
     }
-    bench.tell("tenants", &table, json!({ "healthy": healthy, "others": others }))
+    table
 }
 
 const TENANTS: usize = 1000;

@@ -1,0 +1,3 @@
+module sticky-sessions
+
+go 1.24
