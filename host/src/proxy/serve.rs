@@ -124,7 +124,9 @@ pub(super) async fn serve(
     let result = handle(&client, &parts, &mut head, body, &mut journey).await;
     let mut response = result.unwrap_or_else(|error| {
         journey.fail(&error);
-        error.answer().map(ResponseBody::full)
+        let mut answer = error.answer();
+        upgrade::refuse(&mut answer, &parts, &client.listener.rules().config);
+        answer.map(ResponseBody::full)
     });
     journey.status = response.status().as_u16();
     // Of the backend's own version nothing follows for the client.

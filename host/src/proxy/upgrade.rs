@@ -102,9 +102,20 @@ pub(super) fn answer<B>(response: &mut Response<B>, protocol: &HeaderValue) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         announce(response.headers_mut(), protocol);
     } else {
-        let closes = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, closes);
+        close(response);
     }
+}
+
+/// An error in place of a backend's word is the connection's last just as well.
+pub(super) fn refuse<B>(response: &mut Response<B>, head: &Parts, listener: &Listener) {
+    if !matches!(asked(head, listener), Ok(None)) {
+        close(response);
+    }
+}
+
+fn close<B>(response: &mut Response<B>) {
+    let closes = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, closes);
 }
 
 /// What is left of an exchange whose sides have agreed: the way to the backend.

@@ -93,6 +93,27 @@ async fn f8_an_agreement_to_something_else_is_a_bad_gateway() {
 }
 
 #[tokio::test]
+async fn e7_an_error_in_place_of_the_answer_ends_the_connection_too() {
+    let nobody = RawOrigin::start(|_| async {}).await;
+    for (setup, status) in [
+        (Setup::to(nobody.address()), 502),
+        (
+            Setup::to(nobody.address()).listener("route = [{ host = \"b\", pool = \"main\" }]"),
+            404,
+        ),
+    ] {
+        let balancer = setup.start().await;
+        let mut client = Client::connect(balancer.address).await;
+        client
+            .send(format!("{ASKS}GET /smuggled HTTP/1.1\r\nhost: b\r\n\r\n"))
+            .await;
+        let answer = client.until_closed().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn l2_a_websocket_without_its_fields_is_refused() {
     for (asks, status) in [
         (ASKS.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), 400),
