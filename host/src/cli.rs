@@ -1,5 +1,7 @@
 //! The command line's words: what it takes, and what `check` says of a good file.
 
+pub(crate) mod author;
+pub(crate) mod push;
 pub(crate) mod replay;
 pub(crate) mod simulate;
 
@@ -52,7 +54,7 @@ pub(crate) enum Command {
     /// The very components, in the code that serves. Equal scenario, equal seed: equal report, on any machine that has
     /// the same program.
     Simulate(simulate::Simulate),
-    /// Upload, promote and roll back versions of policies in a running balancer
+    /// Make, build and test policies; upload, promote and roll back versions of them in a running balancer
     Policy(PolicyOrder),
     /// The child process that compiles: WebAssembly in, machine code out
     #[command(hide = true)]
@@ -76,20 +78,28 @@ pub(crate) struct PolicyOrder {
     /// The balancer's admin listener
     #[arg(long, global = true, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
     pub(crate) admin: SocketAddr,
-    /// Print the balancer's answer as it is
+    /// Print the balancer's answer as it is, or a report as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyVerb {
+    #[command(flatten)]
+    Author(author::AuthorVerb),
     /// Upload a component and try it with a pool's settings and backends; it serves nobody yet
     Push {
-        /// A .wasm file
+        /// A .wasm file, or a policy's folder, which is built first
         file: PathBuf,
         /// The pool that it is for
         #[arg(long)]
         pool: String,
+        /// Put it into service at once
+        #[arg(long)]
+        promote: bool,
+        /// Do it again at each save, until interrupted
+        #[arg(long)]
+        watch: bool,
     },
     /// Put an uploaded or kept version into the service of a pool, in place of the configuration file's
     Promote {

@@ -17,8 +17,10 @@ use std::{
 };
 
 mod addresses;
+pub mod author;
 mod file;
 mod grants;
+mod listener;
 mod mistakes;
 mod names;
 mod reader;
@@ -27,16 +29,19 @@ mod syntax;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 pub(crate) use file::policy::builtin as builtin_policy;
 pub use grants::{Grant, Grants, Listed};
+pub use listener::{Forwarded, Http2, Limits, Listener, Protocol, Route};
 pub use mistakes::{Mistake, Mistakes};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,
 };
 pub use tenant::{Tenant, Tenants};
+pub use tls::{Certificate, ClientCertificates, NamedFile, Tls, TlsVersion};
 pub(crate) use units::{show_duration, show_fine_duration, show_size};
 
 /// A whole configuration.
@@ -92,6 +97,12 @@ impl Config {
     /// As [`Config::load`].
     pub fn parse(text: &str, origin: &str, directory: &Path) -> Result<Self, Mistakes> {
         file::parse(text, origin, directory)
+    }
+
+    /// The certificates and keys that it names.
+    pub fn tls_files(&self) -> impl Iterator<Item = &NamedFile> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        listeners.flat_map(Tls::files)
     }
 
     /// The components that are not there or cannot be read. `parse` does not look, since a policy may well be built
@@ -203,82 +214,6 @@ pub struct Record {
     pub limit_bytes: usize,
     /// Key `memory`: what `explain` can look at. Default 16 MiB, 64 KiB to 1 GiB.
     pub memory_bytes: usize,
-}
-
-/// `[[listener]]`: a socket that clients connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// Key `name`, default the address. Unique.
-    pub name: String,
-    /// Key `listen`, required, `address:port`. Unique.
-    pub listen: SocketAddr,
-    /// Key `protocol`, default and for now only `http`.
-    pub protocol: Protocol,
-    /// Key `forwarded`: what happens to `X-Forwarded-For/-Proto/-Host` of clients. Default replace.
-    pub forwarded: Forwarded,
-    /// Key `via`: whether `Via` is added both ways (RFC 9110, 7.6.3). Default true.
-    pub via: bool,
-    /// `[listener.limits]`
-    pub limits: Limits,
-    /// `[[listener.route]]`: the first match wins; at least one.
-    pub routes: Vec<Route>,
-}
-
-impl Listener {
-    /// What a listener is known by over reloads: its address. Port 0 is another port each time, so there it is the name.
-    pub fn key(&self) -> String {
-        match self.listen.port() {
-            0 => self.name.clone(),
-            _ => self.listen.to_string(),
-        }
-    }
-}
-
-/// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1 and 1.0.
-    Http,
-}
-
-/// What happens to the `X-Forwarded-*` fields of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarded {
-    /// The client's are dropped and ours are set: right when clients connect directly.
-    Replace,
-    /// Our address is appended to `X-Forwarded-For`, the others are kept if present: right behind another proxy of yours.
-    Append,
-    /// Passed through untouched, none added.
-    Off,
-}
-
-/// `[listener.limits]`: what one client may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Key `header_bytes`: request line and header fields together. Above: 431, or 414 for the target. Default 64 KiB,
-    /// 8 KiB to 1 MiB.
-    pub header_bytes: usize,
-    /// Key `headers`: number of header fields. Above: 431. Default 100, 10 to 1000.
-    pub headers: usize,
-    /// Key `header_timeout`: from a request's first byte to the end of its head. Above: 408 and close. Default 10 s,
-    /// 100 ms to 10 min.
-    pub header_timeout: Duration,
-    /// Key `idle_timeout`: how long a kept-alive connection may wait for its next request. Default 75 s, 1 s to 1 h.
-    pub idle_timeout: Duration,
-    /// Key `body_timeout`: longest pause in a request's body, and in the client's reading of a response. Default 30 s,
-    /// 100 ms to 1 h.
-    pub body_timeout: Duration,
-}
-
-/// `[[listener.route]]`: which requests go to a pool. A route with neither host nor prefix takes all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Key `host`: compared in lower case, without port and trailing dot. `*.example.com` takes every name below it.
-    pub host: Option<String>,
-    /// Key `path_prefix`: begins with `/`, matches whole segments: `/api` takes `/api` and `/api/x`, not `/apix`.
-    pub path_prefix: Option<String>,
-    /// Key `pool`, required.
-    pub pool: String,
 }
 
 /// `[pool.NAME]`: backends that serve the same requests.

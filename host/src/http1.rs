@@ -19,4 +19,4 @@ pub use chunked::{Chunks, write_chunk};
 pub use head::Head;
 pub use request::{Inbox, Received};
 pub use response::{Framing, Malformed, Reply, Rules, read_reply};
-pub use write::{write_answer, write_request};
+pub use write::{Peer, write_answer, write_request};

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod http1;
 pub mod tenant;
+pub mod tls;
 
 pub mod pool;
 pub mod state;
@@ -21,6 +22,8 @@ pub mod rollout;
 
 pub mod replay;
 pub mod simulate;
+
+pub mod kit;
 
 pub mod proxy;
 

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
                 colour,
             })
         }
-        Command::Policy(order) => operator::obey(order),
+        Command::Policy(order) => operator::obey(&order),
         Command::CompilePolicy { memory, cpu_seconds } => policy::compile_here(ChildLimits {
             memory_bytes: memory,
             cpu_seconds,

@@ -36,6 +36,14 @@ pub struct Worker {
     pub connections_closed: AtomicU64,
     /// Client connections closed for being slow: header, idle or body time-out.
     pub connections_expired: AtomicU64,
+    /// TLS handshakes with clients that succeeded.
+    pub tls_handshakes: AtomicU64,
+    /// TLS handshakes with clients that failed, or took too long.
+    pub tls_handshake_failures: AtomicU64,
+    /// HTTP/2 connections of clients.
+    pub http2_connections: AtomicU64,
+    /// HTTP/2 connections closed for frames that do nothing.
+    pub http2_floods: AtomicU64,
     /// Requests answered, by hundreds of the status.
     pub responses: [AtomicU64; 6],
     /// Responses that the balancer made itself, because something failed.

@@ -12,15 +12,35 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::cli::{PolicyOrder, PolicyVerb};
+use crate::cli::{self, PolicyOrder, PolicyVerb};
 
 /// Longer than any compile that a balancer allows by default.
 const TIMEOUT: Duration = Duration::from_secs(150);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Asks, and tells the answer.
-pub(crate) fn obey(order: PolicyOrder) -> ExitCode {
-    match ask(&order) {
+pub(crate) fn obey(order: &PolicyOrder) -> ExitCode {
+    if let PolicyVerb::Author(verb) = &order.verb {
+        return cli::author::obey(verb, order.json);
+    }
+    let answer = match &order.verb {
+        PolicyVerb::Push {
+            file,
+            pool,
+            promote,
+            watch,
+        } => cli::push::push(
+            &cli::push::Push {
+                from: file,
+                pool,
+                promotes: *promote,
+            },
+            *watch,
+            |verb| ask(order, verb),
+        ),
+        verb => ask(order, verb),
+    };
+    match answer {
         Ok(text) => {
             crate::say(text.trim_end());
             ExitCode::SUCCESS
@@ -32,8 +52,8 @@ pub(crate) fn obey(order: PolicyOrder) -> ExitCode {
     }
 }
 
-fn ask(order: &PolicyOrder) -> anyhow::Result<String> {
-    let (method, path, kind, body) = request(&order.verb)?;
+fn ask(order: &PolicyOrder, verb: &PolicyVerb) -> anyhow::Result<String> {
+    let (method, path, kind, body) = request(verb)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -58,14 +78,15 @@ fn ask(order: &PolicyOrder) -> anyhow::Result<String> {
         return Ok(text);
     }
     let answer = serde_json::from_str(&text).context("the answer is not JSON")?;
-    Ok(tell(&order.verb, &answer))
+    Ok(tell(verb, &answer))
 }
 
 fn request(verb: &PolicyVerb) -> anyhow::Result<(Method, String, &'static str, Bytes)> {
     const JSON: &str = "application/json";
     let post = |path: String, body: Value| (Method::POST, path, JSON, Bytes::from(body.to_string()));
     Ok(match verb {
-        PolicyVerb::Push { file, pool } => {
+        PolicyVerb::Author(_) => bail!("nothing to ask a balancer"),
+        PolicyVerb::Push { file, pool, .. } => {
             let wasm = std::fs::read(file).with_context(|| file.display().to_string())?;
             let path = format!("/v1/policies?pool={}", escape(pool));
             (Method::POST, path, "application/wasm", wasm.into())
@@ -145,6 +166,7 @@ async fn exchange(admin: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::R
 fn tell(verb: &PolicyVerb, answer: &Value) -> String {
     let text = |key: &str| answer[key].as_str().unwrap_or("?").to_owned();
     match verb {
+        PolicyVerb::Author(_) => String::new(),
         PolicyVerb::Push { pool, .. } => format!(
             "uploaded {} ({} bytes, compiled in {} ms by the {}); it fits pool {pool}, and serves nobody yet\n\
              next: trimtab policy promote {} --pool {pool}",

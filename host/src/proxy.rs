@@ -18,6 +18,7 @@ mod error;
 mod forward;
 mod gate;
 mod headers;
+mod http2;
 mod journey;
 mod lane;
 mod ledger;

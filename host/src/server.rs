@@ -42,6 +42,7 @@ mod recording;
 mod reload;
 mod rollout;
 mod shadow;
+mod tls;
 mod watch;
 
 pub use check::check;
@@ -137,7 +138,7 @@ impl Server {
             service: Service::empty(&config),
             sampler: Sampler::default(),
             access_writer: None,
-            components: loading::component_files(&config),
+            components: loading::named_files(&config),
             // It answers while policies compile, if only that nothing is ready.
             admin: admin.map(|admin| tokio::spawn(admin.serve(handle.clone()))),
         };
@@ -240,7 +241,7 @@ struct Control {
     sampler: Sampler,
     access_writer: Option<JoinHandle<()>>,
     admin: Option<tokio::task::JoinHandle<()>>,
-    /// The component files that the last readable configuration names, refused or not: correcting the file that a
+    /// The components and certificates that the last readable configuration names, refused or not: correcting the file that a
     /// refusal was about is enough to have it tried again.
     components: Vec<PathBuf>,
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
 
@@ -11,9 +11,9 @@ use crate::{DEADLINE, within};
 
 /// One connection to a server.
 #[derive(Debug)]
-pub struct Client {
+pub struct Client<S = TcpStream> {
     /// The socket, for what has no method here.
-    pub stream: TcpStream,
+    pub stream: S,
     unread: Vec<u8>,
 }
 
@@ -54,8 +54,8 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-impl From<TcpStream> for Client {
-    fn from(stream: TcpStream) -> Self {
+impl<S> From<S> for Client<S> {
+    fn from(stream: S) -> Self {
         Self {
             stream,
             unread: Vec::new(),
@@ -92,7 +92,9 @@ impl Client {
         stream.set_nodelay(true)?;
         Ok(stream.into())
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends all of it. A server that closed meanwhile is seen when reading.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = within("sending", DEADLINE, self.stream.write_all(bytes.as_ref())).await;

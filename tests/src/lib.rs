@@ -15,7 +15,9 @@ mod origin;
 mod raw;
 mod wait;
 
+pub mod frames;
 pub mod guest;
+pub mod tls;
 
 pub use balancer::{Balancer, Setup};
 pub use client::{Client, Response, get, get_with};

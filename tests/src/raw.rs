@@ -121,8 +121,19 @@ impl RawOrigin {
     /// Everything received so far, all connections after one another.
     #[must_use]
     pub fn received(&self) -> String {
-        let received = self.record.received().concat();
-        String::from_utf8_lossy(&received).into_owned()
+        String::from_utf8_lossy(&self.received_bytes()).into_owned()
+    }
+
+    /// Connections that have not ended.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.connections() - self.closed()
+    }
+
+    /// The same as it was.
+    #[must_use]
+    pub fn received_bytes(&self) -> Vec<u8> {
+        self.record.received().concat()
     }
 
     /// How many requests arrived, by their request lines.

@@ -84,7 +84,7 @@ fn control(text: &mut Text, metrics: &Metrics) {
 /// A counter that each worker has: its name, its help, and where it is.
 type WorkerCounter = (&'static str, &'static str, fn(&Worker) -> &AtomicU64);
 
-const WORKER_COUNTERS: [WorkerCounter; 8] = [
+const WORKER_COUNTERS: [WorkerCounter; 12] = [
     ("trimtab_connections_total", "Client connections accepted.", |w| {
         &w.connections
     }),
@@ -120,6 +120,26 @@ const WORKER_COUNTERS: [WorkerCounter; 8] = [
         "trimtab_upstream_connect_failures_total",
         "Upstream connections that could not be opened.",
         |w| &w.upstream_connect_failures,
+    ),
+    (
+        "trimtab_tls_handshakes_total",
+        "TLS handshakes with clients that succeeded.",
+        |w| &w.tls_handshakes,
+    ),
+    (
+        "trimtab_tls_handshake_failures_total",
+        "TLS handshakes with clients that failed or took too long.",
+        |w| &w.tls_handshake_failures,
+    ),
+    (
+        "trimtab_http2_connections_total",
+        "HTTP/2 connections of clients.",
+        |w| &w.http2_connections,
+    ),
+    (
+        "trimtab_http2_floods_total",
+        "HTTP/2 connections closed for frames that do nothing.",
+        |w| &w.http2_floods,
     ),
 ];
 

@@ -36,6 +36,7 @@ pub(super) mod policy;
 pub(super) mod pool;
 mod record;
 pub(super) mod tenant;
+mod tls;
 
 pub(super) use own::COMPILE_DEFAULT;
 use tenant::Tenancy;
@@ -52,11 +53,24 @@ pub(super) const LISTENER: Keys = &[
     "name",
     "listen",
     "protocol",
+    "tls",
+    "http2",
     "forwarded",
     "via",
     "limits",
     "route",
 ];
+pub(super) const TLS: Keys = &[
+    "certificates",
+    "min_version",
+    "strict_sni",
+    "handshake_timeout",
+    "client_ca",
+    "client_auth",
+    "client_crl",
+];
+pub(super) const CERTIFICATE: Keys = &["cert", "key"];
+pub(super) const HTTP2: Keys = &["streams", "stream_window", "window"];
 pub(super) const LIMITS: Keys = &[
     "header_bytes",
     "headers",
@@ -130,12 +144,15 @@ const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 
 /// Reads the file at `path`; see [`Config::load`].
 pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
-    let (text, origin, directory) = text_of(path)?;
-    parse(&text, &origin, &directory)
+    load_with(path, |root, directory| config(root, directory), ROOT)
 }
 
-/// A file's text, its name for messages, and the directory that relative paths in it are relative to.
-pub(super) fn text_of(path: &Path) -> Result<(String, String, PathBuf), Mistakes> {
+/// Reads any file of ours at `path`, whose root has these keys; what `read` gives counts if no mistake was noted.
+pub(super) fn load_with<T: Send>(
+    path: &Path,
+    read: impl FnOnce(&Table<'_>, &Path) -> Option<T> + Send,
+    keys: Keys,
+) -> Result<T, Mistakes> {
     let origin = path.display().to_string();
     let unreadable =
         |error: std::io::Error| Mistakes::about_file(&origin, format!("cannot be read: {error}"));
@@ -159,19 +176,20 @@ pub(super) fn text_of(path: &Path) -> Result<(String, String, PathBuf), Mistakes
     let directory = path.parent().unwrap_or(Path::new(""));
     // Fails only for an empty path without a current directory; then relative ones stay what they are.
     let directory = std::path::absolute(directory.join(".")).unwrap_or_else(|_| directory.to_owned());
-    Ok((text, origin, directory))
+    parse_with(&text, &origin, |root| read(root, &directory), keys)
 }
 
 /// Reads `text`; see [`Config::parse`].
 pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
-    on_own_stack(text, origin, || parse_here(text, origin, directory))
+    parse_with(text, origin, |root| config(root, directory), ROOT)
 }
 
-/// Has a text read where the parser cannot run out of stack.
-pub(super) fn on_own_stack<T: Send>(
+/// As [`load_with`], of a text.
+pub(super) fn parse_with<T: Send>(
     text: &str,
     origin: &str,
-    read: impl FnOnce() -> Result<T, Mistakes> + Send,
+    read: impl FnOnce(&Table<'_>) -> Option<T> + Send,
+    keys: Keys,
 ) -> Result<T, Mistakes> {
     if text.len() > FILE_BYTES_MAX {
         let most = super::units::show_size(FILE_BYTES_MAX as u64);
@@ -185,7 +203,7 @@ pub(super) fn on_own_stack<T: Send>(
         .stack_size(STACK_BYTES);
     std::thread::scope(|scope| {
         let reading = own_stack
-            .spawn_scoped(scope, read)
+            .spawn_scoped(scope, || parse_here_with(text, origin, read, keys))
             .map_err(|error| Mistakes::about_file(origin, format!("cannot be read: no thread: {error}")))?;
         // A reload must not end a balancer that works, whatever the file does to the parser.
         let panicked = || Mistakes::about_file(origin, "reading it panicked, a bug in trimtab".to_owned());
@@ -194,16 +212,16 @@ pub(super) fn on_own_stack<T: Send>(
 }
 
 /// As [`parse`], on the caller's stack.
+#[cfg(test)]
 pub(super) fn parse_here(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
-    read_tree(text, origin, ROOT, |root| config(root, directory))
+    parse_here_with(text, origin, |root| config(root, directory), ROOT)
 }
 
-/// Reads a text whose root table has these keys.
-pub(super) fn read_tree<T>(
+fn parse_here_with<T>(
     text: &str,
     origin: &str,
-    keys: Keys,
     read: impl FnOnce(&Table<'_>) -> Option<T>,
+    keys: Keys,
 ) -> Result<T, Mistakes> {
     let reader = Reader::new(text, origin);
     let (root, errors) = DeTable::parse_recoverable(text);
@@ -212,9 +230,9 @@ pub(super) fn read_tree<T>(
         syntax::note(&reader, errors);
         return Err(collect(reader, origin));
     }
-    let value = read(&reader.root(root.get_ref(), keys));
-    match value {
-        Some(value) if reader.has_none() => Ok(value),
+    let made = read(&reader.root(root.get_ref(), keys));
+    match made {
+        Some(made) if reader.has_none() => Ok(made),
         _ => Err(collect(reader, origin)),
     }
 }
@@ -239,7 +257,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     let pool_names = Names::new("pool", &[], &defined_pools);
     let policy_names = Names::new("policy", &BUILTIN_POLICIES, &defined_policies);
     let admin = admin(root);
-    let listeners = listeners(root, &pool_names, &tenancy, admin.as_ref());
+    let listeners = listeners(root, directory, (&pool_names, &tenancy), admin.as_ref());
     if listeners.is_none() {
         pool_names.mark_doubtful();
     }
@@ -336,8 +354,8 @@ fn file_path(text: &str, value: &Value<'_>, directory: &Path) -> Option<PathBuf>
 
 fn listeners(
     root: &Table<'_>,
-    pools: &Names<'_>,
-    tenancy: &Tenancy<'_>,
+    directory: &Path,
+    (pools, tenancy): (&Names<'_>, &Tenancy<'_>),
     admin: Option<&Admin>,
 ) -> Option<Vec<Listener>> {
     let items = root
@@ -358,7 +376,7 @@ fn listeners(
             continue;
         };
         let socket = taken.name_and_address(&table);
-        let rest = listener::listener(&table, pools, tenancy);
+        let rest = listener::listener(&table, directory, pools, tenancy);
         found.extend(socket.map(|(name, listen)| rest.into_listener(name, listen)));
     }
     Some(found)

@@ -94,7 +94,7 @@ impl Mistakes {
     }
 
     /// Puts what was collected into the order of the file; `None` when that is nothing.
-    pub(super) fn collect(mut found: Vec<Mistake>) -> Option<Self> {
+    pub(crate) fn collect(mut found: Vec<Mistake>) -> Option<Self> {
         // What concerns the whole file comes last: the lines above it are often its cause.
         found.sort_by_key(|mistake| {
             (

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{HashOn, Mistake, Mistakes, Policy, Pool, file};
+use super::{HashOn, Mistake, Mistakes, Policy, Pool, file, reader::Table};
 
 mod dynamics;
 mod load;
@@ -66,8 +66,9 @@ impl Scenario {
     /// # Errors
     /// Every mistake in it, in the order of its lines.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        let (text, origin, directory) = file::text_of(path)?;
-        Self::parse(&text, &origin, &directory)
+        let origin = path.display().to_string();
+        let read = |root: &Table<'_>, directory: &Path| read::scenario(root, &origin, directory);
+        file::load_with(path, read, read::ROOT)
     }
 
     /// Reads text that came from `origin`, which messages name. Relative paths are relative to `directory`.
@@ -75,11 +76,12 @@ impl Scenario {
     /// # Errors
     /// As [`Scenario::load`].
     pub fn parse(text: &str, origin: &str, directory: &Path) -> Result<Self, Mistakes> {
-        file::on_own_stack(text, origin, || {
-            file::read_tree(text, origin, read::ROOT, |root| {
-                read::scenario(root, origin, directory)
-            })
-        })
+        file::parse_with(
+            text,
+            origin,
+            |root| read::scenario(root, origin, directory),
+            read::ROOT,
+        )
     }
 
     /// Where this component is named, as the mistake that it is if it cannot be read.

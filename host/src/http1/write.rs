@@ -15,9 +15,18 @@ use crate::config::Forwarded;
 
 pub(super) const VIA: &[u8] = b"1.1 trimtab";
 
-/// Writes an ordinary request's head. `client` is the client's address as text.
+/// What a backend is told of the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Its address as text.
+    pub address: &'a [u8],
+    /// What it speaks to us: `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// Writes an ordinary request's head.
 #[inline]
-pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool, client: &[u8]) {
+pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool, peer: Peer<'_>) {
     out.extend_from_slice(head.method().as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.target().as_bytes());
@@ -34,7 +43,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool,
         }
     }
     if mode != Forwarded::Off {
-        forwarded(out, head, mode, client);
+        forwarded(out, head, mode, peer);
     }
     if via {
         write_field(out, "via", VIA);
@@ -42,7 +51,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool,
     out.extend_from_slice(b"\r\n");
 }
 
-fn forwarded(out: &mut Vec<u8>, head: &Head, mode: Forwarded, client: &[u8]) {
+fn forwarded(out: &mut Vec<u8>, head: &Head, mode: Forwarded, peer: Peer<'_>) {
     let is_open = |name| mode == Forwarded::Replace || head.field(name).is_none();
     out.extend_from_slice(b"x-forwarded-for: ");
     if mode != Forwarded::Replace {
@@ -54,10 +63,10 @@ fn forwarded(out: &mut Vec<u8>, head: &Head, mode: Forwarded, client: &[u8]) {
             out.extend_from_slice(b", ");
         }
     }
-    out.extend_from_slice(client);
+    out.extend_from_slice(peer.address);
     out.extend_from_slice(b"\r\n");
     if is_open("x-forwarded-proto") {
-        write_field(out, "x-forwarded-proto", b"http");
+        write_field(out, "x-forwarded-proto", peer.scheme.as_bytes());
     }
     if is_open("x-forwarded-host") {
         write_field(out, "x-forwarded-host", head.authority().as_bytes());

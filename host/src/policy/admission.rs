@@ -154,6 +154,16 @@ impl Candidate {
         })
     }
 
+    /// Whether it is told how attempts end.
+    pub fn observes(&self) -> bool {
+        self.outcomes.is_some()
+    }
+
+    /// Whether it keeps state for its next version.
+    pub fn keeps_state(&self) -> bool {
+        self.stateful.is_some()
+    }
+
     /// Whether this was compiled from these bytes.
     pub fn is_of(&self, bytes: &[u8]) -> bool {
         bytes.len() == self.bytes && *self.digest == *digest(bytes)

@@ -282,6 +282,11 @@ impl Instance {
         self.store.data().limits.bytes()
     }
 
+    /// WebAssembly instructions so far, on an engine that counts them.
+    pub(super) fn work(&self) -> Option<u64> {
+        Some(u64::MAX - self.store.get_fuel().ok()?)
+    }
+
     /// The reason the guest gave for its last pick.
     pub(super) fn take_note(&mut self) -> Option<String> {
         self.store.data_mut().note.take()

@@ -144,6 +144,25 @@ impl Trial {
         }
     }
 
+    /// What the policy would leave to its next version at this moment: the schema, and the state. `None` if it keeps none.
+    ///
+    /// # Errors
+    /// The policy's fault, after which it is beyond use.
+    pub fn state(&mut self, now_us: u64) -> Result<Option<(String, Vec<u8>)>, Fault> {
+        self.instance.state(now_us)
+    }
+
+    /// Bytes of memory and tables that the policy uses.
+    pub fn memory_bytes(&self) -> usize {
+        self.instance.memory_bytes()
+    }
+
+    /// WebAssembly instructions that the policy has executed, in wasmtime's units of fuel. `None` unless the engine counts
+    /// ([`super::Engine::counting`]).
+    pub fn work(&self) -> Option<u64> {
+        self.instance.work()
+    }
+
     /// What the host chooses when the policy does not and there is no last good version, in a pool whose `fallback` is
     /// this one; and which step of the chain it is.
     pub fn host_choice(

@@ -1,12 +1,13 @@
 //! From a listening socket to served connections.
 //!
-//! Owns accepting, and the HTTP server of each connection. It must not know what a request is answered with.
+//! Owns accepting, handshakes, and the HTTP server of each connection. It must not know what a request is answered with.
 //!
 //! Invariant: an error in accepting never ends a listener; only being closed does.
 
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
+    io,
     net::SocketAddr,
     pin::pin,
     rc::Rc,
@@ -15,23 +16,28 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    client::ClientStream,
+    client::{ClientStream, Socket},
+    http2,
     lane::{self, Next},
     prefixed::Prefixed,
     route::Route,
     serve::{Client, serve},
     worker::WorkerState,
 };
-use crate::{config, policy::client_bits};
+use crate::{
+    config,
+    tls::{ALPN_H2, Terminator},
+};
 
 /// Pause after an error that will not go away at once, above all running out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -39,6 +45,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const DRAINED_AT_CLOSE: usize = 4096;
 /// hyper's own default, for which it needs no allocation.
 const HEADERS_ON_STACK: usize = 100;
+const PLAIN_TEXT_RESPONSE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 34\r\n\r\nthis port speaks HTTPS, not HTTP\r\n";
 
 /// A listener in this worker. Outlives reloads as long as its address is listened on.
 pub(super) struct ListenerState {
@@ -51,6 +59,8 @@ pub(super) struct ListenerState {
 pub(super) struct Rules {
     pub(super) config: Arc<config::Listener>,
     pub(super) routes: Vec<Route>,
+    /// `None` on a listener that speaks plain text.
+    pub(super) tls: Option<Arc<Terminator>>,
 }
 
 impl ListenerState {
@@ -123,8 +133,8 @@ async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, sock
     }
 }
 
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
@@ -142,30 +152,92 @@ async fn connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let (key, watch) = worker.register(&listener);
-    let _guard = Registered {
-        worker: worker.clone(),
-        key,
+    let rules = listener.rules();
+    let scheme = if rules.tls.is_some() { "https" } else { "http" };
+    let client = Rc::new(Client::new(worker, listener, address, scheme));
+    let _guard = Registered(client.clone());
+    match &rules.tls {
+        None => lanes(client, stream).await,
+        // Boxed because it is large, and a plain connection never needs it.
+        Some(terminator) => Box::pin(encrypted(client, stream, terminator.config(), &rules.config)).await,
+    }
+}
+
+/// Serves a connection that begins with a handshake.
+async fn encrypted(
+    client: Rc<Client>,
+    stream: TcpStream,
+    config: &Arc<ServerConfig>,
+    listener: &config::Listener,
+) {
+    let within = listener.tls.as_ref().map(|tls| tls.handshake_timeout);
+    client.watch.handshake_began();
+    let shaken = tokio::time::timeout(within.unwrap_or_default(), handshake(stream, config)).await;
+    let metrics = client.worker.metrics();
+    match shaken.map_err(|_| io::ErrorKind::TimedOut.into()).flatten() {
+        Ok(stream) => {
+            metrics.count(|metrics| &metrics.tls_handshakes);
+            client.watch.handshake_ended();
+            agreed(client, stream).await;
+        }
+        Err(error) => {
+            metrics.count(|metrics| &metrics.tls_handshake_failures);
+            tracing::debug!(listener = listener.name, client = %client.address, %error, "TLS handshake failed");
+        }
+    }
+}
+
+async fn handshake(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    // A method begins like this, and no handshake does.
+    if stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
+        // What is unread when the socket goes would have the answer lost with it.
+        let _ = stream.try_read(&mut [0; 4096]);
+        let _ = stream.try_write(PLAIN_TEXT_RESPONSE);
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "plain text from the client",
+        ));
+    }
+    TlsAcceptor::from(config.clone()).accept(stream).await
+}
+
+/// Serves what the handshake said would be spoken.
+async fn agreed(client: Rc<Client>, stream: TlsStream<TcpStream>) {
+    if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
+        return lanes(client, stream).await;
+    }
+    let listener = client.listener.rules().config.clone();
+    // It may have been turned off since.
+    let http2 = listener.http2.clone().unwrap_or_default();
+    let stream = Prefixed::new(Vec::new(), ClientStream::new(stream, client.watch.clone()));
+    http2::serve_connection(client, stream, &listener, &http2).await;
+}
+
+/// Serves the requests of a connection, in the way of the ordinary ones first.
+async fn lanes<S: Socket>(client: Rc<Client>, stream: S) {
+    let mut stream = ClientStream::new(stream, client.watch.clone());
+    let Next::Library { bytes, is_first } = lane::serve(&client, &mut stream).await else {
+        return stream.close().await;
     };
-    let limits = listener.rules().config.limits.clone();
-    let client = Rc::new(Client {
-        worker,
-        listener,
-        watch: watch.clone(),
-        address,
-        bits: client_bits(address.ip()),
-        text: HeaderValue::from_str(&address.ip().to_canonical().to_string())
-            .unwrap_or(HeaderValue::from_static("unknown")),
-    });
-    let mut stream = ClientStream::new(stream, watch);
-    if let Next::Library(bytes) = lane::serve(&client, &mut stream).await {
-        // Boxed because it is large, and most connections never need it.
-        Box::pin(by_library(client, Prefixed::new(bytes, stream), &limits)).await;
+    let listener = client.listener.rules().config.clone();
+    let is_http2 = is_first && http2::begins(&bytes);
+    let stream = Prefixed::new(bytes, stream);
+    // Boxed because they are large, and most connections never need them.
+    match &listener.http2 {
+        Some(http2) if is_http2 => {
+            Box::pin(http2::serve_connection(client, stream, &listener, http2)).await;
+        }
+        _ => Box::pin(by_library(client, stream, &listener.limits)).await,
     }
 }
 
 /// Serves the rest of a connection by way of the HTTP library.
-async fn by_library(client: Rc<Client>, stream: Prefixed<ClientStream>, limits: &config::Limits) {
+async fn by_library<S: Socket>(
+    client: Rc<Client>,
+    stream: Prefixed<ClientStream<S>>,
+    limits: &config::Limits,
+) {
     let mut server = http1::Builder::new();
     server
         .max_buf_size(limits.header_bytes)
@@ -192,13 +264,10 @@ async fn by_library(client: Rc<Client>, stream: Prefixed<ClientStream>, limits: 
 }
 
 /// Forgets a connection however its task ends, a panic included.
-struct Registered {
-    worker: Rc<WorkerState>,
-    key: u64,
-}
+struct Registered(Rc<Client>);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.worker.forget(self.key);
+        self.0.worker.forget(self.0.key);
     }
 }

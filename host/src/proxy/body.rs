@@ -101,6 +101,8 @@ pub(super) struct ResponseBody {
     source: Source,
     /// Ends with the body.
     journey: Option<Journey>,
+    /// Of a request among many on a connection: that its client takes what is handed on cannot be seen at a socket.
+    watch: Option<Rc<Watch>>,
 }
 
 enum Source {
@@ -117,6 +119,7 @@ impl ResponseBody {
         Self {
             source: Source::Full(Some(bytes)),
             journey: None,
+            watch: None,
         }
     }
 
@@ -127,12 +130,19 @@ impl ResponseBody {
             return Self {
                 source: Source::Done,
                 journey: None,
+                watch: None,
             };
         }
         Self {
             source: Source::Backend { incoming, exchange },
             journey: None,
+            watch: None,
         }
+    }
+
+    /// Notes whether the next piece is asked for.
+    pub(super) fn watch(&mut self, watch: &Rc<Watch>) {
+        self.watch = Some(watch.clone());
     }
 
     /// Ties the request's end to the body's. Of a response to HEAD, nobody reads the body.
@@ -191,6 +201,9 @@ impl Body for ResponseBody {
             Poll::Ready(None) => this.complete(),
             Poll::Ready(Some(Ok(_))) if is_last => this.complete(),
             _ => {}
+        }
+        if let Some(watch) = &this.watch {
+            watch.wait_for_client(matches!(poll, Poll::Ready(Some(Ok(_)))));
         }
         poll
     }

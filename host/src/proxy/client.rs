@@ -4,34 +4,27 @@
 //! since when (two stores); the worker looks at all its connections every now and then, and wakes those that waited too
 //! long. The connection then fails its own reads and writes, and everything above unwinds as if the peer had gone.
 //!
-//! Invariant: whoever waits on a peer has noted it. It must not know HTTP beyond the text of a 408.
+//! Invariant: whoever waits on a peer has noted it. It must not know HTTP.
+//! Read next: `client/stream.rs`, where that is noted.
 
 use std::{
     cell::{Cell, RefCell},
-    io::{self, IoSlice},
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::Waker,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use super::gate::Gate;
+use crate::config::Limits;
 
-use super::{gate::Gate, plain::poll_write_two, scratch::Scratch};
-use crate::{config::Limits, http1::Inbox};
+mod stream;
 
-const TIMEOUT_RESPONSE: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-/// How the HTTP library's answer to a head that is too large begins. It does not say which part of it is.
-const TOO_LARGE: &[u8] = b"HTTP/1.1 431 ";
-const TARGET_TOO_LONG_RESPONSE: &[u8] =
-    b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+pub(super) use stream::{ClientStream, Socket};
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// TLS is being agreed on, which has a time-out of its own.
+    Handshake,
     /// Nothing received since it was accepted.
     Fresh,
     /// Waiting for the next request.
@@ -40,6 +33,8 @@ pub(super) enum Phase {
     Head,
     /// A request is being served.
     Busy,
+    /// Waiting for the next request on a connection that has many at once.
+    Quiet,
 }
 
 /// Why a connection was ended by the watch.
@@ -90,6 +85,45 @@ impl Watch {
             gate: Gate::default(),
             clock,
         }
+    }
+
+    /// TLS is agreed on with the client before anything else.
+    pub(super) fn handshake_began(&self) {
+        self.enter(Phase::Handshake);
+    }
+
+    /// The connection is as good as one that has just been accepted.
+    pub(super) fn handshake_ended(&self) {
+        self.enter(Phase::Fresh);
+        if self.stopping.get() {
+            self.stop();
+        }
+    }
+
+    /// The connection has many requests at once, each with a watch of its own, and now it has none.
+    pub(super) fn all_ended(&self) {
+        self.enter(Phase::Quiet);
+        self.line_is_open.set(false);
+    }
+
+    /// A connection with many requests at once has been quiet for too long. Only told once of each time.
+    pub(super) fn take_quiet(&self) -> bool {
+        let is_quiet = self.phase.get() == Phase::Quiet && self.expired.get() == Some(Expired::Idle);
+        if is_quiet {
+            self.expired.set(None);
+            self.enter(Phase::Quiet);
+        }
+        is_quiet
+    }
+
+    /// Whether the client has not sent, or has not taken, what it should have.
+    pub(super) fn has_expired(&self) -> bool {
+        self.expired.get() == Some(Expired::Body)
+    }
+
+    /// The client has, or has no longer, something to take before more of a response can be handed on.
+    pub(super) fn wait_for_client(&self, waiting: bool) {
+        self.write_wait_ms.set(if waiting { self.clock.get() } else { 0 });
     }
 
     /// What the client sent after its last request is a part of the next.
@@ -149,6 +183,14 @@ impl Watch {
         self.backend_expired.get()
     }
 
+    /// Ends the connection after its current requests, though the worker does not want it.
+    pub(super) fn begin_stopping(&self) {
+        self.stopping.set(true);
+        if self.phase.get() == Phase::Quiet {
+            self.enter(Phase::Quiet);
+        }
+    }
+
     /// Whether the worker wants this connection to end after its current request.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.get()
@@ -187,7 +229,13 @@ impl Watch {
             Phase::Fresh | Phase::Head if over(self.since_ms.get(), limits.header_timeout) => {
                 Some(Expired::Head)
             }
-            Phase::Idle if over(self.since_ms.get(), limits.idle_timeout) => Some(Expired::Idle),
+            // One that was told to end gets less time.
+            Phase::Quiet if self.stopping.get() && over(self.since_ms.get(), limits.header_timeout) => {
+                Some(Expired::Idle)
+            }
+            Phase::Idle | Phase::Quiet if over(self.since_ms.get(), limits.idle_timeout) => {
+                Some(Expired::Idle)
+            }
             _ => None,
         };
         if expired.is_some() {
@@ -209,209 +257,5 @@ impl Watch {
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
         }
-    }
-}
-
-/// A client's socket under watch.
-pub(super) struct ClientStream {
-    inner: TcpStream,
-    watch: Rc<Watch>,
-}
-
-impl ClientStream {
-    pub(super) fn new(inner: TcpStream, watch: Rc<Watch>) -> Self {
-        Self { inner, watch }
-    }
-
-    /// What a read gives on a connection that was ended by the watch.
-    fn expire(&self) -> Option<io::Result<()>> {
-        match self.watch.expired.get()? {
-            Expired::Idle => None,
-            Expired::Head => {
-                // If the socket takes no more bytes there is nobody to tell.
-                if self.watch.phase.get() == Phase::Head {
-                    let _ = self.inner.try_write(TIMEOUT_RESPONSE);
-                }
-                Some(Ok(()))
-            }
-            Expired::Body => Some(Err(io::ErrorKind::TimedOut.into())),
-        }
-    }
-
-    /// Notes the first bytes of a head, and whether its request line has ended.
-    #[inline]
-    fn watch_head(&self, bytes: &[u8]) {
-        let is_first = self.watch.is_between_requests();
-        if is_first {
-            // It came just before an idle connection was closed, and is served after all.
-            self.watch.expired.set(None);
-            self.watch.enter(Phase::Head);
-        }
-        if is_first || self.watch.line_is_open.get() {
-            self.watch.line_is_open.set(!bytes.contains(&b'\n'));
-        }
-    }
-
-    /// Whether these bytes say that a head is too large whose request line alone is. Then the right answer is given in
-    /// their place.
-    #[inline]
-    fn replace_answer(&self, bytes: &[u8]) -> bool {
-        let is_wrong = self.watch.line_is_open.get()
-            && self.watch.phase.get() == Phase::Head
-            && bytes.starts_with(TOO_LARGE);
-        if is_wrong {
-            // If the socket takes no more bytes there is nobody to tell.
-            let _ = self.inner.try_write(TARGET_TOO_LONG_RESPONSE);
-        }
-        is_wrong
-    }
-
-    /// Notes whether a write waits for the client.
-    #[inline]
-    fn watch_write<T>(&self, cx: &Context<'_>, poll: &Poll<T>) {
-        match (poll, self.watch.write_wait_ms.get()) {
-            (Poll::Pending, 0) => {
-                self.watch.write_wait_ms.set(self.watch.clock.get());
-                self.watch.remember(cx.waker());
-            }
-            (Poll::Pending, _) => self.watch.remember(cx.waker()),
-            (Poll::Ready(_), _) => self.watch.write_wait_ms.set(0),
-        }
-    }
-}
-
-/// For those who read the bytes themselves (`lane.rs`).
-impl ClientStream {
-    /// The next request's first bytes, in an inbox that is only taken when there are some. `None` at the end.
-    pub(super) fn poll_inbox(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> Poll<Option<Inbox>> {
-        if ready!(self.poll_readable(cx)).is_err() {
-            return Poll::Ready(None);
-        }
-        let mut inbox = scratch.take_inbox();
-        let poll = self.poll_fill(cx, &mut inbox);
-        if poll == Poll::Ready(true) {
-            return Poll::Ready(Some(inbox));
-        }
-        scratch.put_inbox(inbox);
-        poll.map(|_| None)
-    }
-
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(end) = self.expire() {
-            return Poll::Ready(end);
-        }
-        let poll = self.inner.poll_read_ready(cx);
-        if poll.is_pending() {
-            if self.watch.expired.get() == Some(Expired::Idle) && self.watch.is_between_requests() {
-                return Poll::Ready(Ok(()));
-            }
-            self.watch.remember(cx.waker());
-        }
-        poll
-    }
-
-    /// Reads once. False at the end.
-    #[inline]
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<bool> {
-        let mut space = ReadBuf::new(inbox.space());
-        let result = ready!(Pin::new(self).poll_read(cx, &mut space));
-        let read = space.filled().len();
-        inbox.add(read);
-        Poll::Ready(result.is_ok() && read > 0)
-    }
-
-    /// Whether the client went away while it was waiting. What it sends meanwhile is kept.
-    #[inline]
-    pub(super) fn is_gone(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox) -> bool {
-        while !inbox.space().is_empty() {
-            match self.poll_fill(cx, inbox) {
-                Poll::Ready(true) => {}
-                Poll::Ready(false) => return true,
-                Poll::Pending => return false,
-            }
-        }
-        self.watch.remember(cx.waker());
-        false
-    }
-
-    /// Writes one slice after the other; `written` counts over both. False if the client is gone.
-    #[inline]
-    pub(super) fn poll_write_two(
-        &mut self,
-        cx: &mut Context<'_>,
-        first: &[u8],
-        second: &[u8],
-        written: &mut usize,
-    ) -> Poll<bool> {
-        poll_write_two(self, cx, first, second, written).map(|result| result.is_ok())
-    }
-}
-
-impl AsyncRead for ClientStream {
-    #[inline]
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(end) = self.expire() {
-            return Poll::Ready(end);
-        }
-        let before = buffer.filled().len();
-        let poll = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        if poll.is_pending() {
-            // A request that arrived in the last moment is still served; only then is an idle connection closed.
-            if self.watch.expired.get() == Some(Expired::Idle) && self.watch.is_between_requests() {
-                return Poll::Ready(Ok(()));
-            }
-            self.watch.remember(cx.waker());
-        } else if buffer.filled().len() > before {
-            self.watch_head(&buffer.filled()[before..]);
-        }
-        poll
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    #[inline]
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(Expired::Body) = self.watch.expired.get() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if self.replace_answer(bytes) {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        let poll = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.watch_write(cx, &poll);
-        poll
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let Some(Expired::Body) = self.watch.expired.get() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if slices.first().is_some_and(|first| self.replace_answer(first)) {
-            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
-        }
-        let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
-        self.watch_write(cx, &poll);
-        poll
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

@@ -28,6 +28,9 @@ pub enum Error {
     /// An expectation other than 100-continue.
     #[error("unknown expectation")]
     Expectation,
+    /// More header fields than the listener allows.
+    #[error("too many header fields")]
+    TooManyFields,
     /// No route of the listener takes it.
     #[error("no route for this host and path")]
     NoRoute,
@@ -55,7 +58,11 @@ impl Error {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::BadRequest(_) | Self::Method(_) | Self::Expectation | Self::NoRoute => Fault::Downstream,
+            Self::BadRequest(_)
+            | Self::Method(_)
+            | Self::Expectation
+            | Self::TooManyFields
+            | Self::NoRoute => Fault::Downstream,
             Self::Rejected(_) => Fault::Policy,
             Self::NoBackend
             | Self::Connect(_)
@@ -71,6 +78,7 @@ impl Error {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rejected(status) => {
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)

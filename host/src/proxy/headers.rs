@@ -6,22 +6,27 @@
 //! what we say about it.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Version,
     header::{self, Entry},
     request::Parts,
 };
 
 use super::error::Error;
-use crate::config::{Forwarded, Listener};
+use crate::config::{Forwarded, Limits, Listener};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 trimtab");
+const VIA_HTTP2: HeaderValue = HeaderValue::from_static("2.0 trimtab");
 
 /// Refuses what RFC 9112 has a server refuse and the HTTP library lets through.
 #[inline]
-pub(super) fn check(head: &Parts) -> Result<(), Error> {
+pub(super) fn check(head: &Parts, limits: &Limits) -> Result<(), Error> {
+    let is_http2 = head.version == Version::HTTP_2;
+    if is_http2 && head.headers.len() > limits.headers {
+        return Err(Error::TooManyFields);
+    }
     match head.method {
         http::Method::CONNECT => return Err(Error::Method("CONNECT")),
         http::Method::TRACE => return Err(Error::Method("TRACE")),
@@ -37,8 +42,10 @@ pub(super) fn check(head: &Parts) -> Result<(), Error> {
     }
     let mut hosts = head.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
+        // RFC 9113, 8.3.1: the two must not differ, or two readers would see two hosts.
+        (host, None) if is_http2 => check_authority(&head.uri, host)?,
         (Some(host), None) => check_host(host)?,
-        (None, _) if head.version >= http::Version::HTTP_11 => {
+        (None, _) if head.version >= Version::HTTP_11 => {
             return Err(Error::BadRequest("a request must have a Host header"));
         }
         (Some(_), Some(_)) => return Err(Error::BadRequest("a request must have one Host header")),
@@ -48,6 +55,17 @@ pub(super) fn check(head: &Parts) -> Result<(), Error> {
         Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Err(Error::Expectation),
         _ => Ok(()),
     }
+}
+
+fn check_authority(uri: &http::Uri, host: Option<&HeaderValue>) -> Result<(), Error> {
+    match (uri.authority(), host) {
+        (None, None) => return Err(Error::BadRequest("a request must have an :authority")),
+        (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
+            return Err(Error::BadRequest("a Host header that is not the :authority"));
+        }
+        _ => {}
+    }
+    host.map_or(Ok(()), check_host)
 }
 
 /// Only what can be in a host and port: a comma, a path or user information would mean different hosts to different
@@ -61,8 +79,27 @@ fn check_host(host: &HeaderValue) -> Result<(), Error> {
     }
 }
 
-/// The fields that go to the backend. `client` is the client's address as text.
-pub(super) fn for_backend(head: &Parts, listener: &Listener, client: &HeaderValue) -> HeaderMap {
+/// HTTP/2 lets a client cut its cookies up, which HTTP/1.1 does not (RFC 9113, 8.2.3).
+pub(super) fn join_cookies(fields: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = fields
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if pieces.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
+    {
+        fields.insert(header::COOKIE, whole);
+    }
+}
+
+/// The fields that go to the backend. `client` is the client's address as text, `scheme` what it speaks to us.
+pub(super) fn for_backend(
+    head: &Parts,
+    listener: &Listener,
+    client: &HeaderValue,
+    scheme: &'static str,
+) -> HeaderMap {
     let mut fields = head.headers.clone();
     let wants_trailers = head
         .headers
@@ -79,30 +116,35 @@ pub(super) fn for_backend(head: &Parts, listener: &Listener, client: &HeaderValu
     {
         fields.insert(header::HOST, host);
     }
-    forwarded(&mut fields, listener.forwarded, client);
+    forwarded(
+        &mut fields,
+        listener.forwarded,
+        client,
+        HeaderValue::from_static(scheme),
+    );
     if listener.via {
-        append_via(&mut fields);
+        append_via(&mut fields, head.version);
     }
     fields
 }
 
 /// Makes a backend's fields fit for the client.
 #[inline]
-pub(super) fn for_client(fields: &mut HeaderMap, listener: &Listener) {
+pub(super) fn for_client(fields: &mut HeaderMap, listener: &Listener, version: Version) {
     strip_hop_by_hop(fields);
     if listener.via {
-        append_via(fields);
+        append_via(fields, version);
     }
 }
 
-fn forwarded(fields: &mut HeaderMap, mode: Forwarded, client: &HeaderValue) {
+fn forwarded(fields: &mut HeaderMap, mode: Forwarded, client: &HeaderValue, scheme: HeaderValue) {
     if mode == Forwarded::Off {
         return;
     }
     let host = fields.get(header::HOST).cloned();
     if mode == Forwarded::Replace {
         fields.insert(FORWARDED_FOR, client.clone());
-        fields.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        fields.insert(FORWARDED_PROTO, scheme);
         if let Some(host) = host {
             fields.insert(FORWARDED_HOST, host);
         }
@@ -121,20 +163,24 @@ fn forwarded(fields: &mut HeaderMap, mode: Forwarded, client: &HeaderValue) {
     if let Ok(list) = HeaderValue::from_bytes(&list) {
         fields.insert(FORWARDED_FOR, list);
     }
-    fields
-        .entry(FORWARDED_PROTO)
-        .or_insert(HeaderValue::from_static("http"));
+    fields.entry(FORWARDED_PROTO).or_insert(scheme);
     if let Some(host) = host {
         fields.entry(FORWARDED_HOST).or_insert(host);
     }
 }
 
-fn append_via(fields: &mut HeaderMap) {
+/// `version` is that of the message as it was received.
+fn append_via(fields: &mut HeaderMap, version: Version) {
+    let own = if version == Version::HTTP_2 {
+        VIA_HTTP2
+    } else {
+        VIA
+    };
     match fields.entry(header::VIA) {
         Entry::Vacant(via) => {
-            via.insert(VIA);
+            via.insert(own);
         }
-        Entry::Occupied(mut via) => via.append(VIA),
+        Entry::Occupied(mut via) => via.append(own),
     }
 }
 

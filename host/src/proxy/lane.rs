@@ -11,7 +11,7 @@ use std::{future::poll_fn, rc::Rc};
 use super::{
     accept::Rules,
     attempts::Attempts,
-    client::ClientStream,
+    client::{ClientStream, Socket},
     error::Error,
     forward::Failed,
     journey::Journey,
@@ -29,8 +29,13 @@ mod relay;
 pub(super) enum Next {
     /// It is over.
     Close,
-    /// The HTTP library goes on with it; these bytes come before those of the socket.
-    Library(Vec<u8>),
+    /// The HTTP library goes on with it.
+    Library {
+        /// They come before those of the socket.
+        bytes: Vec<u8>,
+        /// No request was served before.
+        is_first: bool,
+    },
 }
 
 /// Why a request ended early.
@@ -48,14 +53,15 @@ impl From<Error> for End {
 }
 
 /// A client's connection on this way.
-struct Lane<'a> {
+struct Lane<'a, S> {
     client: &'a Rc<Client>,
-    stream: &'a mut ClientStream,
+    stream: &'a mut ClientStream<S>,
     inbox: Inbox,
 }
 
 /// Serves the ordinary requests of a connection.
-pub(super) async fn serve(client: &Rc<Client>, stream: &mut ClientStream) -> Next {
+pub(super) async fn serve<S: Socket>(client: &Rc<Client>, stream: &mut ClientStream<S>) -> Next {
+    let mut is_first = true;
     loop {
         // An idle connection has no buffers.
         let Some(inbox) = poll_fn(|cx| stream.poll_inbox(cx, &client.worker.scratch)).await else {
@@ -66,7 +72,7 @@ pub(super) async fn serve(client: &Rc<Client>, stream: &mut ClientStream) -> Nex
             stream,
             inbox,
         };
-        let next = lane.run().await;
+        let next = lane.run(&mut is_first).await;
         client.worker.scratch.put_inbox(lane.inbox);
         if let Some(next) = next {
             return next;
@@ -74,14 +80,19 @@ pub(super) async fn serve(client: &Rc<Client>, stream: &mut ClientStream) -> Nex
     }
 }
 
-impl Lane<'_> {
+impl<S: Socket> Lane<'_, S> {
     /// Serves what is in the inbox, and what arrives until it is empty. `None` if the connection then waits for more.
-    async fn run(&mut self) -> Option<Next> {
+    async fn run(&mut self, is_first: &mut bool) -> Option<Next> {
         loop {
             let rules = self.client.listener.rules();
             let limits = &rules.config.limits;
             match self.inbox.read(limits.header_bytes, limits.headers) {
-                Received::Unusual => return Some(Next::Library(self.inbox.bytes().to_vec())),
+                Received::Unusual => {
+                    return Some(Next::Library {
+                        bytes: self.inbox.bytes().to_vec(),
+                        is_first: *is_first,
+                    });
+                }
                 Received::Part => {
                     if !self.inbox.grow(limits.header_bytes) || !self.receive().await {
                         return Some(Next::Close);
@@ -90,6 +101,7 @@ impl Lane<'_> {
                 }
                 Received::Request => {}
             }
+            *is_first = false;
             self.client.watch.request_began();
             if !self.request(&rules).await {
                 return Some(Next::Close);

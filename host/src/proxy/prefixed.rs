@@ -21,6 +21,11 @@ impl<S> Prefixed<S> {
     pub(super) fn new(bytes: Vec<u8>, stream: S) -> Self {
         Self { bytes, at: 0, stream }
     }
+
+    /// The stream itself, for writing.
+    pub(super) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {

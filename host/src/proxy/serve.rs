@@ -23,7 +23,11 @@ use super::{
     route,
     worker::WorkerState,
 };
-use crate::{config, http1::Head};
+use crate::{
+    config,
+    http1::{Head, Peer},
+    policy::client_bits,
+};
 
 /// What all requests of a client's connection share.
 pub(super) struct Client {
@@ -31,10 +35,65 @@ pub(super) struct Client {
     pub(super) listener: Rc<ListenerState>,
     pub(super) watch: Rc<Watch>,
     pub(super) address: SocketAddr,
+    /// What the worker knows the connection by.
+    pub(super) key: u64,
     /// The address as policies see it.
     pub(super) bits: u128,
     /// The address as `X-Forwarded-For` says it.
     pub(super) text: HeaderValue,
+    /// What it speaks to us: `http` or `https`.
+    pub(super) scheme: &'static str,
+    /// It is one of many requests on a connection, and not the whole of that.
+    pub(super) is_stream: bool,
+}
+
+impl Client {
+    /// Of a connection that is new to the worker, which watches it until it is told to forget it.
+    pub(super) fn new(
+        worker: Rc<WorkerState>,
+        listener: Rc<ListenerState>,
+        address: SocketAddr,
+        scheme: &'static str,
+    ) -> Self {
+        let (key, watch) = worker.register(&listener);
+        let text = address.ip().to_canonical().to_string();
+        Self {
+            worker,
+            listener,
+            watch,
+            address,
+            key,
+            bits: client_bits(address.ip()),
+            text: HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown")),
+            scheme,
+            is_stream: false,
+        }
+    }
+
+    /// One of many requests on this connection, which the worker watches until it is told to forget it.
+    pub(super) fn stream(&self) -> Self {
+        let (key, watch) = self.worker.register_stream(&self.listener);
+        Self {
+            worker: self.worker.clone(),
+            listener: self.listener.clone(),
+            watch,
+            address: self.address,
+            key,
+            bits: self.bits,
+            text: self.text.clone(),
+            scheme: self.scheme,
+            is_stream: true,
+        }
+    }
+
+    /// What backends are told of it.
+    #[inline]
+    pub(super) fn peer(&self) -> Peer<'_> {
+        Peer {
+            address: self.text.as_bytes(),
+            scheme: self.scheme,
+        }
+    }
 }
 
 /// Serves one request.
@@ -46,7 +105,10 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     client.watch.request_began();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if client.is_stream {
+        headers::join_cookies(&mut parts.headers);
+    }
     let mut head = Head::from_parts(&parts);
     let mut journey = Journey::begin(&client, &head);
     let result = handle(&client, &parts, &mut head, body, &mut journey).await;
@@ -57,9 +119,11 @@ pub(super) async fn serve(
     journey.status = response.status().as_u16();
     // Of the backend's own version nothing follows for the client.
     *response.version_mut() = http::Version::HTTP_11;
-    response
-        .body_mut()
-        .carry(journey, parts.method == http::Method::HEAD);
+    let body = response.body_mut();
+    if client.is_stream {
+        body.watch(&client.watch);
+    }
+    body.carry(journey, parts.method == http::Method::HEAD);
     Ok(response)
 }
 
@@ -71,8 +135,8 @@ async fn handle(
     body: Incoming,
     journey: &mut Journey,
 ) -> Result<Response<ResponseBody>, Error> {
-    headers::check(parts)?;
     let listener = client.listener.rules();
+    headers::check(parts, &listener.config.limits)?;
     let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
     let sent = Rc::new(Cell::new(0));
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
@@ -83,7 +147,8 @@ async fn handle(
         let mut request = Some(for_backend(client, parts, body.take(), &listener.config));
         match forward(client, &attempts, (&target, freshness), &mut request, &sent).await {
             Ok(mut response) => {
-                headers::for_client(response.headers_mut(), &listener.config);
+                let version = response.version();
+                headers::for_client(response.headers_mut(), &listener.config, version);
                 return Ok(response);
             }
             Err(failed) => {
@@ -103,7 +168,7 @@ fn for_backend(
     let mut request = Request::new(body.unwrap_or(RequestBody::Empty));
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = origin_form(&parts.uri);
-    *request.headers_mut() = headers::for_backend(parts, listener, &client.text);
+    *request.headers_mut() = headers::for_backend(parts, listener, &client.text, client.scheme);
     request
 }
 

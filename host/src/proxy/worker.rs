@@ -34,6 +34,7 @@ use crate::{
     policy::{Deployment, Instance, Rebuild, Seat},
     pool::Pool,
     rollout::{Shadow, Split},
+    tls::Terminator,
 };
 
 /// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
@@ -96,6 +97,8 @@ pub struct Plan {
 pub struct ListenerPlan {
     /// Its rules.
     pub config: Arc<config::Listener>,
+    /// What it needs for TLS; `None` without.
+    pub tls: Option<Arc<Terminator>>,
     /// Its socket; `None` where the worker has it already.
     pub socket: Option<std::net::TcpListener>,
 }
@@ -239,18 +242,26 @@ impl WorkerState {
 
     /// Watches a new connection until [`Self::forget`].
     pub(super) fn register(&self, listener: &Rc<ListenerState>) -> (u64, Rc<Watch>) {
+        self.metrics().count(|metrics| &metrics.connections);
+        self.register_stream(listener)
+    }
+
+    /// Watches one of many requests on a connection until [`Self::forget_stream`].
+    pub(super) fn register_stream(&self, listener: &Rc<ListenerState>) -> (u64, Rc<Watch>) {
         let watch = Rc::new(Watch::new(self.clock.clone()));
         let key = self.next_connection.get();
         self.next_connection.set(key + 1);
-        self.connections
-            .borrow_mut()
-            .insert(key, (watch.clone(), listener.clone()));
-        self.metrics().count(|metrics| &metrics.connections);
+        let watched = (watch.clone(), listener.clone());
+        self.connections.borrow_mut().insert(key, watched);
         (key, watch)
     }
 
+    pub(super) fn forget_stream(&self, stream: u64) {
+        self.connections.borrow_mut().remove(&stream);
+    }
+
     pub(super) fn forget(&self, connection: u64) {
-        self.connections.borrow_mut().remove(&connection);
+        self.forget_stream(connection);
         self.metrics().count(|metrics| &metrics.connections_closed);
     }
 
@@ -301,9 +312,9 @@ impl WorkerState {
 
     fn apply_listeners(self: &Rc<Self>, plans: Vec<ListenerPlan>) {
         let mut listeners = HashMap::new();
-        for ListenerPlan { config, socket } in plans {
+        for ListenerPlan { config, tls, socket } in plans {
             let key = config.key();
-            let rules = Rc::new(self.rules(config));
+            let rules = Rc::new(self.rules(config, tls));
             let known = self.listeners.borrow_mut().remove(&key);
             let listener = match known {
                 Some(known) => {
@@ -321,7 +332,7 @@ impl WorkerState {
         closed.into_values().for_each(|listener| listener.close());
     }
 
-    fn rules(&self, config: Arc<config::Listener>) -> Rules {
+    fn rules(&self, config: Arc<config::Listener>, tls: Option<Arc<Terminator>>) -> Rules {
         let pools = self.pools.borrow();
         let route = |rule: &config::Route| {
             pools.get(&rule.pool).map(|pool| Route {
@@ -332,6 +343,7 @@ impl WorkerState {
         Rules {
             routes: config.routes.iter().filter_map(route).collect(),
             config,
+            tls,
         }
     }
 

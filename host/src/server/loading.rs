@@ -12,7 +12,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use super::{Source, StartError};
+use super::{Source, StartError, tls};
 use crate::{
     config::{self, Config, PolicySource},
     policy::{Candidate, Loader, Refusal, builtin_component},
@@ -46,7 +46,7 @@ pub(super) async fn load(source: Source, loader: Arc<Loader>, in_service: Vec<Ar
     let reading = source.clone();
     let read = tokio::task::spawn_blocking(move || reading.load()).await;
     let config = read.unwrap_or_else(|error| Err(StartError::Engine(error.to_string())));
-    let components = config.as_ref().ok().map(component_files);
+    let components = config.as_ref().ok().map(named_files);
     let result = match config {
         Ok(config) => load_policies(config, loader, in_service).await,
         Err(error) => Err(error),
@@ -142,8 +142,8 @@ fn read_file(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
     Ok(wasm)
 }
 
-/// The components of a configuration that are files.
-pub(super) fn component_files(config: &Config) -> Vec<PathBuf> {
+/// The files of a configuration that are watched.
+pub(super) fn named_files(config: &Config) -> Vec<PathBuf> {
     let files = config
         .policies
         .values()
@@ -151,7 +151,7 @@ pub(super) fn component_files(config: &Config) -> Vec<PathBuf> {
             PolicySource::File(path) => Some(path.clone()),
             PolicySource::Builtin(_) => None,
         });
-    files.collect()
+    files.chain(tls::files(config)).collect()
 }
 
 /// Whether a compiled component serves another entry of the configuration too. Its line may differ.

@@ -11,7 +11,11 @@ use std::{
     time::Instant,
 };
 
-use super::{StartError, loading::refused};
+use super::{
+    StartError,
+    loading::refused,
+    tls::{self, Terminators},
+};
 use crate::{
     config::{self, Config},
     control::{PoolView, ReloadReport},
@@ -33,6 +37,8 @@ pub(super) struct Service {
     listeners: Vec<Arc<config::Listener>>,
     /// Where each listener really listens, by its key; differs from what is configured for port 0.
     addresses: BTreeMap<String, SocketAddr>,
+    /// Of the listeners with TLS, by their keys.
+    terminators: Terminators,
     pools: BTreeMap<String, PoolView>,
     tenants: BTreeMap<String, Arc<Tenant>>,
 }
@@ -63,6 +69,7 @@ impl Service {
             access_log: None,
             listeners: Vec::new(),
             addresses: BTreeMap::new(),
+            terminators: Terminators::new(),
             pools: BTreeMap::new(),
             tenants: BTreeMap::new(),
         }
@@ -112,11 +119,13 @@ impl Service {
                 .filter(|name| !pools.contains_key(*name))
                 .cloned(),
         );
+        let terminators = self.terminators(&config).await?;
         let sockets = self.sockets(&config, workers)?;
         let listeners: Vec<_> = config.listeners.iter().cloned().map(Arc::new).collect();
         report.changed = !report.pools.is_empty()
             || !report.policies.is_empty()
             || listeners != self.listeners
+            || !tls::are_same(&terminators, &self.terminators)
             || config.log != self.config.log
             || config.drain != self.config.drain
             || config.tenants != self.config.tenants;
@@ -131,6 +140,7 @@ impl Service {
             access_log: None,
             listeners,
             addresses,
+            terminators,
             pools,
             tenants,
         };
@@ -288,6 +298,15 @@ impl Service {
         ))
     }
 
+    /// What the listeners with TLS need; those whose files and settings are the same go on with what they have.
+    async fn terminators(&self, config: &Config) -> Result<Terminators, StartError> {
+        let known = self.terminators.clone();
+        let listeners = config.listeners.clone();
+        let load = move || tls::load_all(&listeners, &known);
+        let loaded = tokio::task::spawn_blocking(load).await;
+        loaded.map_err(|error| StartError::Engine(error.to_string()))?
+    }
+
     fn sockets(&self, config: &Config, workers: usize) -> Result<Sockets, StartError> {
         let is_new =
             |listener: &&config::Listener| self.listeners.iter().all(|old| old.key() != listener.key());
@@ -315,6 +334,7 @@ impl Service {
             .map(|_| {
                 let listener = |config: &Arc<config::Listener>| ListenerPlan {
                     config: config.clone(),
+                    tls: self.terminators.get(&config.key()).cloned(),
                     socket: sockets.get_mut(&config.key()).and_then(Vec::pop),
                 };
                 let listeners = self.listeners.iter().map(listener).collect();

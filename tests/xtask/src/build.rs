@@ -105,6 +105,13 @@ pub(crate) fn modules(root: &Path, target: &Path, names: &[String]) -> Result<BT
     Ok(names.iter().map(|name| (name.clone(), file(name))).collect())
 }
 
+/// Fetches what a workspace needs whose lock file may name more than that.
+pub(crate) fn fetch(root: &Path) -> Result<()> {
+    let mut fetch = cargo(root);
+    fetch.args(["fetch", "--target", TARGET]);
+    run(fetch)
+}
+
 fn compile(root: &Path, target: &Path, names: &[String]) -> Result<()> {
     let mut fetch = cargo(root);
     // Before the flags are made, which look at what was fetched.

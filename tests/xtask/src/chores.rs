@@ -24,6 +24,15 @@ pub(crate) fn lint(root: &Path) -> Result<()> {
     run(cargo(root, "clippy --workspace --all-targets -- -D warnings"))
 }
 
+/// The comparison with peers, on optimised builds of both sides.
+pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<()> {
+    run(cargo(root, "build --release -p trimtab"))?;
+    run(cargo(root, "build --profile bench-tools -p trimtab-bench"))?;
+    let mut bench = Command::new(root.join("target/bench-tools/trimtab-bench"));
+    bench.args(arguments).env("TRIMTAB_ROOT", root).current_dir(root);
+    run(bench)
+}
+
 fn cargo(root: &Path, arguments: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments.split(' ')).current_dir(root);

@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask plugins`, `examples`, `test` and `lint`. CI runs the same commands.
+//! Project chores, such as `cargo xtask plugins`, `test`, `lint` and `bench`. CI runs the same commands.
 //!
 //! Not here: anything a user of trimtab needs. The built policies are committed (`plugins/dist/`), so nobody else needs
 //! a wasm toolchain.
@@ -9,6 +9,7 @@ mod build;
 mod chores;
 mod dist;
 mod examples;
+mod mutants;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -33,10 +34,22 @@ enum Chore {
     },
     /// Build the example policies as a user would get them, and have the host check their configurations
     Examples,
+    /// Put bugs into the built-in policies, and have `trimtab policy test` find them
+    Mutants {
+        /// A trimtab that is built already; by default it is built here, for release
+        #[arg(long, value_name = "FILE")]
+        trimtab: Option<PathBuf>,
+    },
     /// Run all tests: by cargo-nextest if it is installed, else by cargo
     Test,
     /// Check formatting and lints
     Lint,
+    /// Measure trimtab and its peers side by side; without arguments, tell how
+    Bench {
+        /// As `run --scenarios s1,s2 --rounds 5`; `run --help` has all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -56,8 +69,10 @@ fn work(chore: &Chore) -> Result<()> {
         Chore::Plugins { check: false } => dist::write(&root),
         Chore::Plugins { check: true } => dist::check(&root),
         Chore::Examples => examples::check(&root),
+        Chore::Mutants { trimtab } => mutants::check(&root, trimtab.clone()),
         Chore::Test => chores::test(&root),
         Chore::Lint => chores::lint(&root),
+        Chore::Bench { arguments } => chores::bench(&root, arguments),
     }
 }
 

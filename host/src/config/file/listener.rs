@@ -3,21 +3,26 @@
 //! Invariant: no route of a listener is hidden by an earlier one. Name and address are read by `file.rs`, which sees all
 //! listeners and so knows whether they are unique.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        Forwarded, Limits, Listener, Protocol, Route, addresses,
+        Forwarded, Http2, Limits, Listener, Protocol, Route, Tls, addresses,
         names::Names,
         reader::{Table, Value},
         units::{h, ms, s},
     },
-    LIMITS, ROUTE,
+    HTTP2, LIMITS, ROUTE,
     tenant::Tenancy,
+    tls::tls,
 };
 
 const HEADER_BYTES: RangeInclusive<usize> = (8 << 10)..=(1 << 20);
 const HEADERS: RangeInclusive<u32> = 10..=1000;
+const STREAMS: RangeInclusive<u32> = 1..=10_000;
+/// RFC 9113, 6.9.2: what everyone begins with, so less would have to be taken back.
+const STREAM_WINDOW: RangeInclusive<usize> = (64 << 10)..=(16 << 20);
+const WINDOW: RangeInclusive<usize> = (64 << 10)..=(64 << 20);
 const HEADER_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(600);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(1);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
@@ -27,6 +32,8 @@ const ROUTES_MAX: usize = 5000;
 /// A listener but for its name and address.
 pub(super) struct Rest {
     protocol: Protocol,
+    tls: Option<Tls>,
+    http2: Option<Http2>,
     forwarded: Forwarded,
     via: bool,
     limits: Limits,
@@ -37,6 +44,8 @@ impl Rest {
     pub(super) fn into_listener(self, name: String, listen: SocketAddr) -> Listener {
         let Self {
             protocol,
+            tls,
+            http2,
             forwarded,
             via,
             limits,
@@ -46,6 +55,8 @@ impl Rest {
             name,
             listen,
             protocol,
+            tls,
+            http2,
             forwarded,
             via,
             limits,
@@ -54,7 +65,12 @@ impl Rest {
     }
 }
 
-pub(super) fn listener(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'_>) -> Rest {
+pub(super) fn listener(
+    table: &Table<'_>,
+    directory: &Path,
+    pools: &Names<'_>,
+    tenancy: &Tenancy<'_>,
+) -> Rest {
     let forwarded = [
         ("replace", Forwarded::Replace),
         ("append", Forwarded::Append),
@@ -62,11 +78,33 @@ pub(super) fn listener(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'
     ];
     Rest {
         protocol: table.choice("protocol", &[("http", Protocol::Http)], Protocol::Http),
+        tls: table.take("tls").and_then(|value| tls(&value, directory)),
+        http2: http2(table),
         forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
         via: table.flag("via", true),
         limits: limits(&table.table("limits", LIMITS)),
         routes: routes(table, pools, tenancy),
     }
+}
+
+/// On, unless the file says `"off"`.
+fn http2(table: &Table<'_>) -> Option<Http2> {
+    if table
+        .take("http2")
+        .is_some_and(|value| value.kind().as_str() == Some("off"))
+    {
+        return None;
+    }
+    let table = table.table("http2", HTTP2);
+    let size = |key, range, default: u32| {
+        u32::try_from(table.size(key, range, default as usize)).unwrap_or(u32::MAX)
+    };
+    let default = Http2::default();
+    Some(Http2 {
+        streams: table.whole("streams", STREAMS, default.streams),
+        stream_window: size("stream_window", STREAM_WINDOW, default.stream_window),
+        window: size("window", WINDOW, default.window),
+    })
 }
 
 fn limits(table: &Table<'_>) -> Limits {

@@ -89,7 +89,7 @@ pub(in crate::config) fn policy(
 }
 
 /// At most the tenant's, which the default follows.
-fn memory(table: &Table<'_>, tenant: Option<&Tenant>) -> usize {
+pub(in super::super) fn memory(table: &Table<'_>, tenant: Option<&Tenant>) -> usize {
     let most = tenant.map_or(usize::MAX, |tenant| {
         usize::try_from(tenant.memory_bytes).unwrap_or(usize::MAX)
     });
@@ -105,7 +105,7 @@ fn memory(table: &Table<'_>, tenant: Option<&Tenant>) -> usize {
 }
 
 /// As [`memory`].
-fn deadline(table: &Table<'_>, tenant: Option<&Tenant>) -> Duration {
+pub(in super::super) fn deadline(table: &Table<'_>, tenant: Option<&Tenant>) -> Duration {
     let most = tenant.map_or(Duration::MAX, |tenant| tenant.deadline);
     let deadline = table.duration("deadline", DEADLINE, DEADLINE_DEFAULT.min(most));
     if deadline > most {
@@ -144,7 +144,7 @@ fn source(
     }
 }
 
-fn config_json(value: &Value<'_>) -> Option<String> {
+pub(in super::super) fn config_json(value: &Value<'_>) -> Option<String> {
     if !value.kind().is_table() {
         return value.expected("a table");
     }

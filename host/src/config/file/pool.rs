@@ -142,7 +142,7 @@ fn hash_on(value: &Value<'_>) -> Vec<HashOn> {
     items.iter().filter_map(|item| item.parsed(hash_source)).collect()
 }
 
-pub(in crate::config) fn hash_source(text: &str) -> Result<HashOn, String> {
+pub(in super::super) fn hash_source(text: &str) -> Result<HashOn, String> {
     let source = match text.split_once(':') {
         None => match text {
             "client-ip" => Some(HashOn::ClientIp),
@@ -189,42 +189,44 @@ fn backends(table: &Table<'_>) -> Vec<Backend> {
 }
 
 fn backend(item: &Value<'_>, addresses: &mut Unique<String>) -> Option<Backend> {
-    let mut address = |value: &Value<'_>| {
-        let canonical = value.parsed(addresses::backend)?;
-        addresses.claim(canonical, value);
-        value.text().map(str::to_owned)
-    };
     match item.kind() {
         DeValue::String(_) => Some(Backend {
-            address: address(item)?,
+            address: address(item, addresses)?,
             weight: 1,
             zone: None,
             tier: 0,
             labels: BTreeMap::new(),
         }),
-        DeValue::Table(_) => {
-            let table = item.table(BACKEND)?;
-            let backend = Backend {
-                address: table
-                    .require("address")
-                    .and_then(|value| address(&value))
-                    .unwrap_or_default(),
-                weight: table.whole("weight", WEIGHT, 1),
-                zone: table
-                    .take("zone")
-                    .and_then(|value| value.parsed(super::check_name)),
-                tier: u8::try_from(table.whole("tier", TIER, 0)).unwrap_or(u8::MAX),
-                labels: table
-                    .take("labels")
-                    .map(|value| labels(&value))
-                    .unwrap_or_default(),
-            };
-            Some(backend)
-        }
+        DeValue::Table(_) => Some(backend_in(&item.table(BACKEND)?, addresses)),
         _ => {
             item.expected("an address in quotes or a table, like { address = \"10.0.0.1:8080\", weight = 2 }")
         }
     }
+}
+
+/// The backend that a table describes, among keys of the caller's own.
+pub(in super::super) fn backend_in(table: &Table<'_>, addresses: &mut Unique<String>) -> Backend {
+    Backend {
+        address: table
+            .require("address")
+            .and_then(|value| address(&value, addresses))
+            .unwrap_or_default(),
+        weight: table.whole("weight", WEIGHT, 1),
+        zone: table
+            .take("zone")
+            .and_then(|value| value.parsed(super::check_name)),
+        tier: u8::try_from(table.whole("tier", TIER, 0)).unwrap_or(u8::MAX),
+        labels: table
+            .take("labels")
+            .map(|value| labels(&value))
+            .unwrap_or_default(),
+    }
+}
+
+fn address(value: &Value<'_>, addresses: &mut Unique<String>) -> Option<String> {
+    let canonical = value.parsed(addresses::backend)?;
+    addresses.claim(canonical, value);
+    value.text().map(str::to_owned)
 }
 
 pub(in crate::config) fn labels(value: &Value<'_>) -> BTreeMap<String, String> {

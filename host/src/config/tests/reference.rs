@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 18] = [
+const TABLES: [(&str, &str, Keys); 21] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -18,6 +18,13 @@ const TABLES: [(&str, &str, Keys); 18] = [
     ("`[state]`", "[state]", file::STATE),
     ("`[record]`", "[record]", file::RECORD),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
+    ("`[listener.tls]`", "[listener.tls]", file::TLS),
+    (
+        "`[[listener.tls.certificates]]`",
+        "[[listener.tls.certificates]]",
+        file::CERTIFICATE,
+    ),
+    ("`[listener.http2]`", "[listener.http2]", file::HTTP2),
     ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
     ("`[[listener.route]]`", "[[listener.route]]", file::ROUTE),
     ("`[tenant.NAME]`", "[tenant.shop]", file::TENANT),
@@ -92,6 +99,12 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     set("[[pool.shop.backends]]", "address", "\"127.0.0.1:9001\"");
     set("[pool.shop.health]", "kind", "\"http\"");
     set("[pool.shop.record]", "every", "\"10m\"");
+    if header == "[listener.tls]" {
+        set("[listener.tls]", "certificates", "[{ cert = \"a.pem\" }]");
+    }
+    if header == "[[listener.tls.certificates]]" {
+        set("[[listener.tls.certificates]]", "cert", "\"a.pem\"");
+    }
     let is_about_policies = header.starts_with("[policy.mine");
     if is_about_policies {
         set("[pool.shop]", "policy", "\"mine\"");
@@ -138,6 +151,7 @@ fn with_company<'a>(key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     let company = match (key, value) {
         ("timeout", _) => Some(("interval", "\"1h\"")),
         ("base_ejection", _) => Some(("max_ejection", "\"24h\"")),
+        ("client_auth" | "client_crl", _) => Some(("client_ca", "\"ca.pem\"")),
         ("max_ejection", _) => Some(("base_ejection", "\"100ms\"")),
         _ => None,
     };

@@ -3,6 +3,11 @@
 use super::*;
 use crate::http1::{Inbox, Received};
 
+const PEER: Peer<'_> = Peer {
+    address: b"10.0.0.1",
+    scheme: "http",
+};
+
 fn written(fields: &str, mode: Forwarded, via: bool) -> String {
     let request = format!("GET /a?b HTTP/1.1\r\nHost: shop\r\n{fields}\r\n");
     let mut inbox = Inbox::default();
@@ -10,7 +15,7 @@ fn written(fields: &str, mode: Forwarded, via: bool) -> String {
     inbox.add(request.len());
     assert_eq!(inbox.read(1 << 16, 100), Received::Request);
     let mut out = Vec::new();
-    write_request(&mut out, inbox.head(), mode, via, b"10.0.0.1");
+    write_request(&mut out, inbox.head(), mode, via, PEER);
     String::from_utf8(out).unwrap()
 }
 

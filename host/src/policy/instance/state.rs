@@ -141,6 +141,15 @@ impl Instance {
         self.stateful.as_ref().map(|stateful| stateful.layout.clone())
     }
 
+    /// The state, with the name of its layout; `None` for an instance that keeps none.
+    pub(in crate::policy) fn state(&mut self, now_us: u64) -> Result<Option<(String, Vec<u8>)>, Fault> {
+        let Some(schema) = self.schema() else {
+            return Ok(None);
+        };
+        self.hand_over_outcomes(now_us)?;
+        Ok(Some((schema.to_string(), self.export_state()?)))
+    }
+
     fn export_state(&mut self) -> Result<Vec<u8>, Fault> {
         let Some(export) = self.stateful.as_ref().map(|stateful| stateful.export) else {
             return Ok(Vec::new());

@@ -15,6 +15,7 @@ use crate::{
     http1::{Malformed, Reply, Rules, read_reply, write_request},
     proxy::{
         attempts::Freshness,
+        client::Socket,
         error::Error,
         forward::Failed,
         ledger::Ledger,
@@ -25,7 +26,7 @@ use crate::{
 /// A body of this size goes out with the head in one piece; a larger one as a second piece.
 const COPIED_MAX: usize = 1024;
 
-impl Lane<'_> {
+impl<S: Socket> Lane<'_, S> {
     /// Sends the request and waits for the response's head, which is then in the pipe as the client gets it.
     pub(super) async fn exchange(
         &mut self,
@@ -100,13 +101,12 @@ impl Lane<'_> {
             inbox,
             stream,
         } = self;
-        let text = client.text.as_bytes();
         write_request(
             &mut pipe.out,
             inbox.head(),
             listener.forwarded,
             listener.via,
-            text,
+            client.peer(),
         );
         let mut copied = 0;
         if inbox.body().len() <= COPIED_MAX {

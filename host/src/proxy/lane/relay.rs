@@ -12,6 +12,7 @@ use super::{End, Lane};
 use crate::{
     http1::{Chunks, Framing, Reply, write_chunk},
     proxy::{
+        client::Socket,
         ledger::Ledger,
         plain::{Input, Pipe, Plain},
     },
@@ -21,7 +22,7 @@ use crate::{
 const COPIED_MAX: usize = 4096;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-impl Lane<'_> {
+impl<S: Socket> Lane<'_, S> {
     /// Gives the client the head that is in the pipe, and the body. True if the client's connection goes on.
     pub(super) async fn relay(
         &mut self,

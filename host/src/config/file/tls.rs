@@ -1,0 +1,88 @@
+//! `[listener.tls]`: certificates, and what clients have to show.
+
+use std::{ops::RangeInclusive, path::Path, time::Duration};
+
+use super::{
+    super::{
+        reader::{Table, Value},
+        tls::{Certificate, ClientCertificates, NamedFile, Tls, TlsVersion},
+        units::{ms, s},
+    },
+    CERTIFICATE, TLS, file_path,
+};
+
+const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(60);
+/// Each handshake looks for one by name, and each is in memory.
+const CERTIFICATES_MAX: usize = 10_000;
+
+pub(super) fn tls(value: &Value<'_>, directory: &Path) -> Option<Tls> {
+    let table = value.table(TLS)?;
+    Some(Tls {
+        certificates: certificates(&table, directory),
+        min_version: version(&table),
+        strict_sni: table.flag("strict_sni", false),
+        handshake_timeout: table.duration("handshake_timeout", HANDSHAKE_TIMEOUT, s(10)),
+        clients: clients(&table, directory),
+    })
+}
+
+fn version(table: &Table<'_>) -> TlsVersion {
+    let versions = [("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)];
+    table.choice("min_version", &versions, TlsVersion::V12)
+}
+
+fn certificates(table: &Table<'_>, directory: &Path) -> Vec<Certificate> {
+    let Some(value) = table.require("certificates") else {
+        return Vec::new();
+    };
+    let items = value
+        .items("a list, like [{ cert = \"shop.pem\", key = \"shop.key\" }]")
+        .unwrap_or_default();
+    if value.kind().is_array() && !(1..=CERTIFICATES_MAX).contains(&items.len()) {
+        value.wrong(format!("expected 1 to {CERTIFICATES_MAX} certificates"));
+        return Vec::new();
+    }
+    items
+        .iter()
+        .filter_map(|item| certificate(&item.table(CERTIFICATE)?, directory))
+        .collect()
+}
+
+/// A key may be in the certificate's file.
+pub(super) fn certificate(table: &Table<'_>, directory: &Path) -> Option<Certificate> {
+    let cert = named(&table.require("cert")?, directory);
+    let key = match table.take("key") {
+        Some(value) => named(&value, directory),
+        None => cert.clone(),
+    };
+    Some(Certificate {
+        cert: cert?,
+        key: key?,
+    })
+}
+
+fn clients(table: &Table<'_>, directory: &Path) -> Option<ClientCertificates> {
+    let choices = [("required", true), ("optional", false)];
+    let is_required = table.choice("client_auth", &choices, true);
+    let crl = table
+        .take("client_crl")
+        .and_then(|value| named(&value, directory));
+    let Some(ca) = table.take("client_ca") else {
+        for key in ["client_auth", "client_crl"] {
+            if let Some(value) = table.take(key) {
+                value.wrong("has no effect without client_ca");
+            }
+        }
+        return None;
+    };
+    Some(ClientCertificates {
+        ca: named(&ca, directory)?,
+        is_required,
+        crl,
+    })
+}
+
+pub(super) fn named(value: &Value<'_>, directory: &Path) -> Option<NamedFile> {
+    let path = file_path(value.text()?, value, directory)?;
+    Some(NamedFile::new(path, value.mistake(String::new())))
+}

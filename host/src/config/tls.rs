@@ -1,0 +1,93 @@
+//! TLS as a file may say it: which files, and what is asked of a peer.
+//!
+//! Owns the values. It must not read certificates; `tls.rs` at the top does, since `parse` works without the files.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::Mistake;
+
+/// `[listener.tls]`: what a listener shows its clients, and asks of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Key `certificates`: at least one; the first also serves clients that name no host, or one that none is for.
+    pub certificates: Vec<Certificate>,
+    /// Key `min_version`: 1.2 or 1.3. Default 1.2.
+    pub min_version: TlsVersion,
+    /// Key `strict_sni`: whether clients that name no host, or one that no certificate is for, are turned away. Default
+    /// false.
+    pub strict_sni: bool,
+    /// Key `handshake_timeout`: from accepting to the end of the handshake. Default 10 s, 100 ms to 1 min.
+    pub handshake_timeout: Duration,
+    /// Keys `client_ca`, `client_auth` and `client_crl`; `None` asks clients for no certificate.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// An entry of `certificates`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Key `cert`, required: PEM, the certificate first, then its intermediates.
+    pub cert: NamedFile,
+    /// Key `key`: PEM, without a passphrase. Default the same file.
+    pub key: NamedFile,
+}
+
+/// The certificates that clients have to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// Key `client_ca`: PEM, who may have signed them.
+    pub ca: NamedFile,
+    /// Key `client_auth`: whether a client may do without. Default required.
+    pub is_required: bool,
+    /// Key `client_crl`: PEM, which of them are revoked. Default none.
+    pub crl: Option<NamedFile>,
+}
+
+/// The oldest version that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V12,
+    /// RFC 8446.
+    V13,
+}
+
+/// A file that the configuration names, with the place where it does.
+#[derive(Clone, Debug)]
+pub struct NamedFile {
+    /// Absolute.
+    pub path: PathBuf,
+    /// For messages about what is in it.
+    place: Mistake,
+}
+
+impl NamedFile {
+    pub(super) fn new(path: PathBuf, place: Mistake) -> Self {
+        Self { path, place }
+    }
+
+    /// What is wrong with the file, told at the place that names it.
+    pub fn mistake(&self, message: impl Into<String>) -> Mistake {
+        Mistake {
+            message: message.into(),
+            ..self.place.clone()
+        }
+    }
+}
+
+/// The same file named on another line is the same.
+impl PartialEq for NamedFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for NamedFile {}
+
+impl Tls {
+    /// All files that it is made of.
+    pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
+        let own = self.certificates.iter().flat_map(|one| [&one.cert, &one.key]);
+        let clients = self.clients.iter();
+        own.chain(clients.flat_map(|clients| std::iter::once(&clients.ca).chain(&clients.crl)))
+    }
+}

@@ -1,0 +1,132 @@
+//! What the machine says of a process: processor time, memory, and how busy a core is.
+//!
+//! Owns the reading of `/proc`. It must not know what is measured.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+
+/// What `/proc` counts time in.
+const TICKS: f64 = 100.0;
+
+/// A process and all that came of it.
+pub(crate) fn family(pid: u32) -> Vec<u32> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(child) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        if let Some(parent) = stat(child).and_then(|fields| fields.get(1)?.parse::<u32>().ok()) {
+            parents.push((child, parent));
+        }
+    }
+    let mut family = vec![pid];
+    let mut at = 0;
+    while at < family.len() {
+        let parent = family[at];
+        family.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| *of == parent)
+                .map(|(child, _)| child),
+        );
+        at += 1;
+    }
+    family
+}
+
+/// The fields of `/proc/PID/stat` after the name, which may hold spaces: state, parent, ...
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Seconds of processor time, user and system, of a process and its descendants. Resolution 10 ms.
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    let ticks = |pid| {
+        let fields = stat(pid)?;
+        let field = |index: usize| fields.get(index)?.parse::<f64>().ok();
+        Some(field(11)? + field(12)?)
+    };
+    family(pid).into_iter().filter_map(ticks).sum::<f64>() / TICKS
+}
+
+/// Seconds that a core was not idle.
+pub(crate) fn busy_seconds(core: usize) -> f64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let name = format!("cpu{core} ");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&name))
+        .unwrap_or_default();
+    let fields: Vec<f64> = line
+        .split_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal
+    [0, 1, 2, 5, 6]
+        .iter()
+        .filter_map(|&index| fields.get(index))
+        .sum::<f64>()
+        / TICKS
+}
+
+/// Memory of a process and its descendants in KiB: resident, and with shared pages divided among those who share.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct Memory {
+    pub(crate) rss: u64,
+    pub(crate) pss: u64,
+}
+
+pub(crate) fn memory(pid: u32) -> Memory {
+    let mut sum = Memory::default();
+    for pid in family(pid) {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let kib = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+                .unwrap_or_default()
+        };
+        sum.rss += kib("Rss:");
+        sum.pss += kib("Pss:");
+    }
+    sum
+}
+
+/// Lets this session go before others of the machine: with autogroups, `nice` alone ranks only within a session.
+pub(crate) fn favour_this_session() {
+    // Without the right to, or without autogroups, the neighbours are simply felt.
+    drop(fs::write("/proc/self/autogroup", "-10"));
+}
+
+/// One line on where the figures come from.
+pub(crate) fn describe() -> Result<String> {
+    let cpu = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
+    let name = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("/proc/sys/kernel/osrelease")?;
+    let cores = std::thread::available_parallelism()?;
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    Ok(format!(
+        "{} x {}, Linux {}, load average {} at the start",
+        cores,
+        name.trim_start_matches([' ', '\t', ':']),
+        kernel.trim(),
+        load.split(' ').next().unwrap_or_default()
+    ))
+}
+
+/// Finds a program on the path.
+pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path| Path::is_file(path))
+}

@@ -1,0 +1,198 @@
+//! The balancers that are compared, each set up for the same work: one worker, keep-alive to both sides, no access log.
+//!
+//! Owns their configurations. What a measurement does with them, `scenario/` knows.
+
+mod caddy;
+mod envoy;
+mod haproxy;
+mod nginx;
+mod ours;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    child::{self, Priority, Running},
+    machine,
+};
+
+/// How a peer chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    RoundRobin,
+    LeastConnections,
+    /// A program reads a header of the request and chooses by it.
+    Program,
+}
+
+/// A balancer in one set-up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    pub(crate) policy: Policy,
+    /// The same balancer with a choice of its own, to which a program's cost is compared.
+    pub(crate) native: Option<&'static str>,
+    make: fn(&Site<'_>, Policy) -> Result<Plan>,
+}
+
+/// Where it is set up.
+pub(crate) struct Site<'a> {
+    pub(crate) tools: &'a Tools,
+    /// Its own folder.
+    pub(crate) folder: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) backends: &'a [u16],
+}
+
+/// What is at hand.
+pub(crate) struct Tools {
+    /// Scratch of everything that is measured.
+    pub(crate) folder: PathBuf,
+    /// The balancer that this is all about.
+    pub(crate) trimtab: PathBuf,
+    /// The repository.
+    pub(crate) root: PathBuf,
+}
+
+/// How it is started.
+pub(crate) struct Plan {
+    pub(crate) command: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
+    /// A command that has it reload; `{pid}` is its pid.
+    pub(crate) reload: Option<Vec<String>>,
+    /// Where it speaks HTTP/2 without TLS.
+    pub(crate) h2_port: Option<u16>,
+}
+
+impl Plan {
+    fn new(command: &[&str]) -> Self {
+        Self {
+            command: command.iter().map(|&word| word.to_owned()).collect(),
+            environment: Vec::new(),
+            reload: None,
+            h2_port: None,
+        }
+    }
+}
+
+/// Everything that can be measured. Ports are 8100, 8110, ... in this order.
+pub(crate) const PEERS: [Peer; 15] = [
+    peer("floor", Policy::RoundRobin, None, floor),
+    peer("trimtab-lc", Policy::LeastConnections, None, ours::plan),
+    peer("trimtab-rr", Policy::RoundRobin, None, ours::plan),
+    peer("trimtab-program", Policy::Program, Some("trimtab-rr"), ours::plan),
+    peer("nginx-lc", Policy::LeastConnections, None, nginx::plan),
+    peer("nginx-rr", Policy::RoundRobin, None, nginx::plan),
+    peer("nginx-lua", Policy::Program, Some("nginx-rr"), nginx::plan),
+    peer("haproxy-lc", Policy::LeastConnections, None, haproxy::plan),
+    peer("haproxy-rr", Policy::RoundRobin, None, haproxy::plan),
+    peer("haproxy-lua", Policy::Program, Some("haproxy-rr"), haproxy::plan),
+    peer("envoy-lc", Policy::LeastConnections, None, envoy::plan),
+    peer("envoy-rr", Policy::RoundRobin, None, envoy::plan),
+    peer("envoy-lua", Policy::Program, Some("envoy-rr"), envoy::plan),
+    peer("caddy-lc", Policy::LeastConnections, None, caddy::plan),
+    peer("pingora-rr", Policy::RoundRobin, None, pingora),
+];
+
+const fn peer(
+    name: &'static str,
+    policy: Policy,
+    native: Option<&'static str>,
+    make: fn(&Site<'_>, Policy) -> Result<Plan>,
+) -> Peer {
+    Peer {
+        name,
+        policy,
+        native,
+        make,
+    }
+}
+
+impl Peer {
+    pub(crate) fn find(name: &str) -> Result<Self> {
+        let known = PEERS.iter().find(|peer| peer.name == name);
+        let names: Vec<&str> = PEERS.iter().map(|peer| peer.name).collect();
+        known
+            .copied()
+            .with_context(|| format!("no peer is called {name:?}; there are {}", names.join(", ")))
+    }
+
+    fn port(&self) -> u16 {
+        let place = PEERS
+            .iter()
+            .position(|peer| peer.name == self.name)
+            .unwrap_or_default();
+        8100 + 10 * u16::try_from(place).unwrap_or_default()
+    }
+
+    /// Starts it on core 0, and waits until it answers.
+    pub(crate) fn start(&self, tools: &Tools, backends: &[u16], priority: Priority) -> Result<Started> {
+        let folder = tools.folder.join(self.name);
+        fs::create_dir_all(&folder)?;
+        let port = self.port();
+        let site = Site {
+            tools,
+            folder: folder.clone(),
+            port,
+            backends,
+        };
+        let plan = (self.make)(&site, self.policy)?;
+        let log = folder.join("log");
+        let mut running = Running::start(&plan.command, ("0", priority), &plan.environment, &log)?;
+        child::wait_for_answer(port, "lb.test", &mut running, Duration::from_secs(20))
+            .with_context(|| format!("{}: see {}", self.name, log.display()))?;
+        Ok(Started {
+            peer: *self,
+            port,
+            plan,
+            running,
+        })
+    }
+}
+
+/// A balancer that answers.
+pub(crate) struct Started {
+    pub(crate) peer: Peer,
+    pub(crate) port: u16,
+    pub(crate) plan: Plan,
+    running: Running,
+}
+
+impl Started {
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+}
+
+fn put(folder: &Path, name: &str, text: &str) -> Result<String> {
+    let path = folder.join(name);
+    fs::write(&path, text).with_context(|| path.display().to_string())?;
+    Ok(path.display().to_string())
+}
+
+fn floor(site: &Site<'_>, _: Policy) -> Result<Plan> {
+    let this = std::env::current_exe()?.display().to_string();
+    let first = site.backends.first().context("no backends")?.to_string();
+    let (port, count) = (site.port.to_string(), site.backends.len().to_string());
+    Ok(Plan::new(&[&this, "floor", &port, &first, &count]))
+}
+
+fn pingora(site: &Site<'_>, policy: Policy) -> Result<Plan> {
+    let program = site.tools.folder.join("pingora/release/pingora-lb");
+    if policy != Policy::RoundRobin || !program.is_file() {
+        bail!("pingora is not built ({})", program.display());
+    }
+    let mut plan = Plan::new(&[&program.display().to_string(), &site.port.to_string()]);
+    plan.command.extend(site.backends.iter().map(u16::to_string));
+    Ok(plan)
+}
+
+fn program(name: &str) -> Result<String> {
+    let path = machine::find(name).with_context(|| format!("{name} is not installed"))?;
+    Ok(path.display().to_string())
+}

