@@ -31,7 +31,7 @@ struct Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    fn read(file: &'a NamedFile) -> Result<Self, Mistake> {
+    fn read(file: &'a NamedFile) -> Result<Self, Box<Mistake>> {
         let mut bytes = Vec::new();
         // One byte more than allowed, so that it can be seen that it is too many.
         let opened = std::fs::File::open(&file.path);

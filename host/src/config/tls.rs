@@ -66,11 +66,11 @@ impl NamedFile {
     }
 
     /// What is wrong with the file, told at the place that names it.
-    pub fn mistake(&self, message: impl Into<String>) -> Mistake {
-        Mistake {
+    pub fn mistake(&self, message: impl Into<String>) -> Box<Mistake> {
+        Box::new(Mistake {
             message: message.into(),
             ..self.place.clone()
-        }
+        })
     }
 }
 

@@ -43,7 +43,7 @@ impl Terminator {
     /// Every file that is not what it should be.
     pub fn load(tls: &Tls, has_http2: bool, known: Option<&Arc<Self>>) -> Result<Arc<Self>, Vec<Mistake>> {
         let mut wrong = Vec::new();
-        let mut read = |file| Bytes::read(file).map_err(|mistake| wrong.push(mistake)).ok();
+        let mut read = |file| Bytes::read(file).map_err(|mistake| wrong.push(*mistake)).ok();
         let files: Vec<_> = tls.files().filter_map(&mut read).collect();
         if !wrong.is_empty() {
             return Err(wrong);
@@ -94,7 +94,7 @@ fn server_config(
 ) -> Result<ServerConfig, Vec<Mistake>> {
     let provider = provider();
     let resolver = Resolver::new(tls, files, &provider)?;
-    let one = |mistake| vec![mistake];
+    let one = |mistake: Box<Mistake>| vec![*mistake];
     let verifier = match &tls.clients {
         Some(clients) => client_verifier(clients, files, &provider).map_err(one)?,
         None => WebPkiClientVerifier::no_client_auth(),
@@ -103,7 +103,7 @@ fn server_config(
         TlsVersion::V12 => &[&TLS12, &TLS13],
         TlsVersion::V13 => &[&TLS13],
     };
-    let failed = |error: rustls::Error| vec![tls.certificates[0].cert.mistake(error.to_string())];
+    let failed = |error: rustls::Error| vec![*tls.certificates[0].cert.mistake(error.to_string())];
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(failed)?
@@ -136,7 +136,7 @@ impl Resolver {
             let (key, own_names) = match certified_key(certificate, files, provider) {
                 Ok(certified) => certified,
                 Err(mistake) => {
-                    wrong.push(mistake);
+                    wrong.push(*mistake);
                     continue;
                 }
             };
@@ -187,7 +187,7 @@ fn certified_key(
     certificate: &Certificate,
     files: &[Bytes<'_>],
     provider: &CryptoProvider,
-) -> Result<(Arc<CertifiedKey>, Vec<String>), Mistake> {
+) -> Result<(Arc<CertifiedKey>, Vec<String>), Box<Mistake>> {
     let [cert, key] = files else {
         return Err(certificate.cert.mistake("bug: two files make a certificate"));
     };
@@ -216,7 +216,7 @@ fn names_in(chain: &[CertificateDer<'_>]) -> Result<Vec<String>, webpki::Error> 
 }
 
 /// All certificates of a file.
-pub(super) fn certificates(from: &Bytes<'_>) -> Result<Vec<CertificateDer<'static>>, Mistake> {
+pub(super) fn certificates(from: &Bytes<'_>) -> Result<Vec<CertificateDer<'static>>, Box<Mistake>> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&from.bytes).collect();
     let read = read.map_err(|error| not_pem(from.file, &error))?;
     if read.is_empty() {
@@ -227,7 +227,7 @@ pub(super) fn certificates(from: &Bytes<'_>) -> Result<Vec<CertificateDer<'stati
 }
 
 /// The first private key of a file.
-pub(super) fn private_key(from: &Bytes<'_>) -> Result<PrivateKeyDer<'static>, Mistake> {
+pub(super) fn private_key(from: &Bytes<'_>) -> Result<PrivateKeyDer<'static>, Box<Mistake>> {
     let is_encrypted = |bytes: &[u8]| bytes.windows(9).any(|part| part == b"ENCRYPTED");
     PrivateKeyDer::from_pem_slice(&from.bytes).map_err(|error| match error {
         pem::Error::NoItemsFound if is_encrypted(&from.bytes) => {
@@ -243,12 +243,12 @@ pub(super) fn private_key(from: &Bytes<'_>) -> Result<PrivateKeyDer<'static>, Mi
     })
 }
 
-fn not_pem(file: &NamedFile, error: &pem::Error) -> Mistake {
+fn not_pem(file: &NamedFile, error: &pem::Error) -> Box<Mistake> {
     file.mistake(format!("expected PEM: {error:?}"))
 }
 
 /// The authorities of a file.
-pub(super) fn roots(from: &Bytes<'_>) -> Result<RootCertStore, Mistake> {
+pub(super) fn roots(from: &Bytes<'_>) -> Result<RootCertStore, Box<Mistake>> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(from)? {
         let added = roots.add(certificate);
@@ -264,7 +264,7 @@ fn client_verifier(
     clients: &ClientCertificates,
     files: &[Bytes<'_>],
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, Mistake> {
+) -> Result<Arc<dyn ClientCertVerifier>, Box<Mistake>> {
     let of = |file: &NamedFile| files.iter().find(|read| std::ptr::eq(read.file, file));
     let Some(ca) = of(&clients.ca) else {
         return Err(clients.ca.mistake("bug: it was not read"));
