@@ -96,6 +96,8 @@ impl Tenant {
         let second = now_us / 1_000_000;
         let most = u64::from(self.budgets.load().log_lines);
         let written = self.log.fetch_update(Relaxed, Relaxed, |log| {
+            // Never back: workers that straddle a second's end would begin it anew in turn.
+            let second = second.max(log >> LOG_COUNT_BITS);
             let count = match log >> LOG_COUNT_BITS == second {
                 true => log & ((1 << LOG_COUNT_BITS) - 1),
                 false => 0,
@@ -191,5 +193,13 @@ mod tests {
             (2, 0, 2)
         );
         assert_eq!(tenant.log_dropped(), 3 + 5 + 3);
+    }
+
+    #[test]
+    fn a_worker_still_in_the_last_second_does_not_begin_the_next_anew() {
+        let tenant = tenant(0, 2);
+        let times = [2_000_000, 1_999_999, 2_000_000, 1_999_999, 2_000_001];
+        let admitted = times.map(|now_us| tenant.admit_log(now_us));
+        assert_eq!(admitted, [true, true, false, false, false]);
     }
 }
