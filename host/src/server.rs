@@ -29,6 +29,7 @@ use crate::{
     metrics::Metrics,
     policy::{CodeCache, Compiler, Engine, Instance, Loader, Rebuild},
     proxy::{AccessLog, Message, Plan, Shared, Worker},
+    sched,
     state::State,
 };
 
@@ -59,6 +60,9 @@ use shadow::Shadows;
 
 /// Native stack of a worker. Guests may use 512 KiB of it, and running out would end the process.
 const WORKER_STACK_BYTES: usize = 8 << 20;
+/// Of the kernel's time, for a worker that shares its core: longer than the ticker's, shorter than the usual 3 ms, so that
+/// a request does not wait for whatever else runs there, as a build or a looping shadow.
+const WORKER_SLICE: Duration = Duration::from_micros(200);
 /// Longest pause before another try to build an instance.
 const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Threads that compile and build. Few, because they compete with the workers for cores.
@@ -209,6 +213,7 @@ fn start_workers(count: usize, shared: &Shared) -> Result<Vec<WorkerHandle>, Sta
             .name(format!("trimtab-{id}"))
             .stack_size(WORKER_STACK_BYTES)
             .spawn(move || {
+                sched::take_slices_of(WORKER_SLICE);
                 if let Err(error) = worker.run() {
                     tracing::error!(worker = id, %error, "worker cannot run");
                 }
@@ -404,7 +409,9 @@ impl Control {
             pool,
             deployment,
             mut pause,
+            fallen,
         } = order;
+        tokio::task::spawn_blocking(|| drop(fallen));
         let Some(messages) = self.workers.get(worker).map(|worker| worker.messages.clone()) else {
             return;
         };

@@ -12,6 +12,8 @@ use std::{
 
 use wasmtime::{Config, Inlining};
 
+use crate::sched;
+
 /// Length of a tick. Shorter costs more than it brings: 1 ms takes about 1 % of a core, 100 us would take 10 %.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
@@ -53,6 +55,8 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name("trimtab-ticker".into())
             .spawn(move || {
+                // On a worker's core it has to come before the guest that it is to stop.
+                sched::take_slices_of(sched::SLICE_MIN);
                 while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                     let Some(engine) = engine.upgrade() else { return };
                     engine.increment_epoch();

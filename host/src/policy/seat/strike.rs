@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     super::{
-        BreakerState, Deployment, Fault, Instance, Reason,
+        BreakerState, Deployment, Fault, FaultKind, Instance, Reason,
         breaker::Blow,
         quarantine::{FAULTS_HELD, Fingerprint},
     },
@@ -41,17 +41,19 @@ impl Seat {
         }
         let pause = self.breaker.strike(Blow {
             is_survivable: fault.kind.is_survivable(),
+            missed: (fault.kind == FaultKind::Deadline).then_some(self.deployment.candidate.spec.deadline),
             decisions,
             now_us,
         });
         if let Some(pause) = pause {
-            self.instance = None;
+            let fallen = self.instance.take();
             let order = Rebuild {
                 worker: self.worker,
                 pool: self.pool.clone(),
                 // Whoever refused the state of this version is welcome now, without it.
                 deployment: self.awaited.clone().unwrap_or_else(|| self.deployment.clone()),
                 pause,
+                fallen,
             };
             // Nobody listens only while the process stops; the chain serves until then.
             let _ = self.rebuilds.send(order);
