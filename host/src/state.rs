@@ -43,9 +43,10 @@ pub enum Distrust {
 }
 
 /// Tells our files from others, and this layout from later ones.
-const MAGIC: &[u8; 8] = b"trimtab1";
+const MAGIC: &[u8; 8] = b"trimtab2";
 const SEAL_BYTES: usize = 32;
-const HEAD_BYTES: usize = MAGIC.len() + SEAL_BYTES;
+/// Behind the payload, so that a file can be mapped into memory as what its payload is.
+const TAIL_BYTES: usize = MAGIC.len() + SEAL_BYTES;
 
 /// The private directory with its key.
 #[derive(Debug)]
@@ -105,17 +106,18 @@ impl Sealed {
     /// # Errors
     /// Every reason not to believe it.
     pub fn read(&self, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, Distrust> {
-        let Some(mut bytes) = self.directory.read(name, bytes_max.saturating_add(HEAD_BYTES))? else {
+        let Some(mut bytes) = self.directory.read(name, bytes_max.saturating_add(TAIL_BYTES))? else {
             return Ok(None);
         };
-        let head = bytes.split_at_checked(HEAD_BYTES);
-        let (head, payload) = head.ok_or(Distrust::Size(bytes.len() as u64))?;
-        let (magic, seal) = head.split_at(MAGIC.len());
+        let payload_bytes = bytes.len().checked_sub(TAIL_BYTES);
+        let payload_bytes = payload_bytes.ok_or(Distrust::Size(bytes.len() as u64))?;
+        let (payload, tail) = bytes.split_at(payload_bytes);
+        let (magic, seal) = tail.split_at(MAGIC.len());
         let mac = self.mac(name, payload);
         if magic != MAGIC || mac.verify_slice(seal).is_err() {
             return Err(Distrust::Seal);
         }
-        bytes.drain(..HEAD_BYTES);
+        bytes.truncate(payload_bytes);
         Ok(Some(bytes))
     }
 
@@ -125,7 +127,7 @@ impl Sealed {
     /// What the system says. The file is then as it was before.
     pub fn write(&self, name: &str, payload: &[u8], durability: Durability) -> std::io::Result<()> {
         let seal = self.mac(name, payload).finalize().into_bytes();
-        self.directory.write(name, &[MAGIC, &seal, payload], durability)
+        self.directory.write(name, &[payload, MAGIC, &seal], durability)
     }
 
     /// Over the name too, so that a good file under another name is a bad file.

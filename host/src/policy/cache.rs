@@ -5,7 +5,10 @@
 //! to say. Whatever is wrong with a file, the component is compiled again; whatever is wrong with the disk, nothing is
 //! kept.
 
-use std::hash::{Hash, Hasher};
+use std::{
+    hash::{Hash, Hasher},
+    path::PathBuf,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -34,33 +37,41 @@ impl CodeCache {
         }
     }
 
-    /// The machine code of a component, if it is there and to be trusted.
-    pub(super) fn read(&self, component: &str) -> Option<Vec<u8>> {
+    /// The file of a component's machine code, if it is there and to be trusted. Its first bytes are the code; what lies
+    /// behind it does not concern who maps it.
+    pub(super) fn find(&self, component: &str) -> Option<PathBuf> {
         let name = self.name(component);
+        let path = self.files.directory().path().join(&name);
         match self.files.read(&name, CODE_BYTES_MAX) {
             Ok(None) => None,
-            Ok(Some(code)) => {
+            Ok(Some(_)) => {
                 self.files.directory().touch(&name);
-                Some(code)
+                Some(path)
             }
             Err(distrust) => {
-                let path = self.files.directory().path().join(&name);
                 tracing::warn!(file = %path.display(), %distrust, "compiled code is not trusted; compiling again");
                 None
             }
         }
     }
 
-    /// Keeps machine code, in place of what was used longest ago.
-    pub(super) fn write(&self, component: &str, code: &[u8]) {
+    /// Keeps machine code, in place of what was used longest ago: in this file.
+    pub(super) fn write(&self, component: &str, code: &[u8]) -> Option<PathBuf> {
         if code.len() as u64 > self.bytes_max {
-            return;
+            return None;
         }
-        if let Err(error) = self.files.write(&self.name(component), code, Durability::Process) {
-            let directory = self.files.directory().path().display();
-            tracing::warn!(%directory, %error, "compiled code cannot be kept");
-        }
+        let name = self.name(component);
+        let written = self.files.write(&name, code, Durability::Process);
         self.remove_oldest();
+        let directory = self.files.directory().path();
+        match written {
+            Ok(()) => Some(directory.join(name)),
+            Err(error) => {
+                let directory = directory.display();
+                tracing::warn!(%directory, %error, "compiled code cannot be kept");
+                None
+            }
+        }
     }
 
     /// Removes a file that has turned out to be of no use.

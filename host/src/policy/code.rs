@@ -7,6 +7,7 @@
 //! or before, and then under a seal that only it can have made (`cache.rs`).
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +25,7 @@ pub struct Code {
     pub version: Arc<str>,
     /// Size of the component.
     pub bytes: usize,
-    /// Size of the machine code.
+    /// Size of the machine code, and of what is known of it, in memory or in the file that is mapped.
     pub code_bytes: usize,
     /// Where the machine code came from.
     pub maker: Maker,
@@ -33,6 +34,15 @@ pub struct Code {
     /// It was a core module that imports WASI's preview 1, which was replaced by our own.
     pub(super) imports_preview1: bool,
     pub(super) component: Component,
+}
+
+/// Machine code that is not callable yet.
+#[derive(Clone, Copy)]
+pub(super) enum MachineCode<'a> {
+    /// To be copied: memory of this process's own.
+    Bytes(&'a [u8]),
+    /// To be mapped: the kernel reads what is needed, shares it, and drops it when memory is short.
+    File(&'a Path),
 }
 
 /// Where machine code came from.
@@ -69,7 +79,14 @@ impl Code {
         let started = Instant::now();
         let machine_code = compile::machine_code(&engine.inner, wasm)?;
         let digest = digest(wasm).into();
-        Self::load(engine, digest, wasm, &machine_code, Maker::Compiler, started)
+        Self::load(
+            engine,
+            digest,
+            wasm,
+            MachineCode::Bytes(&machine_code),
+            Maker::Compiler,
+            started,
+        )
     }
 
     /// Makes the machine code of a component callable. The caller vouches for who made it; see this file's invariant.
@@ -78,20 +95,25 @@ impl Code {
         engine: &Engine,
         digest: Arc<str>,
         wasm: &[u8],
-        machine_code: &[u8],
+        machine_code: MachineCode<'_>,
         maker: Maker,
         started: Instant,
     ) -> Result<Self, Refusal> {
-        // SAFETY: the bytes come from `compile::machine_code` of this program: over a pipe from a child process that is
-        // this program too, or out of a file whose seal was checked over these very bytes in memory. Code of another
-        // wasmtime or for other settings is an error and not undefined.
-        let component = unsafe { Component::deserialize(&engine.inner, machine_code) };
+        let component = match machine_code {
+            // SAFETY: the bytes come from `compile::machine_code` of this program: over a pipe from a child process that
+            // is this program too. Code of another wasmtime or for other settings is an error and not undefined.
+            MachineCode::Bytes(bytes) => unsafe { Component::deserialize(&engine.inner, bytes) },
+            // SAFETY: as above, and its seal was checked. The file belongs to the balancer's user, nobody else may write to
+            // it or to its directory (`state/directory.rs`), and this program replaces files and never changes them.
+            MachineCode::File(path) => unsafe { Component::deserialize_file(&engine.inner, path) },
+        };
         let component = component.map_err(|error| Refusal::Compile(format!("{error:#}")))?;
+        let image = component.image_range();
         Ok(Self {
             version: digest[..12].into(),
             digest,
             bytes: wasm.len(),
-            code_bytes: machine_code.len(),
+            code_bytes: image.end.addr() - image.start.addr(),
             maker,
             took: started.elapsed(),
             imports_preview1: compile::imports_preview1(wasm),

@@ -13,7 +13,11 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
-use super::{Code, CodeCache, Compiler, Engine, Maker, Refusal, code::digest, compile};
+use super::{
+    Code, CodeCache, Compiler, Engine, Maker, Refusal,
+    code::{MachineCode, digest},
+    compile,
+};
 use crate::config::{self, show_size};
 
 /// Code that nobody uses stays for so many loads: what is uploaded, and promoted a minute later, or rolled back.
@@ -125,18 +129,13 @@ impl Loader {
         drop(place);
         let (engine, cache, wasm) = (self.engine.clone(), self.cache.clone(), wasm.clone());
         blocking(move || {
-            let code = Code::load(
-                &engine,
-                digest.clone(),
-                &wasm,
-                &machine_code,
-                Maker::Compiler,
-                started,
-            )?;
-            if let Some(cache) = cache {
-                cache.write(&digest, &machine_code);
-            }
-            Ok(code)
+            let file = cache.and_then(|cache| cache.write(&digest, &machine_code));
+            let load = |code: MachineCode<'_>| {
+                Code::load(&engine, digest.clone(), &wasm, code, Maker::Compiler, started)
+            };
+            // Of files kept for more than they may take together, the last one too may be gone again.
+            let mapped = file.and_then(|file| load(MachineCode::File(&file)).ok());
+            mapped.map_or_else(|| load(MachineCode::Bytes(&machine_code)), Ok)
         })
         .await
     }
@@ -155,8 +154,9 @@ impl Loader {
 /// Code on disk that this engine takes.
 fn find(engine: &Engine, cache: &CodeCache, digest: &Arc<str>, wasm: &[u8]) -> Option<Code> {
     let started = Instant::now();
-    let machine_code = cache.read(digest)?;
-    let loaded = Code::load(engine, digest.clone(), wasm, &machine_code, Maker::Cache, started);
+    let file = cache.find(digest)?;
+    let code = MachineCode::File(&file);
+    let loaded = Code::load(engine, digest.clone(), wasm, code, Maker::Cache, started);
     if let Err(refusal) = &loaded {
         tracing::warn!(%digest, %refusal, "compiled code is of no use; compiling again");
         cache.remove(digest);
