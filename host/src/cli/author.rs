@@ -10,10 +10,7 @@ use std::{
 
 use clap::{Subcommand, builder::PossibleValuesParser};
 use trimtab::{
-    config::{
-        BUILTIN_POLICIES,
-        author::Manifest,
-    },
+    config::{BUILTIN_POLICIES, author::Manifest},
     kit::{self, Bench, CheckReport, KitError, LANGUAGES, Subject, TestReport},
 };
 
