@@ -89,7 +89,8 @@ pub(crate) enum PolicyVerb {
     Author(author::AuthorVerb),
     /// Upload a component and try it with a pool's settings and backends; it serves nobody yet
     Push {
-        /// A .wasm file, or a policy's folder, which is built first
+        /// A policy's folder, which is built first, or a .wasm file
+        #[arg(default_value = ".")]
         file: PathBuf,
         /// The pool that it is for
         #[arg(long)]

@@ -10,10 +10,7 @@ use std::{
 
 use clap::{Subcommand, builder::PossibleValuesParser};
 use trimtab::{
-    config::{
-        BUILTIN_POLICIES,
-        author::{MANIFEST, Manifest},
-    },
+    config::{BUILTIN_POLICIES, author::Manifest},
     kit::{self, Bench, CheckReport, KitError, LANGUAGES, Subject, TestReport},
 };
 
@@ -135,11 +132,6 @@ fn build(dir: &Path) -> Result<String, KitError> {
 /// Builds; what is run is told, and nothing else.
 pub(crate) fn build_quietly(dir: &Path) -> Result<Manifest, KitError> {
     kit::build(dir, |step| eprintln!("+ {}", kit::show_step(step)))
-}
-
-/// Whether this is a policy's folder.
-pub(crate) fn is_folder(path: &Path) -> bool {
-    path.is_dir() && path.join(MANIFEST).exists()
 }
 
 fn check_in_words(report: &CheckReport) -> String {

@@ -51,7 +51,7 @@ pub(crate) fn push(
 
 impl Push<'_> {
     fn once(&self, ask: &impl Fn(&PolicyVerb) -> anyhow::Result<String>) -> anyhow::Result<String> {
-        let file = if author::is_folder(self.from) {
+        let file = if self.from.is_dir() {
             author::build_quietly(self.from)?.component
         } else {
             self.from.to_owned()
