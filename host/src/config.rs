@@ -42,7 +42,7 @@ pub use scenario::{
 };
 pub use tenant::{Tenant, Tenants};
 pub use tls::{Certificate, ClientCertificates, NamedFile, Tls, TlsVersion};
-pub(crate) use units::{show_duration, show_fine_duration, show_size};
+pub(crate) use units::{show_duration, show_size};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use super::{
     world::World,
 };
 use crate::{
-    config::{Action, Happening, Scenario, show_fine_duration},
+    config::{Action, Happening, Scenario},
     policy::{FaultKind, Reason},
 };
 
@@ -436,11 +436,10 @@ impl Report {
             (balancers, 1) => format!(", {balancers} balancers"),
             (balancers, workers) => format!(", {balancers} balancers of {workers} workers"),
         };
-        let span = Duration::from_millis((self.span_s * 1000.0) as u64);
-        let span = if self.span_s < 10.0 {
-            show_fine_duration(span)
-        } else {
-            format!("{:.0}s", self.span_s)
+        let span = match self.span_s {
+            ..1.0 => format!("{:.0} ms", self.span_s * 1000.0),
+            ..10.0 => format!("{:.1} s", self.span_s),
+            span_s => format!("{span_s:.0} s"),
         };
         format!(
             "{} requests over {span} to {} backends{who}; {:.0} a second, {:.0} % of what they can serve; seed {}",

@@ -65,7 +65,14 @@ impl Scale {
                     parts.iter().map(move |part| part * decade)
                 });
                 let inside = values.filter(|value| *value >= low * 0.999 && *value <= high * 1.001);
-                inside.map(|value| (value, plain(value))).collect()
+                let mut marked: Vec<f64> = inside.collect();
+                // Powers of ten alone would leave a short axis with one or two words, so its ends have theirs too.
+                if decades > 2.2 && decades <= 4.0 {
+                    marked.retain(|value| *value > low * 1.001 && *value < high * 0.999);
+                    marked.insert(0, low);
+                    marked.push(high);
+                }
+                marked.into_iter().map(|value| (value, plain(value))).collect()
             }
             Self::Nines { high } => [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999]
                 .into_iter()
@@ -168,6 +175,10 @@ mod tests {
         let log = Scale::log([0.7, 43.0].into_iter());
         assert_eq!(log, Scale::Log { low: 0.5, high: 50.0 });
         assert_eq!(words(log), ["0.5", "1", "2", "5", "10", "20", "50"]);
+        assert_eq!(
+            words(Scale::log([2.1, 480.0].into_iter())),
+            ["2", "10", "100", "500"]
+        );
         assert_eq!(
             words(Scale::log([0.2, 4000.0].into_iter())),
             ["1", "10", "100", "1,000"]
