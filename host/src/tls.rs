@@ -12,8 +12,10 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Mistake, NamedFile};
 
+mod client;
 mod server;
 
+pub use client::{Connectors, Offer, Originator};
 pub use server::{ALPN_H2, Terminator};
 
 /// A certificate with all its intermediates has some KiB; the largest public list of revoked ones some MiB.

@@ -13,3 +13,4 @@ mod routes;
 mod timeouts;
 mod tls;
 mod upgrade;
+mod upstream_tls;

@@ -16,6 +16,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{Client, DEADLINE, within};
 
+mod origin;
+
+pub use origin::{Seen, TlsOrigin};
+
 /// Who signs certificates.
 #[derive(Debug)]
 pub struct Authority {

@@ -36,7 +36,7 @@ pub(super) mod policy;
 pub(super) mod pool;
 mod record;
 pub(super) mod tenant;
-mod tls;
+pub(super) mod tls;
 
 pub(super) use own::COMPILE_DEFAULT;
 use tenant::Tenancy;
@@ -89,6 +89,7 @@ pub(super) const POOL: Keys = &[
     "hash_on",
     "backends",
     "protocol",
+    "tls",
     "connect_timeout",
     "response_timeout",
     "body_timeout",
@@ -103,7 +104,7 @@ pub(super) const POOL: Keys = &[
 ];
 pub(super) const BACKEND: Keys = &["address", "weight", "zone", "tier", "labels"];
 pub(super) const HEALTH: Keys = &[
-    "kind", "port", "interval", "timeout", "rise", "fall", "path", "host", "expect",
+    "kind", "port", "tls", "interval", "timeout", "rise", "fall", "path", "host", "expect",
 ];
 pub(super) const OUTLIER: Keys = &[
     "consecutive_failures",
@@ -265,7 +266,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         pool_names.mark_doubtful();
     }
     let pools = named(&defined_pools, |name, value| {
-        pool::pool(name, value, &policy_names, &tenancy).map(Arc::new)
+        pool::pool(name, value, (&policy_names, directory), &tenancy).map(Arc::new)
     });
     tenancy.check_series(&pools);
     let mut policies = Policies {

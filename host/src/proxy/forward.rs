@@ -18,10 +18,11 @@ use super::{
     attempts::Freshness,
     body::RequestBody,
     error::Error,
+    headers,
     ledger::Ledger,
     pool::Decider,
     upgrade::Tunnel,
-    upstream::{Connection, Place, SendError, Upstream},
+    upstream::{Connection, Either, Place, SendError, Upstream},
 };
 use crate::config::PoolProtocol;
 
@@ -31,6 +32,8 @@ pub(super) struct Exchange {
     carrier: Option<Carrier>,
     /// Body bytes from the client; shared with the body that counts them.
     sent: Rc<Cell<u64>>,
+    /// The request asks for what only HTTP/1.1 can give.
+    needs_http1: bool,
 }
 
 /// What a request is on.
@@ -77,8 +80,9 @@ impl Failed {
 }
 
 impl Exchange {
-    pub(super) fn new(ledger: Ledger, sent: &Rc<Cell<u64>>) -> Self {
+    pub(super) fn new(ledger: Ledger, sent: &Rc<Cell<u64>>, needs_http1: bool) -> Self {
         Self {
+            needs_http1,
             ledger,
             carrier: None,
             sent: sent.clone(),
@@ -109,7 +113,12 @@ impl Exchange {
         watch.expect_backend(response_timeout.as_millis() as u64);
         let result = match &mut carrier {
             Carrier::Own(connection) => connection.send(request, watch).await,
-            Carrier::Shared(place) => place.send(request, watch).await,
+            Carrier::Shared(place) => {
+                if let Some(request) = request {
+                    headers::into_http2(request, self.ledger.settings.dialing.scheme());
+                }
+                place.send(request, watch).await
+            }
         };
         watch.release_backend();
         match result {
@@ -142,10 +151,16 @@ impl Exchange {
             settings,
             ..
         } = &self.ledger;
-        let is_shared = settings.config.protocol == PoolProtocol::Http2;
-        let stored = || match is_shared {
-            true => upstream.take_place().map(Carrier::Shared),
-            false => upstream.take_idle(watch).map(Carrier::Own),
+        let protocol = match settings.config.protocol {
+            PoolProtocol::Auto if self.needs_http1 => PoolProtocol::Http1,
+            protocol => protocol,
+        };
+        let place = || upstream.take_place().map(Carrier::Shared);
+        let idle = || upstream.take_idle(watch).map(Carrier::Own);
+        let stored = || match protocol {
+            PoolProtocol::Http1 => idle(),
+            PoolProtocol::Http2 => place(),
+            PoolProtocol::Auto => place().or_else(idle),
         };
         if freshness == Freshness::Any
             && let Some(stored) = stored()
@@ -153,13 +168,21 @@ impl Exchange {
             return Ok(stored);
         }
         worker.metrics().count(|metrics| &metrics.upstream_connects);
-        let within = settings.config.connect_timeout;
+        let dialing = &settings.dialing;
         // Boxed because they are large and rare, and would make every request's future larger.
-        let opened = match is_shared {
-            true => Box::pin(upstream.connect_shared(within))
+        let opened = match protocol {
+            PoolProtocol::Http1 => Box::pin(upstream.connect(dialing)).await.map(Carrier::Own),
+            PoolProtocol::Http2 => Box::pin(upstream.connect_shared(dialing))
                 .await
                 .map(Carrier::Shared),
-            false => Box::pin(upstream.connect(within)).await.map(Carrier::Own),
+            PoolProtocol::Auto => {
+                Box::pin(upstream.connect_either(dialing))
+                    .await
+                    .map(|either| match either {
+                        Either::Own(connection) => Carrier::Own(connection),
+                        Either::Shared(place) => Carrier::Shared(place),
+                    })
+            }
         };
         opened.map_err(|error| Error::Connect(error.to_string()))
     }

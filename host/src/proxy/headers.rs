@@ -130,13 +130,13 @@ pub(super) fn for_backend(
 }
 
 /// Gives a request for HTTP/1.1 the form that HTTP/2 wants: the host in the target, and no word about the connection.
-pub(super) fn into_http2<B>(request: &mut Request<B>) {
+pub(super) fn into_http2<B>(request: &mut Request<B>, scheme: Scheme) {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers_mut().remove(header::HOST);
     let fields = request.headers_mut();
     fields.remove(header::CONNECTION);
     let mut target = std::mem::take(request.uri_mut()).into_parts();
-    target.scheme = Some(Scheme::HTTP);
+    target.scheme = Some(scheme);
     target.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     if target.authority.is_none() {
         // HTTP/1.0 may do without a host, and HTTP/2 may not.

@@ -160,13 +160,8 @@ async fn handle(
         let config = &attempts.settings.config;
         let upgrade = upgrade
             .as_ref()
-            .filter(|_| config.protocol == PoolProtocol::Http1);
-        let mut request = Some(for_backend(
-            client,
-            parts,
-            body.take(),
-            (&listener.config, config),
-        ));
+            .filter(|_| config.protocol != PoolProtocol::Http2);
+        let mut request = Some(for_backend(client, parts, body.take(), &listener.config));
         if let (Some(protocol), Some(request)) = (upgrade, &mut request) {
             upgrade::announce(request.headers_mut(), protocol);
         }
@@ -199,15 +194,12 @@ fn for_backend(
     client: &Client,
     parts: &Parts,
     body: Option<RequestBody>,
-    (listener, pool): (&config::Listener, &config::Pool),
+    listener: &config::Listener,
 ) -> Request<RequestBody> {
     let mut request = Request::new(body.unwrap_or(RequestBody::Empty));
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = origin_form(&parts.uri);
     *request.headers_mut() = headers::for_backend(parts, listener, &client.text, client.scheme);
-    if pool.protocol == PoolProtocol::Http2 {
-        headers::into_http2(&mut request);
-    }
     request
 }
 
@@ -220,7 +212,7 @@ async fn forward(
     sent: &Rc<Cell<u64>>,
 ) -> Result<Response<ResponseBody>, Failed> {
     let ledger = Ledger::begin(client, attempts, target);
-    let mut exchange = Exchange::new(ledger, sent);
+    let mut exchange = Exchange::new(ledger, sent, upgrade.is_some());
     let response = exchange.send(request, freshness).await?;
     let wrong = if upgrade.is_some_and(|protocol| upgrade::is_agreed(&response, protocol)) {
         *client.tunnel.borrow_mut() = exchange.into_tunnel().await;

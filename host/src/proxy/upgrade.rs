@@ -15,16 +15,14 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 
 use super::{
     client::{ClientStream, Socket, Watch},
     error::Error,
     forward::Exchange,
     prefixed::Prefixed,
+    upstream::Wire,
 };
 use crate::config::Listener;
 
@@ -120,7 +118,7 @@ fn close<B>(response: &mut Response<B>) {
 
 /// What is left of an exchange whose sides have agreed: the way to the backend.
 pub(super) struct Tunnel {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Wire,
     /// What the backend sent right after its 101.
     pub(super) early: Bytes,
     /// Counts as a request until the tunnel ends.
@@ -157,7 +155,7 @@ impl Tunnel {
 
 /// A backend's end of a tunnel: what passes here has passed the tunnel.
 struct Counted {
-    stream: TcpStream,
+    stream: Wire,
     exchange: Exchange,
     watch: Rc<Watch>,
 }

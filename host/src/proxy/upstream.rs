@@ -7,14 +7,13 @@
 //! Invariant: a connection in the store has finished its last exchange completely.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,15 +23,16 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::{body::RequestBody, client::Watch, plain::Plain};
-use crate::pool::Backend;
+use crate::{pool::Backend, tls::Offer};
 
 mod shared;
+mod wire;
 
 pub(super) use shared::Place;
 use shared::SharedConnections;
+pub(super) use wire::{Dialing, Wire};
 
 /// One backend as one worker sees it.
 pub(super) struct Upstream {
@@ -43,6 +43,14 @@ pub(super) struct Upstream {
     idle_plain: RefCell<VecDeque<Idle<Plain>>>,
     /// Those with HTTP/2, each for many requests.
     shared: SharedConnections,
+    /// Counts how often the way of opening connections has changed. Those of another time are not kept.
+    era: Cell<u64>,
+}
+
+/// A connection of HTTP/1.1 or a place on one of HTTP/2, whichever the backend chose.
+pub(super) enum Either {
+    Own(Box<Connection>),
+    Shared(Place),
 }
 
 struct Idle<C> {
@@ -53,8 +61,9 @@ struct Idle<C> {
 /// One connection, boxed because it moves between the store and the exchanges.
 pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
-    driver: http1::Connection<TokioIo<TcpStream>, RequestBody>,
+    driver: http1::Connection<TokioIo<Wire>, RequestBody>,
     is_done: bool,
+    era: u64,
     /// It has carried a request before, so the backend may have closed it meanwhile.
     pub(super) is_reused: bool,
 }
@@ -74,7 +83,16 @@ impl Upstream {
             idle: RefCell::default(),
             idle_plain: RefCell::default(),
             shared: SharedConnections::default(),
+            era: Cell::new(0),
         }
+    }
+
+    /// Connections are opened in another way from now on: unused ones are closed, used ones when they are done.
+    pub(super) fn change_era(&self) {
+        self.era.set(self.era.get() + 1);
+        self.idle.borrow_mut().clear();
+        self.idle_plain.borrow_mut().clear();
+        self.shared.clear();
     }
 
     /// An unused connection that is still good, as far as can be known without asking the network.
@@ -88,15 +106,6 @@ impl Upstream {
             }
         }
         None
-    }
-
-    async fn open(&self, within: Duration) -> io::Result<TcpStream> {
-        let connecting = tokio::time::timeout(within, TcpStream::connect(self.backend.socket));
-        let stream = connecting
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
     }
 
     /// An unused plain connection that is still good, as far as can be known without asking the network.
@@ -113,15 +122,16 @@ impl Upstream {
     }
 
     /// Opens a plain connection.
-    pub(super) async fn connect_plain(&self, within: Duration) -> io::Result<Plain> {
-        self.open(within).await.map(Plain::new)
+    pub(super) async fn connect_plain(&self, dialing: &Dialing) -> io::Result<Plain> {
+        let wire = Wire::open(&self.backend, dialing, Offer::Http1).await?;
+        Ok(Plain::new(wire, self.era.get()))
     }
 
     /// Stores a plain connection after a complete exchange.
     #[inline]
     pub(super) fn put_plain(&self, connection: Plain, keep: usize, now_ms: u64) {
         let mut idle = self.idle_plain.borrow_mut();
-        if idle.len() < keep {
+        if idle.len() < keep && connection.era == self.era.get() {
             idle.push_back(Idle {
                 connection,
                 since_ms: now_ms,
@@ -135,20 +145,34 @@ impl Upstream {
     }
 
     /// Opens an HTTP/2 connection.
-    pub(super) async fn connect_shared(&self, within: Duration) -> io::Result<Place> {
-        let stream = self.open(within).await?;
-        self.shared.open(stream).await
+    pub(super) async fn connect_shared(&self, dialing: &Dialing) -> io::Result<Place> {
+        let wire = Wire::open(&self.backend, dialing, Offer::Http2).await?;
+        self.shared.open(wire).await
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self, within: Duration) -> io::Result<Box<Connection>> {
-        let stream = self.open(within).await?;
-        let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+    pub(super) async fn connect(&self, dialing: &Dialing) -> io::Result<Box<Connection>> {
+        let wire = Wire::open(&self.backend, dialing, Offer::Http1).await?;
+        self.begin(wire).await
+    }
+
+    /// Opens a connection of the kind that the backend chooses.
+    pub(super) async fn connect_either(&self, dialing: &Dialing) -> io::Result<Either> {
+        let wire = Wire::open(&self.backend, dialing, Offer::Either).await?;
+        match wire.speaks_http2() {
+            true => self.shared.open(wire).await.map(Either::Shared),
+            false => self.begin(wire).await.map(Either::Own),
+        }
+    }
+
+    async fn begin(&self, wire: Wire) -> io::Result<Box<Connection>> {
+        let handshake = http1::Builder::new().handshake(TokioIo::new(wire)).await;
         let (sender, driver) = handshake.map_err(io::Error::other)?;
         Ok(Box::new(Connection {
             sender,
             driver,
             is_done: false,
+            era: self.era.get(),
             is_reused: false,
         }))
     }
@@ -156,7 +180,8 @@ impl Upstream {
     /// Stores a connection after a complete exchange.
     pub(super) fn put_idle(&self, connection: Box<Connection>, keep: usize, now_ms: u64) {
         let mut idle = self.idle.borrow_mut();
-        if !connection.is_done && idle.len() < keep {
+        let is_kept = !connection.is_done && connection.era == self.era.get();
+        if is_kept && idle.len() < keep {
             idle.push_back(Idle {
                 connection,
                 since_ms: now_ms,
@@ -170,9 +195,9 @@ impl Upstream {
         self.idle.borrow_mut().retain_mut(|idle| {
             now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_alive(&mut cx)
         });
-        self.idle_plain
-            .borrow_mut()
-            .retain(|idle| now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_quiet());
+        self.idle_plain.borrow_mut().retain_mut(|idle| {
+            now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_quiet()
+        });
         self.shared.sweep(longest_ms, now_ms);
     }
 }
@@ -189,7 +214,7 @@ impl Connection {
     }
 
     /// The socket after the library has let go of it, and what it has read too much.
-    pub(super) async fn into_socket(mut self: Box<Self>) -> (TcpStream, Bytes) {
+    pub(super) async fn into_socket(mut self: Box<Self>) -> (Wire, Bytes) {
         poll_fn(|cx| match self.drive(cx) {
             true => Poll::Pending,
             false => Poll::Ready(()),

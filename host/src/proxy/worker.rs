@@ -289,13 +289,7 @@ impl WorkerState {
                         *instance,
                         self.shared.rebuilds.clone(),
                     );
-                    Rc::new(WorkerPool::new(
-                        PoolSettings {
-                            config: pool.config.clone(),
-                            reporter,
-                        },
-                        seat,
-                    ))
+                    Rc::new(WorkerPool::new(PoolSettings::new(&pool, reporter, None), seat))
                 }
                 // The plan's maker knows which pools are new; without a policy there is nobody to decide.
                 (None, None) => {

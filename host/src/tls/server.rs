@@ -24,7 +24,7 @@ use crate::config::{Certificate, ClientCertificates, Mistake, NamedFile, Tls, Tl
 
 /// What HTTP/2 is called in a handshake (RFC 7301).
 pub const ALPN_H2: &[u8] = b"h2";
-const ALPN_HTTP1: &[u8] = b"http/1.1";
+pub(super) const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// Ends TLS for one listener. Shared by all workers; a handshake reads it.
 #[derive(Debug)]

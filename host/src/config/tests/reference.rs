@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 21] = [
+const TABLES: [(&str, &str, Keys); 22] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -34,6 +34,7 @@ const TABLES: [(&str, &str, Keys); 21] = [
         "[[pool.shop.backends]]",
         file::BACKEND,
     ),
+    ("`[pool.NAME.tls]`", "[pool.shop.tls]", file::tls::POOL_TLS),
     ("`[pool.NAME.health]`", "[pool.shop.health]", file::HEALTH),
     ("`[pool.NAME.outlier]`", "[pool.shop.outlier]", file::OUTLIER),
     ("`[pool.NAME.retry]`", "[pool.shop.retry]", file::RETRY),
@@ -105,6 +106,12 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     if header == "[[listener.tls.certificates]]" {
         set("[[listener.tls.certificates]]", "cert", "\"a.pem\"");
     }
+    if header == "[pool.shop.tls]" {
+        set("[pool.shop.tls]", "min_version", "\"1.2\"");
+    }
+    if header == "[pool.shop.health]" && keys.contains(&("tls", "true")) {
+        set("[pool.shop]", "tls", "{}");
+    }
     let is_about_policies = header.starts_with("[policy.mine");
     if is_about_policies {
         set("[pool.shop]", "policy", "\"mine\"");
@@ -151,7 +158,10 @@ fn with_company<'a>(key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     let company = match (key, value) {
         ("timeout", _) => Some(("interval", "\"1h\"")),
         ("base_ejection", _) => Some(("max_ejection", "\"24h\"")),
+        ("key", "\"balancer.key\"") => Some(("cert", "\"balancer.pem\"")),
         ("client_auth" | "client_crl", _) => Some(("client_ca", "\"ca.pem\"")),
+        // Without TLS nothing tells which is spoken.
+        ("protocol", "\"auto\"") => Some(("tls", "{}")),
         ("max_ejection", _) => Some(("base_ejection", "\"100ms\"")),
         _ => None,
     };

@@ -25,7 +25,7 @@ fn rule(kind: config::HealthKind) -> config::Health {
 
 async fn check(address: std::net::SocketAddr, rule: &config::Health) -> CheckResult {
     let backend = Backend::new(&address.to_string(), address, 1);
-    Probe::new(0, &backend, rule, config::PoolProtocol::Http1)
+    Probe::new(0, &backend, rule, (config::PoolProtocol::Http1, None))
         .check()
         .await
 }
@@ -178,7 +178,7 @@ async fn checks_of_one_backend_go_on_without_overlap() {
         3,
         &Backend::new("a:1", origin.address, 1),
         &rule,
-        config::PoolProtocol::Http1,
+        (config::PoolProtocol::Http1, None),
     );
     let (results, mut checks) = mpsc::channel(1);
     let task = tokio::spawn(probe.run(Schedule::new(rule.interval, 1), results));

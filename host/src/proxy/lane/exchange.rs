@@ -61,11 +61,7 @@ impl<S: Socket> Lane<'_, S> {
             .metrics()
             .count(|metrics| &metrics.upstream_connects);
         let connected = {
-            let mut connecting = pin!(
-                ledger
-                    .upstream
-                    .connect_plain(ledger.settings.config.connect_timeout)
-            );
+            let mut connecting = pin!(ledger.upstream.connect_plain(&ledger.settings.dialing));
             poll_fn(|cx| match connecting.as_mut().poll(cx) {
                 Poll::Ready(connected) => Poll::Ready(Some(connected)),
                 Poll::Pending if self.stream.is_gone(cx, &mut self.inbox) => Poll::Ready(None),

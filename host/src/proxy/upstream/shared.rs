@@ -21,9 +21,8 @@ use hyper::{
     rt::Executor,
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::SendError;
+use super::{SendError, Wire};
 use crate::proxy::{body::RequestBody, client::Watch};
 
 /// Most backends allow 100 at once or more; those that allow fewer have the rest wait.
@@ -99,14 +98,14 @@ impl SharedConnections {
     }
 
     /// Begins HTTP/2 on a new connection.
-    pub(super) async fn open(&self, stream: TcpStream) -> io::Result<Place> {
+    pub(super) async fn open(&self, wire: Wire) -> io::Result<Place> {
         let mut builder = http2::Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_header_list_size(HEADER_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES);
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let handshake = builder.handshake(TokioIo::new(wire)).await;
         let (sender, driver) = handshake.map_err(io::Error::other)?;
         tokio::task::spawn_local(async move {
             // Errors reach whoever waits for a response or its body.
@@ -121,6 +120,11 @@ impl SharedConnections {
         let place = Place::on(&connection);
         self.all.borrow_mut().push(connection);
         Ok(place)
+    }
+
+    /// No new request goes on those that are there; they end with the last that they have.
+    pub(super) fn clear(&self) {
+        self.all.borrow_mut().clear();
     }
 
     /// Closes the connections that were unused for too long.
