@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use crate::proxy_header;
+
 mod addresses;
 pub mod author;
 mod file;
@@ -23,6 +25,7 @@ mod grants;
 mod listener;
 mod mistakes;
 mod names;
+mod proxy_protocol;
 mod reader;
 mod scenario;
 mod syntax;
@@ -36,6 +39,7 @@ pub(crate) use file::policy::builtin as builtin_policy;
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Protocol, Route};
 pub use mistakes::{Mistake, Mistakes};
+pub use proxy_protocol::{ProxyProtocol, Subnet};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,
@@ -251,6 +255,9 @@ pub struct Pool {
     pub protocol: PoolProtocol,
     /// `[pool.NAME.tls]`: TLS with the backends; none without the table.
     pub tls: Option<PoolTls>,
+    /// Key `send_proxy`: the header of the PROXY protocol that begins each connection, for the client it is for. Default
+    /// none.
+    pub send_proxy: Option<proxy_header::Version>,
     /// Key `connect_timeout`, the TLS handshake included. Default 1 s, 1 ms to 1 min.
     pub connect_timeout: Duration,
     /// Key `response_timeout`: from the request's last byte sent to the response head. Above: 504. Default 60 s,

@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod config;
 pub mod http1;
+pub mod proxy_header;
 pub mod sched;
 pub mod tenant;
 pub mod tls;

@@ -36,6 +36,8 @@ pub struct Worker {
     pub connections_closed: AtomicU64,
     /// Client connections closed for being slow: header, idle or body time-out.
     pub connections_expired: AtomicU64,
+    /// Connections of trusted proxies that did not begin as they should (PROXY protocol).
+    pub proxy_header_failures: AtomicU64,
     /// TLS handshakes with clients that succeeded.
     pub tls_handshakes: AtomicU64,
     /// TLS handshakes with clients that failed, or took too long.

@@ -19,6 +19,7 @@ mod forward;
 mod gate;
 mod headers;
 mod http2;
+mod introduction;
 mod journey;
 mod lane;
 mod ledger;

@@ -226,6 +226,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         tls: None,
+        send_proxy: None,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

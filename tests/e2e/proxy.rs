@@ -8,6 +8,7 @@ mod framing;
 mod http2;
 mod lanes;
 mod limits;
+mod proxy_protocol;
 mod retries;
 mod routes;
 mod timeouts;

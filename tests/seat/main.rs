@@ -136,6 +136,7 @@ fn pool(fallback: &str) -> Pool {
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         tls: None,
+        send_proxy: None,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

@@ -34,6 +34,7 @@ mod listener;
 mod own;
 pub(super) mod policy;
 pub(super) mod pool;
+pub(super) mod proxy_protocol;
 mod record;
 pub(super) mod tenant;
 pub(super) mod tls;
@@ -54,6 +55,7 @@ pub(super) const LISTENER: Keys = &[
     "listen",
     "protocol",
     "tls",
+    "proxy_protocol",
     "http2",
     "forwarded",
     "upgrades",
@@ -90,6 +92,7 @@ pub(super) const POOL: Keys = &[
     "backends",
     "protocol",
     "tls",
+    "send_proxy",
     "connect_timeout",
     "response_timeout",
     "body_timeout",

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::Tls;
+use super::{ProxyProtocol, Tls};
 
 /// `[[listener]]`: a socket that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// `[listener.tls]`; without it the listener speaks plain text.
     pub tls: Option<Tls>,
+    /// `[listener.proxy_protocol]`; without it, whoever connects is the client.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// `[listener.http2]`; off with `http2 = "off"`.
     pub http2: Option<Http2>,
     /// Key `forwarded`: what happens to `X-Forwarded-For/-Proto/-Host` of clients. Default replace.

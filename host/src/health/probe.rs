@@ -25,7 +25,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioExecutor;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -35,7 +35,8 @@ use tokio_rustls::client::TlsStream;
 use super::stream::Stream;
 use crate::{
     config::{Health, HealthKind, PoolProtocol},
-    pool::Backend,
+    pool::{Backend, Pool},
+    proxy_header,
     tls::{ALPN_H2, Offer, Originator},
 };
 
@@ -114,17 +115,14 @@ pub(super) struct Probe {
     socket: SocketAddr,
     rule: Health,
     protocol: PoolProtocol,
+    /// What each check begins with, for backends that expect a word about their clients.
+    introduces: Option<proxy_header::Version>,
     /// How TLS begins, if the checks are over TLS.
     tls: Option<Arc<Originator>>,
 }
 
 impl Probe {
-    pub(super) fn new(
-        index: usize,
-        backend: &Backend,
-        rule: &Health,
-        (protocol, tls): (PoolProtocol, Option<&Arc<Originator>>),
-    ) -> Self {
+    pub(super) fn new(index: usize, backend: &Backend, rule: &Health, pool: &Pool) -> Self {
         let mut socket = backend.socket;
         socket.set_port(rule.port.unwrap_or(socket.port()));
         Self {
@@ -132,12 +130,13 @@ impl Probe {
             address: backend.address.to_string(),
             socket,
             rule: rule.clone(),
-            tls: tls.filter(|_| rule.tls).cloned(),
+            tls: pool.tls().filter(|_| rule.tls).cloned(),
+            introduces: pool.config.send_proxy.filter(|_| rule.port.is_none()),
             // What listens on another port is for checks only, and nobody said that it speaks anything but the usual.
             protocol: if rule.port.is_some() {
                 PoolProtocol::Http1
             } else {
-                protocol
+                pool.config.protocol
             },
         }
     }
@@ -178,12 +177,17 @@ impl Probe {
     }
 
     async fn ask(&self) -> Result<String, Failure> {
-        let stream = TcpStream::connect(self.socket)
+        let mut stream = TcpStream::connect(self.socket)
             .await
             .map_err(|error| match error.kind() {
                 io::ErrorKind::ConnectionRefused => Failure::Refused,
                 _ => Failure::Connect(error),
             })?;
+        if let Some(version) = self.introduces {
+            let mut header = Vec::new();
+            proxy_header::write(version, None, &mut header);
+            stream.write_all(&header).await.map_err(Failure::Connect)?;
+        }
         let Some(tls) = &self.tls else {
             return self.ask_over(stream, self.protocol == PoolProtocol::Http2).await;
         };

@@ -189,7 +189,7 @@ impl Task {
             let rule = pool.config.health.as_ref();
             if let Some(rule) = rule {
                 let schedule = Schedule::new(rule.interval, backend.id);
-                let probe = Probe::new(index, &backend, rule, (pool.config.protocol, pool.tls()));
+                let probe = Probe::new(index, &backend, rule, &pool);
                 probes.spawn(probe.run(schedule, results.clone()));
             }
             let past = if pool.is_proven(backend.id) {

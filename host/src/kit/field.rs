@@ -146,6 +146,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         tls: None,
+        send_proxy: None,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

@@ -23,6 +23,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         connect_timeout: Duration::from_secs(1),
         protocol: config::PoolProtocol::Http1,
         tls: None,
+        send_proxy: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(30),

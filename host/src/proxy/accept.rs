@@ -27,7 +27,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     client::{ClientStream, Socket},
-    http2,
+    http2, introduction,
     lane::{self, Next},
     prefixed::Prefixed,
     route::Route,
@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     config,
+    proxy_header::Endpoints,
     tls::{ALPN_H2, Terminator},
 };
 
@@ -61,6 +62,8 @@ pub(super) struct Rules {
     pub(super) routes: Vec<Route>,
     /// `None` on a listener that speaks plain text.
     pub(super) tls: Option<Arc<Terminator>>,
+    /// Whether a backend may be told where a client has connected to.
+    pub(super) tells_backends: bool,
 }
 
 impl ListenerState {
@@ -145,7 +148,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 async fn connection(
     worker: Rc<WorkerState>,
     listener: Rc<ListenerState>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     address: SocketAddr,
 ) {
     // Without it small responses would wait for the client's acknowledgement of the last ones.
@@ -153,8 +156,11 @@ async fn connection(
         return;
     }
     let rules = listener.rules();
+    let Some(ends) = endpoints(&worker, &rules, &mut stream, address).await else {
+        return;
+    };
     let scheme = if rules.tls.is_some() { "https" } else { "http" };
-    let client = Rc::new(Client::new(worker, listener, address, scheme));
+    let client = Rc::new(Client::new(worker, listener, ends, scheme));
     let _guard = Registered(client.clone());
     let handshake = rules.tls.as_ref().map(|terminator| {
         let within = rules.config.tls.as_ref().map(|tls| tls.handshake_timeout);
@@ -166,6 +172,37 @@ async fn connection(
         None => lanes(client, stream).await,
         // Boxed because it is large, and a plain connection never needs it.
         Some((config, within)) => Box::pin(encrypted(client, stream, config, within)).await,
+    }
+}
+
+/// The ends of a connection, as a proxy tells them if there is one. `None` if the connection ends here.
+async fn endpoints(
+    worker: &WorkerState,
+    rules: &Rules,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Option<Endpoints> {
+    // Asking the system is worth it only if somebody is told.
+    let local = match rules.tells_backends {
+        true => stream.local_addr().ok(),
+        false => None,
+    };
+    let own = Endpoints {
+        source: peer,
+        destination: local.unwrap_or(rules.config.listen),
+    };
+    let Some(proxy_protocol) = &rules.config.proxy_protocol else {
+        return Some(own);
+    };
+    let within = rules.config.limits.header_timeout;
+    // Boxed because it is large, and most listeners never need it.
+    match Box::pin(introduction::hear(stream, peer, proxy_protocol, within)).await {
+        Ok(told) => Some(told.unwrap_or(own)),
+        Err(error) => {
+            worker.metrics().count(|metrics| &metrics.proxy_header_failures);
+            tracing::debug!(%peer, %error, "PROXY protocol failed");
+            None
+        }
     }
 }
 

@@ -149,14 +149,15 @@ impl Exchange {
             watch,
             worker,
             settings,
+            told,
             ..
         } = &self.ledger;
         let protocol = match settings.config.protocol {
             PoolProtocol::Auto if self.needs_http1 => PoolProtocol::Http1,
             protocol => protocol,
         };
-        let place = || upstream.take_place().map(Carrier::Shared);
-        let idle = || upstream.take_idle(watch).map(Carrier::Own);
+        let place = || upstream.take_place(*told).map(Carrier::Shared);
+        let idle = || upstream.take_idle(*told, watch).map(Carrier::Own);
         let stored = || match protocol {
             PoolProtocol::Http1 => idle(),
             PoolProtocol::Http2 => place(),
@@ -168,21 +169,17 @@ impl Exchange {
             return Ok(stored);
         }
         worker.metrics().count(|metrics| &metrics.upstream_connects);
-        let dialing = &settings.dialing;
+        let how = (&settings.dialing, *told);
         // Boxed because they are large and rare, and would make every request's future larger.
         let opened = match protocol {
-            PoolProtocol::Http1 => Box::pin(upstream.connect(dialing)).await.map(Carrier::Own),
-            PoolProtocol::Http2 => Box::pin(upstream.connect_shared(dialing))
+            PoolProtocol::Http1 => Box::pin(upstream.connect(how)).await.map(Carrier::Own),
+            PoolProtocol::Http2 => Box::pin(upstream.connect_shared(how)).await.map(Carrier::Shared),
+            PoolProtocol::Auto => Box::pin(upstream.connect_either(how))
                 .await
-                .map(Carrier::Shared),
-            PoolProtocol::Auto => {
-                Box::pin(upstream.connect_either(dialing))
-                    .await
-                    .map(|either| match either {
-                        Either::Own(connection) => Carrier::Own(connection),
-                        Either::Shared(place) => Carrier::Shared(place),
-                    })
-            }
+                .map(|either| match either {
+                    Either::Own(connection) => Carrier::Own(connection),
+                    Either::Shared(place) => Carrier::Shared(place),
+                }),
         };
         opened.map_err(|error| Error::Connect(error.to_string()))
     }

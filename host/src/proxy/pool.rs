@@ -46,6 +46,7 @@ impl PoolSettings {
             dialing: Dialing {
                 within: pool.config.connect_timeout,
                 tls,
+                send_proxy: pool.config.send_proxy,
             },
         }
     }
@@ -53,7 +54,9 @@ impl PoolSettings {
     /// Whether connections are opened as they are by the other.
     fn dials_like(&self, other: &Self) -> bool {
         let tls = |settings: &Self| settings.dialing.tls.as_ref().map(Rc::as_ptr);
-        tls(self) == tls(other) && self.config.protocol == other.config.protocol
+        tls(self) == tls(other)
+            && self.config.protocol == other.config.protocol
+            && self.config.send_proxy == other.config.send_proxy
     }
 }
 

@@ -33,6 +33,7 @@ use crate::{
     config::{self, PoolProtocol},
     http1::{Head, Peer},
     policy::client_bits,
+    proxy_header::Endpoints,
 };
 
 /// What all requests of a client's connection share.
@@ -41,6 +42,8 @@ pub(super) struct Client {
     pub(super) listener: Rc<ListenerState>,
     pub(super) watch: Rc<Watch>,
     pub(super) address: SocketAddr,
+    /// Where it has connected to; to be told to backends only.
+    pub(super) destination: SocketAddr,
     /// What the worker knows the connection by.
     pub(super) key: u64,
     /// The address as policies see it.
@@ -60,7 +63,10 @@ impl Client {
     pub(super) fn new(
         worker: Rc<WorkerState>,
         listener: Rc<ListenerState>,
-        address: SocketAddr,
+        Endpoints {
+            source: address,
+            destination,
+        }: Endpoints,
         scheme: &'static str,
     ) -> Self {
         let (key, watch) = worker.register(&listener);
@@ -70,6 +76,7 @@ impl Client {
             listener,
             watch,
             address,
+            destination,
             key,
             bits: client_bits(address.ip()),
             text: HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown")),
@@ -87,6 +94,7 @@ impl Client {
             listener: self.listener.clone(),
             watch,
             address: self.address,
+            destination: self.destination,
             key,
             bits: self.bits,
             text: self.text.clone(),
@@ -96,7 +104,15 @@ impl Client {
         }
     }
 
-    /// What backends are told of it.
+    /// What backends are told of it by the PROXY protocol.
+    pub(super) fn endpoints(&self) -> Endpoints {
+        Endpoints {
+            source: self.address,
+            destination: self.destination,
+        }
+    }
+
+    /// What backends are told of it in a request's fields.
     #[inline]
     pub(super) fn peer(&self) -> Peer<'_> {
         Peer {

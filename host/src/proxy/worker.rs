@@ -334,8 +334,11 @@ impl WorkerState {
                 pool: pool.clone(),
             })
         };
+        let routes: Vec<Route> = config.routes.iter().filter_map(route).collect();
+        let tells = |route: &Route| route.pool.settings().config.send_proxy.is_some();
         Rules {
-            routes: config.routes.iter().filter_map(route).collect(),
+            tells_backends: routes.iter().any(tells),
+            routes,
             config,
             tls,
         }

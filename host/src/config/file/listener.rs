@@ -7,12 +7,13 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        Forwarded, Http2, Limits, Listener, Protocol, Route, Tls, addresses,
+        Forwarded, Http2, Limits, Listener, Protocol, ProxyProtocol, Route, Tls, addresses,
         names::Names,
         reader::{Table, Value},
         units::{h, ms, s},
     },
     HTTP2, LIMITS, ROUTE,
+    proxy_protocol::proxy_protocol,
     tenant::Tenancy,
     tls::tls,
 };
@@ -36,6 +37,7 @@ const ROUTES_MAX: usize = 5000;
 pub(super) struct Rest {
     protocol: Protocol,
     tls: Option<Tls>,
+    proxy_protocol: Option<ProxyProtocol>,
     http2: Option<Http2>,
     forwarded: Forwarded,
     upgrades: Vec<String>,
@@ -49,6 +51,7 @@ impl Rest {
         let Self {
             protocol,
             tls,
+            proxy_protocol,
             http2,
             forwarded,
             upgrades,
@@ -61,6 +64,7 @@ impl Rest {
             listen,
             protocol,
             tls,
+            proxy_protocol,
             http2,
             forwarded,
             upgrades,
@@ -85,6 +89,9 @@ pub(super) fn listener(
     Rest {
         protocol: table.choice("protocol", &[("http", Protocol::Http)], Protocol::Http),
         tls: table.take("tls").and_then(|value| tls(&value, directory)),
+        proxy_protocol: table
+            .take("proxy_protocol")
+            .and_then(|value| proxy_protocol(&value)),
         http2: http2(table),
         forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
         upgrades: upgrades(table),

@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 22] = [
+const TABLES: [(&str, &str, Keys); 23] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -23,6 +23,11 @@ const TABLES: [(&str, &str, Keys); 22] = [
         "`[[listener.tls.certificates]]`",
         "[[listener.tls.certificates]]",
         file::CERTIFICATE,
+    ),
+    (
+        "`[listener.proxy_protocol]`",
+        "[listener.proxy_protocol]",
+        file::proxy_protocol::PROXY_PROTOCOL,
     ),
     ("`[listener.http2]`", "[listener.http2]", file::HTTP2),
     ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
@@ -105,6 +110,9 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     }
     if header == "[[listener.tls.certificates]]" {
         set("[[listener.tls.certificates]]", "cert", "\"a.pem\"");
+    }
+    if header == "[listener.proxy_protocol]" {
+        set(header, "trusted", "[\"10.0.0.0/8\"]");
     }
     if header == "[pool.shop.tls]" {
         set("[pool.shop.tls]", "min_version", "\"1.2\"");

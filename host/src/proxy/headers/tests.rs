@@ -8,6 +8,7 @@ fn listener(forwarded: Forwarded) -> Listener {
         listen: ([127, 0, 0, 1], 0).into(),
         protocol: crate::config::Protocol::Http,
         tls: None,
+        proxy_protocol: None,
         http2: None,
         forwarded,
         upgrades: Vec::new(),

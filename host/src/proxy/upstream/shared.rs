@@ -23,7 +23,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 
 use super::{SendError, Wire};
-use crate::proxy::{body::RequestBody, client::Watch};
+use crate::{
+    proxy::{body::RequestBody, client::Watch},
+    proxy_header::Endpoints,
+};
 
 /// Most backends allow 100 at once or more; those that allow fewer have the rest wait.
 const REQUESTS_MAX: usize = 100;
@@ -42,6 +45,8 @@ pub(super) struct SharedConnections {
 
 struct Shared {
     sender: SendRequest<RequestBody>,
+    /// The client that it is for, if it is for one only.
+    told: Option<Endpoints>,
     requests: Cell<usize>,
     /// Since when it has none.
     idle_ms: Cell<u64>,
@@ -88,17 +93,19 @@ impl<F: Future + 'static> Executor<F> for Local {
 
 impl SharedConnections {
     /// A place on a connection that is there.
-    pub(super) fn take(&self) -> Option<Place> {
+    pub(super) fn take(&self, told: Option<Endpoints>) -> Option<Place> {
         let mut all = self.all.borrow_mut();
         all.retain(|connection| !connection.sender.is_closed());
         let has_room = |connection: &&Rc<Shared>| {
-            connection.sender.is_ready() && connection.requests.get() < REQUESTS_MAX
+            connection.told == told
+                && connection.sender.is_ready()
+                && connection.requests.get() < REQUESTS_MAX
         };
         all.iter().find(has_room).map(Place::on)
     }
 
     /// Begins HTTP/2 on a new connection.
-    pub(super) async fn open(&self, wire: Wire) -> io::Result<Place> {
+    pub(super) async fn open(&self, wire: Wire, told: Option<Endpoints>) -> io::Result<Place> {
         let mut builder = http2::Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -113,6 +120,7 @@ impl SharedConnections {
         });
         let connection = Rc::new(Shared {
             sender,
+            told,
             requests: Cell::new(0),
             idle_ms: Cell::new(0),
             is_used: Cell::new(false),

@@ -12,13 +12,14 @@ use std::{
 
 use http::uri::Scheme;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
 
 use crate::{
     pool::Backend,
+    proxy_header::{self, Endpoints},
     tls::{ALPN_H2, Connectors, Offer},
 };
 
@@ -28,6 +29,8 @@ pub(in crate::proxy) struct Dialing {
     pub(in crate::proxy) within: Duration,
     /// `None` for plain text.
     pub(in crate::proxy) tls: Option<Rc<Connectors>>,
+    /// How each connection begins.
+    pub(in crate::proxy) send_proxy: Option<proxy_header::Version>,
 }
 
 impl Dialing {
@@ -49,16 +52,29 @@ pub(in crate::proxy) enum Wire {
 
 impl Wire {
     /// Opens a connection. Dropping this future closes what there is of it.
-    pub(super) async fn open(backend: &Backend, dialing: &Dialing, offer: Offer) -> io::Result<Self> {
-        let opening = tokio::time::timeout(dialing.within, Self::open_late(backend, dialing, offer));
+    pub(super) async fn open(
+        backend: &Backend,
+        (dialing, told): (&Dialing, Option<Endpoints>),
+        offer: Offer,
+    ) -> io::Result<Self> {
+        let opening = tokio::time::timeout(dialing.within, Self::open_late(backend, (dialing, told), offer));
         opening
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
-    async fn open_late(backend: &Backend, dialing: &Dialing, offer: Offer) -> io::Result<Self> {
-        let stream = TcpStream::connect(backend.socket).await?;
+    async fn open_late(
+        backend: &Backend,
+        (dialing, told): (&Dialing, Option<Endpoints>),
+        offer: Offer,
+    ) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(backend.socket).await?;
         stream.set_nodelay(true)?;
+        if let Some(version) = dialing.send_proxy {
+            let mut header = Vec::new();
+            proxy_header::write(version, told, &mut header);
+            stream.write_all(&header).await?;
+        }
         let Some(tls) = &dialing.tls else {
             return Ok(Self::Plain(stream));
         };
