@@ -6,9 +6,10 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod proxy_header;
+
 pub mod config;
 pub mod http1;
-pub mod proxy_header;
 pub mod sched;
 pub mod tenant;
 pub mod tls;

@@ -46,8 +46,10 @@ pub struct Worker {
     pub http2_connections: AtomicU64,
     /// HTTP/2 connections closed for frames that do nothing.
     pub http2_floods: AtomicU64,
-    /// Connections that went on with another protocol, after a 101.
+    /// Tunnels: connections that went on with another protocol, after a 101 or a CONNECT.
     pub upgrades: AtomicU64,
+    /// Connections that were passed on to a backend as bytes.
+    pub tcp_connections: AtomicU64,
     /// Requests answered, by hundreds of the status.
     pub responses: [AtomicU64; 6],
     /// Responses that the balancer made itself, because something failed.

@@ -2,6 +2,7 @@
 
 mod backends;
 mod bodies;
+mod connect;
 mod errors;
 mod fields;
 mod framing;
@@ -11,6 +12,7 @@ mod limits;
 mod proxy_protocol;
 mod retries;
 mod routes;
+mod tcp;
 mod timeouts;
 mod tls;
 mod upgrade;

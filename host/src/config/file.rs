@@ -55,10 +55,12 @@ pub(super) const LISTENER: Keys = &[
     "listen",
     "protocol",
     "tls",
+    "peek_sni",
     "proxy_protocol",
     "http2",
     "forwarded",
     "upgrades",
+    "connect",
     "via",
     "limits",
     "route",
@@ -81,8 +83,9 @@ pub(super) const LIMITS: Keys = &[
     "idle_timeout",
     "body_timeout",
     "tunnel_timeout",
+    "half_closed_timeout",
 ];
-pub(super) const ROUTE: Keys = &["host", "path_prefix", "pool"];
+pub(super) const ROUTE: Keys = &["host", "path_prefix", "server_name", "pool"];
 pub(super) const TENANT: Keys = &["hosts", "memory", "deadline", "cpu", "log_lines", "series"];
 pub(super) const POOL: Keys = &[
     "tenant",

@@ -30,12 +30,14 @@ use super::{
     http2, introduction,
     lane::{self, Next},
     prefixed::Prefixed,
+    relay,
     route::Route,
     serve::{Client, serve},
+    tcp,
     worker::WorkerState,
 };
 use crate::{
-    config,
+    config::{self, Protocol},
     proxy_header::Endpoints,
     tls::{ALPN_H2, Terminator},
 };
@@ -166,10 +168,12 @@ async fn connection(
         let within = rules.config.tls.as_ref().map(|tls| tls.handshake_timeout);
         (terminator.config().clone(), within.unwrap_or_default())
     });
+    let is_http = rules.config.protocol == Protocol::Http;
     // Rules hold pools, and a connection may outlive those.
     drop(rules);
     match handshake {
-        None => lanes(client, stream).await,
+        None if is_http => lanes(client, stream).await,
+        None => tcp::serve(client, stream, None).await,
         // Boxed because it is large, and a plain connection never needs it.
         Some((config, within)) => Box::pin(encrypted(client, stream, config, within)).await,
     }
@@ -209,7 +213,8 @@ async fn endpoints(
 /// Serves a connection that begins with a handshake.
 async fn encrypted(client: Rc<Client>, stream: TcpStream, config: Arc<ServerConfig>, within: Duration) {
     client.watch.handshake_began();
-    let shaken = tokio::time::timeout(within, handshake(stream, config)).await;
+    let is_http = client.listener.rules().config.protocol == Protocol::Http;
+    let shaken = tokio::time::timeout(within, handshake(stream, config, is_http)).await;
     let metrics = client.worker.metrics();
     match shaken.map_err(|_| io::ErrorKind::TimedOut.into()).flatten() {
         Ok(stream) => {
@@ -224,10 +229,14 @@ async fn encrypted(client: Rc<Client>, stream: TcpStream, config: Arc<ServerConf
     }
 }
 
-async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+async fn handshake(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    is_http: bool,
+) -> io::Result<TlsStream<TcpStream>> {
     let mut first = [0];
     // A method begins like this, and no handshake does.
-    if stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
+    if is_http && stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
         // What is unread when the socket goes would have the answer lost with it.
         let _ = stream.try_read(&mut [0; 4096]);
         let _ = stream.try_write(PLAIN_TEXT_RESPONSE);
@@ -241,6 +250,13 @@ async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<T
 
 /// Serves what the handshake said would be spoken.
 async fn agreed(client: Rc<Client>, stream: TlsStream<TcpStream>) {
+    let rules = client.listener.rules();
+    if rules.config.protocol == Protocol::Tcp {
+        drop(rules);
+        let name = stream.get_ref().1.server_name().map(str::to_owned);
+        return tcp::serve(client, stream, name).await;
+    }
+    drop(rules);
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
         return lanes(client, stream).await;
     }
@@ -302,8 +318,12 @@ async fn by_library<S: Socket>(
     if let Some(tunnel) = tunnel {
         client.worker.metrics().count(|metrics| &metrics.upgrades);
         let parts = serving.into_parts();
-        // As above.
-        let _ = tunnel.run(parts.io.into_inner(), &parts.read_buf, &watch).await;
+        let mut stream = parts.io.into_inner();
+        let with = (&*watch, &client.worker.scratch);
+        let (_, ended) = tunnel.run(&mut stream, parts.read_buf.into(), with).await;
+        if ended.is_err_and(|error| relay::is_cut(&error)) {
+            stream.get_mut().cut();
+        }
     }
 }
 

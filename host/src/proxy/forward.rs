@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming};
+use hyper_util::rt::TokioIo;
 
 use super::{
     attempts::Freshness,
@@ -21,8 +22,8 @@ use super::{
     headers,
     ledger::Ledger,
     pool::Decider,
-    upgrade::Tunnel,
-    upstream::{Connection, Either, Place, SendError, Upstream},
+    relay::Tunnel,
+    upstream::{Connection, Either, Place, SendError, Upstream, Wire},
 };
 use crate::config::PoolProtocol;
 
@@ -87,6 +88,11 @@ impl Exchange {
             carrier: None,
             sent: sent.clone(),
         }
+    }
+
+    /// One without a request, for bytes that are passed on as they are.
+    pub(super) fn of_bytes(ledger: Ledger) -> Self {
+        Self::new(ledger, &Rc::default(), false)
     }
 
     /// Sends the request and waits for the response's head. The request is left where it was if nothing of it was sent.
@@ -234,17 +240,29 @@ impl Exchange {
         self.ledger.sent = self.sent.get();
     }
 
+    /// Bytes to the backend, and from it.
+    pub(super) fn passed(&self) -> (u64, u64) {
+        self.ledger.passed()
+    }
+
     /// What the exchange was on, for another protocol: its socket, and what was read of it after the response's head.
-    pub(super) async fn into_tunnel(mut self) -> Option<Tunnel> {
-        let Some(Carrier::Own(connection)) = self.carrier.take() else {
-            return None;
-        };
-        let (stream, early) = connection.into_socket().await;
-        Some(Tunnel {
-            stream,
-            early,
-            exchange: self,
-        })
+    pub(super) async fn into_tunnel(mut self, response: &mut Response<Incoming>) -> Option<Tunnel> {
+        match self.carrier.take()? {
+            Carrier::Own(connection) => {
+                let (wire, early) = connection.into_socket().await;
+                Some(Tunnel::new(wire, early, self))
+            }
+            Carrier::Shared(place) => {
+                let stream = hyper::upgrade::on(response).await.ok()?;
+                // It goes on being one of those on the connection.
+                self.carrier = Some(Carrier::Shared(place));
+                Some(Tunnel::new(
+                    Wire::Stream(Box::new(TokioIo::new(stream))),
+                    [],
+                    self,
+                ))
+            }
+        }
     }
 
     /// The response has been read to its end: the connection can carry another request, unless it is still sending.

@@ -90,10 +90,16 @@ impl Ledger {
     #[inline]
     pub(super) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
-        if self.received - self.recorded_received >= RECORD_EVERY {
+        let unrecorded = (self.received - self.recorded_received) + (self.sent - self.recorded_sent);
+        if unrecorded >= RECORD_EVERY {
             self.record_bytes();
         }
         self.watch.release_backend();
+    }
+
+    /// Bytes to the backend, and from it.
+    pub(super) fn passed(&self) -> (u64, u64) {
+        (self.sent, self.received)
     }
 
     /// The next piece of the body has to wait.

@@ -127,6 +127,11 @@ impl Upstream {
         Ok(Plain::new(wire, self.era.get(), how.1))
     }
 
+    /// Opens a connection for bytes that we do not look at.
+    pub(super) async fn connect_bytes(&self, how: How<'_>) -> io::Result<Wire> {
+        Wire::open(&self.backend, how, Offer::Bytes).await
+    }
+
     /// Stores a plain connection after a complete exchange.
     #[inline]
     pub(super) fn put_plain(&self, connection: Plain, keep: usize, now_ms: u64) {

@@ -156,7 +156,8 @@ fn extensions_are_skipped_and_their_checksum_holds() {
         read(&bytes),
         header(bytes.len(), ends("192.0.2.1:12345", "192.0.2.2:443"))
     );
-    for flipped in 12..bytes.len() {
+    // Of another type, it is no checksum any more.
+    for flipped in (12..bytes.len()).filter(|flipped| *flipped != at - 3) {
         let mut bent = bytes.clone();
         bent[flipped] ^= 1;
         assert!(

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::StartError;
 use crate::{
-    config::{Config, Mistakes},
-    tls::{Originator, Terminator},
+    config::{Config, Listener, Mistakes, Protocol},
+    tls::{ALPN_H2, ALPN_HTTP1, Originator, Terminator},
 };
 
 /// What listeners with TLS need, by their keys.
@@ -40,7 +40,7 @@ pub(super) fn load_all(config: &Config, known: &Loaded) -> Result<Loaded, StartE
     for listener in &config.listeners {
         let Some(tls) = &listener.tls else { continue };
         let key = listener.key();
-        match Terminator::load(tls, listener.http2.is_some(), known.terminators.get(&key)) {
+        match Terminator::load(tls, spoken(listener), known.terminators.get(&key)) {
             Ok(terminator) => {
                 made.terminators.insert(key, terminator);
             }
@@ -50,6 +50,15 @@ pub(super) fn load_all(config: &Config, known: &Loaded) -> Result<Loaded, StartE
     match Mistakes::collect(wrong) {
         Some(mistakes) => Err(StartError::Mistakes(mistakes)),
         None => Ok(made),
+    }
+}
+
+/// What is agreed on inside of TLS, the best first. Of bytes we do not know.
+fn spoken(listener: &Listener) -> &'static [&'static [u8]] {
+    match (listener.protocol, &listener.http2) {
+        (Protocol::Tcp, _) => &[],
+        (Protocol::Http, None) => &[ALPN_HTTP1],
+        (Protocol::Http, Some(_)) => &[ALPN_H2, ALPN_HTTP1],
     }
 }
 

@@ -111,6 +111,9 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     if header == "[[listener.tls.certificates]]" {
         set("[[listener.tls.certificates]]", "cert", "\"a.pem\"");
     }
+    if keys.iter().any(|(key, _)| *key == "server_name") && header == "[[listener.route]]" {
+        set("[[listener]]", "protocol", "\"tcp\"");
+    }
     if header == "[listener.proxy_protocol]" {
         set(header, "trusted", "[\"10.0.0.0/8\"]");
     }
@@ -168,6 +171,7 @@ fn with_company<'a>(key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
         ("base_ejection", _) => Some(("max_ejection", "\"24h\"")),
         ("key", "\"balancer.key\"") => Some(("cert", "\"balancer.pem\"")),
         ("client_auth" | "client_crl", _) => Some(("client_ca", "\"ca.pem\"")),
+        ("peek_sni", _) => Some(("protocol", "\"tcp\"")),
         // Without TLS nothing tells which is spoken.
         ("protocol", "\"auto\"") => Some(("tls", "{}")),
         ("max_ejection", _) => Some(("base_ejection", "\"100ms\"")),

@@ -11,6 +11,8 @@ use std::{
 };
 
 use http::uri::Scheme;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -48,6 +50,8 @@ pub(in crate::proxy) enum Wire {
     Plain(TcpStream),
     /// Boxed because it is large, and connections move between their store and exchanges.
     Tls(Box<TlsStream<TcpStream>>),
+    /// One of many on a connection of HTTP/2, as a tunnel.
+    Stream(Box<TokioIo<Upgraded>>),
 }
 
 impl Wire {
@@ -93,9 +97,21 @@ impl Wire {
     /// Whether the backend has agreed to HTTP/2.
     pub(super) fn speaks_http2(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::Stream(_) => false,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(ALPN_H2),
         }
+    }
+
+    /// What is dropped after this looks cut off, and not ended.
+    pub(in crate::proxy) fn cut(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            // What is dropped there is reset.
+            Self::Stream(_) => return,
+        };
+        // A connection that is gone needs no word.
+        let _ = stream.set_zero_linger();
     }
 
     /// Whether it is good, as far as can be known without asking the network. An unused connection has nothing to read.
@@ -113,6 +129,8 @@ impl Wire {
                     .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
                     .is_pending()
             }
+            // A tunnel is never unused.
+            Self::Stream(_) => false,
         }
     }
 }
@@ -127,6 +145,7 @@ impl AsyncRead for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -137,6 +156,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -149,6 +169,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -156,6 +177,7 @@ impl AsyncWrite for Wire {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Stream(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -165,6 +187,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -172,6 +195,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
