@@ -341,3 +341,32 @@ async fn each_save_is_built_and_pushed() {
     watch.kill().unwrap();
     watch.wait().unwrap();
 }
+
+/// `policy push` without a FILE, in this folder.
+fn push_from(folder: &Directory, admin: &str) -> Output {
+    Command::new(PROGRAM)
+        .args(["policy", "push", "--pool", "main", "--admin", admin])
+        .current_dir(folder.path())
+        .output()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn push_takes_the_present_folder() {
+    let (directory, _origin) = stage().await;
+    let running = Running::start(&directory);
+    let author = folder("out.wasm", "");
+    author.write("out.wasm", guest("one"));
+    let output = push_from(&author, &running.admin);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains(&digest(&guest("one"))[..12]),
+        "{output:?}"
+    );
+    let output = push_from(&Directory::new(), &running.admin);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(1) && said.contains("policy.toml: cannot be read"),
+        "{output:?}"
+    );
+}

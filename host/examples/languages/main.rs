@@ -25,7 +25,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use trimtab::{
     config,
-    policy::{Candidate, Code, Engine, Refusal, Trial, Tried},
+    policy::{self, Candidate, ChildLimits, Code, Compiler, Engine, Loader, Refusal, Trial, Tried},
 };
 
 use reference::{Scene, Session};
@@ -39,12 +39,62 @@ const INSTANCES: usize = 11;
 const SEED: u64 = 2026;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(policy::SUBCOMMAND) {
+        return match child_limits() {
+            Ok(limits) => policy::compile_here(limits),
+            Err(error) => failed(&error),
+        };
+    }
     match Order::read().and_then(|order| order.run()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Of the process that compiles, which is this program again.
+fn child_limits() -> Result<ChildLimits> {
+    let value = |key: &str| {
+        std::env::args()
+            .find_map(|argument| argument.strip_prefix(key)?.parse().ok())
+            .with_context(|| format!("{key}N"))
+    };
+    Ok(ChildLimits {
+        memory_bytes: value("--memory=")?,
+        cpu_seconds: value("--cpu-seconds=")?,
+    })
+}
+
+/// Compiles as a balancer does: in a child process, within the limits that it has unless told otherwise. A language whose
+/// components do not fit them could not be used by the guide alone.
+struct Compiling {
+    loader: Loader,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Compiling {
+    fn new() -> Result<Self> {
+        let engine = Arc::new(Engine::new()?);
+        let compiler = Compiler::Child(std::env::current_exe()?);
+        Ok(Self {
+            loader: Loader::new(engine, compiler, None, 1),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
+        })
+    }
+
+    fn engine(&self) -> &Engine {
+        self.loader.engine()
+    }
+
+    fn code(&self, wasm: &Arc<[u8]>) -> Result<Arc<Code>> {
+        let limits = config::Compile::default();
+        Ok(self.runtime.block_on(self.loader.load(wasm, &limits))?)
     }
 }
 
@@ -89,7 +139,7 @@ impl Order {
     }
 
     fn run(&self) -> Result<()> {
-        let engine = Engine::new()?;
+        let compiling = Compiling::new()?;
         let profile = if cfg!(debug_assertions) {
             "debug build of the host, so costs are too high; compare them with each other"
         } else {
@@ -102,7 +152,7 @@ impl Order {
         );
         let mut wrong: Vec<String> = Vec::new();
         for (name, file) in &self.components {
-            match row(&engine, file, self.decisions) {
+            match row(&compiling, file, self.decisions) {
                 Ok(row) => println!("{name:11} {row}"),
                 Err(error) => {
                     println!("{name:11} {error:#}");
@@ -116,7 +166,7 @@ impl Order {
         let failing = self.failing.iter().map(|file| (file, Failing::EveryOther));
         for (file, expected) in admitted.chain(failing) {
             println!("{}", file.display());
-            match picks(&engine, file, expected) {
+            match picks(&compiling, file, expected) {
                 Ok(said) => println!("  {said}"),
                 Err(error) => {
                     println!("  {error:#}");
@@ -130,10 +180,11 @@ impl Order {
 }
 
 /// Everything about one component.
-fn row(engine: &Engine, file: &Path, decisions: usize) -> Result<String> {
+fn row(compiling: &Compiling, file: &Path, decisions: usize) -> Result<String> {
     let wasm = std::fs::read(file).with_context(|| file.display().to_string())?;
-    let code = Arc::new(Code::compile(engine, &wasm)?);
-    let (candidate, wasi) = admit(engine, &code)?;
+    let wasm = wasm.into();
+    let code = compiling.code(&wasm)?;
+    let (candidate, wasi) = admit(compiling.engine(), &code)?;
     let agreed = reference::compare(&candidate, SEED, decisions)?;
     let compile = format!("{:.0}ms", code.took.as_secs_f64() * 1e3);
     let new = format!("{:.2}ms", instantiate(&candidate)?.as_secs_f64() * 1e3);
@@ -153,9 +204,9 @@ enum Failing {
 }
 
 /// Two picks of a policy; gives what there is to say about them.
-fn picks(engine: &Engine, file: &Path, expected: Failing) -> Result<String> {
-    let wasm = std::fs::read(file)?;
-    let (candidate, _) = admit(engine, &Arc::new(Code::compile(engine, &wasm)?))?;
+fn picks(compiling: &Compiling, file: &Path, expected: Failing) -> Result<String> {
+    let code = compiling.code(&std::fs::read(file)?.into())?;
+    let (candidate, _) = admit(compiling.engine(), &code)?;
     let mut trial = Trial::new(&candidate, &Scene::timed(3).snapshot())?;
     let mut pick = |number| {
         trial.pick(

@@ -180,8 +180,11 @@ pub(crate) fn run(order: Order, mut window: impl FnMut(char)) -> io::Result<Figu
     }
     let seconds = since.elapsed().as_secs_f64();
     window('E');
-    let late = Instant::now().saturating_duration_since(due).as_secs_f64();
-    load.figures.unsent = (load.order.rate.unwrap_or_default() * late) as u64;
+    // Requests that are due and have no connection. With an idle one they were due in this last turn only.
+    if load.idle.is_empty() {
+        let late = Instant::now().saturating_duration_since(due).as_secs_f64();
+        load.figures.unsent = (load.order.rate.unwrap_or_default() * late) as u64;
+    }
     Ok(load.figures(seconds))
 }
 

@@ -274,21 +274,64 @@ fn thousand_tenants(bench: &Bench<'_>, folder: &Path, state: &Path) -> Result<St
     Ok(text + &rest)
 }
 
+type Candidate = (&'static str, Option<Vec<u8>>);
+
+/// Latencies at a rate that leaves the core idle most of the time, as with the others; and at full load, where they come
+/// from queueing and differ less from window to window than by the naps of a virtual machine.
 pub(super) fn shadow(bench: &mut Bench<'_>) -> Result<()> {
     let text = format!(
         "{HEAD}[[listener.route]]\npool = \"web\"\n[pool.web]\npolicy = \"least-connections\"\nbackends = {BACKENDS}\n"
     );
     let running = start(bench, "shadow", &text, "any.test")?;
-    let seconds = bench.extent.seconds * 2.0;
-    let candidates = [
+    let root = &bench.tools.root;
+    let candidates: [Candidate; 4] = [
         ("none", None),
         (
             "round robin",
-            Some(fs::read(bench.tools.root.join("plugins/dist/round-robin.wasm"))?),
+            Some(fs::read(root.join("plugins/dist/round-robin.wasm"))?),
         ),
-        ("loops", Some(guest::component(&bench.tools.root, Fault::Loop)?)),
-        ("traps", Some(guest::component(&bench.tools.root, Fault::Trap)?)),
+        ("loops", Some(guest::component(root, Fault::Loop)?)),
+        ("traps", Some(guest::component(root, Fault::Trap)?)),
     ];
+    let columns = [
+        "load",
+        "candidate in the shadow",
+        "p50 us",
+        "p99 us",
+        "x none",
+        "p99.9 us",
+        "CPU us/request",
+        "failed",
+    ];
+    let mut table = Table::new("A candidate in the shadow of a tenth of the requests", &columns);
+    let mut raw = Vec::new();
+    for (load, rate) in [("2000/s", Some(2000.0)), ("full", None)] {
+        let samples = shadowed(bench, &running, &candidates, rate)?;
+        for ((name, _), of) in candidates.iter().zip(&samples) {
+            table.rows.push(shadow_row(load, name, of, &samples[0]));
+        }
+        raw.push(samples);
+    }
+    bench.tell("shadow", &table, json!(raw))
+}
+
+/// Samples of each candidate, by turns.
+fn shadowed(
+    bench: &Bench<'_>,
+    running: &Running,
+    candidates: &[Candidate],
+    rate: Option<f64>,
+) -> Result<Vec<Vec<Sample>>> {
+    let priority = if rate.is_some() {
+        Priority::RealTime
+    } else {
+        Priority::Usual
+    };
+    bench.prioritise(priority)?;
+    let order = Order {
+        rate,
+        ..order("any.test", 0.0, bench.extent.seconds * 2.0)
+    };
     let mut samples: Vec<Vec<Sample>> = candidates.iter().map(|_| Vec::new()).collect();
     for round in 0..bench.extent.rounds {
         for place in 0..candidates.len() {
@@ -298,12 +341,7 @@ pub(super) fn shadow(bench: &mut Bench<'_>) -> Result<()> {
                 let body = json!({ "digest": digest, "share": 10.0 });
                 admin::json(ADMIN, "POST", "/v1/pools/web/shadow", &body)?;
             }
-            let window = child::load(
-                &order("any.test", 2000.0, seconds),
-                Priority::RealTime,
-                Some(running.pid()),
-                || {},
-            )?;
+            let window = child::load(&order, priority, Some(running.pid()), || {})?;
             samples[which].push(sample(window));
             if candidates[which].1.is_some() {
                 admin::call(ADMIN, "DELETE", "/v1/pools/web/shadow", ("text/plain", b""))?;
@@ -311,34 +349,28 @@ pub(super) fn shadow(bench: &mut Bench<'_>) -> Result<()> {
         }
         eprintln!("  round {} of {}", round + 1, bench.extent.rounds);
     }
-    let columns = [
-        "candidate in the shadow",
-        "p50 us",
-        "p99 us",
-        "x none",
-        "p99.9 us",
-        "CPU us/request",
-        "failed",
-    ];
-    let mut table = Table::new(
-        "2000 requests/s, a candidate in the shadow of a tenth of them",
-        &columns,
-    );
-    let none = middle(&samples[0], |sample| sample.figures.p99_us);
-    for ((name, _), of) in candidates.iter().zip(&samples) {
-        let p99 = middle(of, |sample| sample.figures.p99_us);
-        table.rows.push(vec![
-            (*name).to_owned(),
-            number(middle(of, |sample| sample.figures.p50_us), 0),
-            number(p99, 0),
-            number(p99 / none, 3),
-            number(middle(of, |sample| sample.figures.p999_us), 0),
-            number(middle(of, |sample| sample.cpu_us_per_request), 2),
-            of.iter()
-                .map(|sample| sample.figures.failed() + sample.figures.unsent)
-                .sum::<u64>()
-                .to_string(),
-        ]);
-    }
-    bench.tell("shadow", &table, json!(samples))
+    Ok(samples)
+}
+
+/// The ratio is the middle of those of windows that follow each other.
+fn shadow_row(load: &str, name: &str, of: &[Sample], none: &[Sample]) -> Vec<String> {
+    let mut ratios: Vec<f64> = of
+        .iter()
+        .zip(none)
+        .map(|(of, none)| of.figures.p99_us / none.figures.p99_us)
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let failed = of
+        .iter()
+        .map(|sample| sample.figures.failed() + sample.figures.unsent);
+    vec![
+        load.to_owned(),
+        name.to_owned(),
+        number(middle(of, |sample| sample.figures.p50_us), 0),
+        number(middle(of, |sample| sample.figures.p99_us), 0),
+        number(ratios[ratios.len() / 2], 3),
+        number(middle(of, |sample| sample.figures.p999_us), 0),
+        number(middle(of, |sample| sample.cpu_us_per_request), 2),
+        failed.sum::<u64>().to_string(),
+    ]
 }
