@@ -317,7 +317,7 @@ impl Control {
             let loaded = loading::load_policies(config, self.loader.clone(), Vec::new()).await?;
             result = self.put_into_service(loaded).await;
         }
-        result.map(drop)
+        result.map(|report| reload::warn(&report))
     }
 
     /// Prepares everything, then tells the workers.

@@ -153,7 +153,7 @@ const WORKER_COUNTERS: [WorkerCounter; 15] = [
     ),
     (
         "trimtab_upgrades_total",
-        "Client connections that went on with another protocol.",
+        "Tunnels after a 101 or a CONNECT.",
         |w| &w.upgrades,
     ),
 ];

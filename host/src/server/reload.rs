@@ -37,6 +37,13 @@ impl Reload {
     }
 }
 
+/// Logs what is in force and should not go unnoticed.
+pub(super) fn warn(report: &ReloadReport) {
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
 impl Control {
     pub(super) fn replacement(&self, text: String) -> Source {
         let directory = match &self.source {
@@ -98,9 +105,7 @@ impl Control {
         match result {
             Ok(report) => {
                 let elapsed_ms = started.elapsed().as_millis() as u64;
-                for warning in &report.warnings {
-                    tracing::warn!("{warning}");
-                }
+                warn(&report);
                 if report.changed {
                     tracing::info!(elapsed_ms, pools = ?report.pools, policies = ?report.policies, "configuration in service");
                 }
