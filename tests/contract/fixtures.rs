@@ -266,6 +266,8 @@ fn pool(backends: &[Backend]) -> Pool {
         .collect();
     let config = config::Pool {
         protocol: config::PoolProtocol::Http1,
+        send_proxy: None,
+        tls: None,
         name: "main".into(),
         policy: "fixture".into(),
         tenant: None,

@@ -105,6 +105,10 @@ pub(super) struct ResponseBody {
     watch: Option<Rc<Watch>>,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are of a backend, and a box would be an allocation for each"
+)]
 enum Source {
     /// Made here.
     Full(Option<Bytes>),

@@ -142,6 +142,11 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     {
         set("[[listener.route]]", "host", "\"api.example\"");
     }
+    written(tables, header, keys)
+}
+
+/// The tables as a file, with these keys in the one of this header.
+fn written(tables: Vec<(&str, BTreeMap<&str, &str>)>, header: &str, keys: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (known, mut values) in tables {
         if known == header {
