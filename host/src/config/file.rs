@@ -56,6 +56,8 @@ pub(super) const LISTENER: Keys = &[
     "tls",
     "http2",
     "forwarded",
+    "paths",
+    "underscores",
     "upgrades",
     "via",
     "limits",

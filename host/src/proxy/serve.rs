@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, r
 use hyper::body::Incoming;
 
 use super::{
-    accept::ListenerState,
+    accept::{ListenerState, Rules},
     attempts::{Attempts, Freshness},
     body::{RequestBody, ResponseBody},
     client::Watch,
@@ -119,9 +119,16 @@ pub(super) async fn serve(
     if client.is_stream {
         headers::join_cookies(&mut parts.headers);
     }
+    let listener = client.listener.rules();
+    let checked = headers::check(&parts, &listener.config.limits)
+        .and_then(|()| headers::settle(&mut parts, &listener.config, client.scheme));
     let mut head = Head::from_parts(&parts);
     let mut journey = Journey::begin(&client, &head);
-    let result = handle(&client, &parts, &mut head, body, &mut journey).await;
+    let result = match checked {
+        Ok(()) => handle(&client, &listener, (&parts, &mut head), body, &mut journey).await,
+        Err(error) => Err(error),
+    };
+    drop(listener);
     let mut response = result.unwrap_or_else(|error| {
         journey.fail(&error);
         let mut answer = error.answer();
@@ -142,13 +149,11 @@ pub(super) async fn serve(
 /// Everything large is lent and not given: what a future is given it keeps twice, and futures are moved for each request.
 async fn handle(
     client: &Rc<Client>,
-    parts: &Parts,
-    head: &mut Head,
+    listener: &Rules,
+    (parts, head): (&Parts, &mut Head),
     body: Incoming,
     journey: &mut Journey,
 ) -> Result<Response<ResponseBody>, Error> {
-    let listener = client.listener.rules();
-    headers::check(parts, &listener.config.limits)?;
     let upgrade = upgrade::asked(parts, &listener.config)?;
     let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
     let sent = Rc::new(Cell::new(0));

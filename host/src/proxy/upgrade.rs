@@ -21,10 +21,10 @@ use tokio::{
 };
 
 use super::{
-    client::{ClientStream, Socket, Watch},
+    client::{Socket, Watch},
     error::Error,
     forward::Exchange,
-    prefixed::Prefixed,
+    guarded::Guarded,
 };
 use crate::config::Listener;
 
@@ -132,7 +132,7 @@ impl Tunnel {
     /// the client sent before the backend agreed.
     pub(super) async fn run<S: Socket>(
         self,
-        mut client: Prefixed<ClientStream<S>>,
+        mut client: Guarded<S>,
         early: &[u8],
         watch: &Rc<Watch>,
     ) -> io::Result<()> {

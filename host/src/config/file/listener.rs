@@ -7,7 +7,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        Forwarded, Http2, Limits, Listener, Protocol, Route, Tls, addresses,
+        Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Tls, Underscores, addresses,
         names::Names,
         reader::{Table, Value},
         units::{h, ms, s},
@@ -27,6 +27,12 @@ const HEADER_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(600);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(1);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
 const TUNNEL_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(24);
+const PATHS: [(&str, Paths); 3] = [
+    ("strict", Paths::Strict),
+    ("encoded-slashes", Paths::EncodedSlashes),
+    ("as-sent", Paths::AsSent),
+];
+const UNDERSCORES: [(&str, Underscores); 2] = [("drop", Underscores::Drop), ("pass", Underscores::Pass)];
 /// A request that asks is compared with each.
 const UPGRADES_MAX: usize = 16;
 /// Each request walks through them, and each is compared with all before it when they are read.
@@ -38,6 +44,8 @@ pub(super) struct Rest {
     tls: Option<Tls>,
     http2: Option<Http2>,
     forwarded: Forwarded,
+    paths: Paths,
+    underscores: Underscores,
     upgrades: Vec<String>,
     via: bool,
     limits: Limits,
@@ -51,6 +59,8 @@ impl Rest {
             tls,
             http2,
             forwarded,
+            paths,
+            underscores,
             upgrades,
             via,
             limits,
@@ -63,6 +73,8 @@ impl Rest {
             tls,
             http2,
             forwarded,
+            paths,
+            underscores,
             upgrades,
             via,
             limits,
@@ -87,6 +99,8 @@ pub(super) fn listener(
         tls: table.take("tls").and_then(|value| tls(&value, directory)),
         http2: http2(table),
         forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
+        paths: table.choice("paths", &PATHS, Paths::Strict),
+        underscores: table.choice("underscores", &UNDERSCORES, Underscores::Drop),
         upgrades: upgrades(table),
         via: table.flag("via", true),
         limits: limits(&table.table("limits", LIMITS)),
