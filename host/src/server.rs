@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     admin::Admin,
-    config::{self, Config},
+    config::{self, Config, PolicySource},
     control::{Command, Handle, PoolView, ReloadReport},
     metrics::Metrics,
     policy::{CodeCache, Compiler, Engine, Instance, Loader, Rebuild},
@@ -49,7 +49,7 @@ mod watch;
 pub use check::check;
 pub use error::StartError;
 
-use archive::Archive;
+use archive::{Archive, Bytes};
 use canary::Canaries;
 use loading::Loaded;
 use prepare::{Prepared, Service};
@@ -334,9 +334,12 @@ impl Control {
             .await?;
         prepared.report.warnings.extend(self.rollout.overruled(&chosen));
         let report = self.install(prepared).await?;
-        let components = policies.into_values().filter_map(|policy| {
-            let digest = policy.candidate.digest.to_string();
-            policy.wasm.map(|wasm| (digest, wasm))
+        let components = policies.into_values().filter_map(|candidate| {
+            let digest = candidate.digest.to_string();
+            match &candidate.spec.source {
+                PolicySource::File(path) => Some((digest, Bytes::File(path.clone()))),
+                PolicySource::Builtin(_) => None,
+            }
         });
         let versions_max = self.service.config.versions_kept;
         self.rollout

@@ -56,6 +56,7 @@ const RUST: &[File] = files![
     "rust/src/bindings.rs" => "sdk/trimtab-policy/src/bindings.rs",
     "rust/src/hash.rs" => "sdk/trimtab-policy/src/hash.rs",
     "rust/src/host.rs" => "sdk/trimtab-policy/src/host.rs",
+    "rust/src/json.rs" => "sdk/trimtab-policy/src/json.rs",
     "rust/src/lib.rs" => "sdk/trimtab-policy/src/lib.rs",
     "rust/src/lottery.rs" => "sdk/trimtab-policy/src/lottery.rs",
     "rust/src/per_backend.rs" => "sdk/trimtab-policy/src/per_backend.rs",
@@ -153,8 +154,9 @@ mod tests {
             &root.join("sdk/rust/src"),
             &mut expected,
         );
-        for name in expected {
-            assert!(RUST.iter().any(|(path, _)| *path == name), "{name} is not copied");
+        // Those of the SDK's own, in files of their own, are no author's.
+        for name in expected.iter().filter(|name| !name.ends_with("/tests.rs")) {
+            assert!(RUST.iter().any(|(path, _)| path == name), "{name} is not copied");
         }
         let mut expected = Vec::new();
         names("", &root.join("wit"), &mut expected);

@@ -36,19 +36,29 @@ impl Components {
     /// # Errors
     /// What the system says.
     pub fn keep(&self, digest: &str, wasm: &Arc<[u8]>) -> io::Result<()> {
+        if self.has(digest) {
+            return Ok(());
+        }
         match self {
             Self::Memory(known) => {
                 let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.entry(digest.to_owned()).or_insert_with(|| wasm.clone());
+                known.insert(digest.to_owned(), wasm.clone());
                 Ok(())
             }
             Self::Disk(directory) => {
-                let name = format!("{digest}{SUFFIX}");
-                if directory.path().join(&name).exists() {
-                    return Ok(());
-                }
-                directory.write(&name, &[wasm], Durability::Power)
+                directory.write(&format!("{digest}{SUFFIX}"), &[wasm], Durability::Power)
             }
+        }
+    }
+
+    /// Whether there is one of this digest. It may block.
+    pub fn has(&self, digest: &str) -> bool {
+        match self {
+            Self::Memory(known) => {
+                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.contains_key(digest)
+            }
+            Self::Disk(directory) => directory.path().join(format!("{digest}{SUFFIX}")).exists(),
         }
     }
 

@@ -86,6 +86,9 @@ fn settings() -> Config {
         .compiler_inlining(Inlining::No)
         // A compile must not take the workers' cores: one thread, off the data path.
         .parallel_compilation(false)
+        // A tenth of each component's code in memory, for offsets in backtraces that nobody can look up; functions are named
+        // without it.
+        .generate_address_map(false)
         // Registering unwind tables is quadratic on some platforms, which hot swaps would feel.
         .native_unwind_info(false)
         .max_wasm_stack(GUEST_STACK_BYTES)

@@ -3,10 +3,11 @@
 //! Owns the order of writing: a component is there before anything names it, and gone after nothing does any more. Without
 //! a state directory everything is kept in memory. A disk that fails costs the memory of a restart and nothing else.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
+use super::loading::read_file;
 use crate::{
-    policy::{Components, Versions},
+    policy::{Components, Versions, digest},
     state::{Durability, Sealed, State},
 };
 
@@ -14,6 +15,13 @@ use crate::{
 const MEMORY_BYTES_MAX: u64 = 256 << 20;
 const INDEX: &str = "index";
 const INDEX_BYTES_MAX: usize = 64 << 20;
+
+/// Where a component's bytes can be had. Those of files are read again: of many tenants they would be much to hold until
+/// all are loaded.
+pub(super) enum Bytes {
+    Here(Arc<[u8]>),
+    File(PathBuf),
+}
 
 /// Where versions are kept.
 pub(super) struct Archive {
@@ -24,7 +32,7 @@ pub(super) struct Archive {
 
 impl Archive {
     /// In the state directory, or in memory without one.
-    pub(super) fn open(state: Option<(&State, u64)>) -> std::io::Result<Self> {
+    pub(super) fn open(state: Option<(&State, u64)>) -> io::Result<Self> {
         let Some((state, bytes_max)) = state else {
             return Ok(Self {
                 components: Arc::new(Components::in_memory()),
@@ -58,7 +66,7 @@ impl Archive {
     pub(super) async fn keep(
         &self,
         versions: &mut Versions,
-        wasm: Vec<(String, Arc<[u8]>)>,
+        found: Vec<(String, Bytes)>,
         pools: &BTreeSet<&str>,
         versions_max: usize,
     ) {
@@ -67,14 +75,14 @@ impl Archive {
         let (components, index) = (self.components.clone(), self.index.clone());
         let text = serde_json::to_vec(versions);
         let written = tokio::task::spawn_blocking(move || {
-            for (digest, wasm) in wasm.iter().filter(|(digest, _)| wanted.contains(digest)) {
-                components.keep(digest, wasm)?;
+            for (digest, bytes) in found.iter().filter(|(digest, _)| wanted.contains(digest)) {
+                keep(&components, digest, bytes)?;
             }
             if let Some(index) = index {
                 index.write(INDEX, &text?, Durability::Power)?;
             }
             components.retain(&wanted);
-            Ok::<_, std::io::Error>(())
+            Ok::<_, io::Error>(())
         });
         let error = match written.await {
             Ok(Ok(())) => return,
@@ -88,10 +96,46 @@ impl Archive {
     }
 }
 
+fn keep(components: &Components, wanted: &str, bytes: &Bytes) -> io::Result<()> {
+    let path = match bytes {
+        Bytes::Here(wasm) => return components.keep(wanted, wasm),
+        Bytes::File(_) if components.has(wanted) => return Ok(()),
+        Bytes::File(path) => path,
+    };
+    match read_file(path, usize::MAX - 1) {
+        Ok(wasm) if digest(&wasm) == wanted => components.keep(wanted, &wasm.into()),
+        other => {
+            let reason = other.map_or_else(|error| error.to_string(), |_| "it has changed since".to_owned());
+            tracing::warn!(component = %path.display(), digest = wanted, reason, "cannot be gone back to");
+            Ok(())
+        }
+    }
+}
+
 fn lost(reason: &str) -> Versions {
     tracing::error!(
         reason,
         "the kept versions are not trusted and forgotten; every pool is served as the configuration says"
     );
     Versions::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_another_by_now_is_not_kept_for_the_one_that_serves() {
+        let path = std::env::temp_dir().join(format!("trimtab-archive-{}", fastrand::u64(..)));
+        let components = Components::in_memory();
+        let serves = digest(b"serves");
+        std::fs::write(&path, b"newer").unwrap();
+        keep(&components, &serves, &Bytes::File(path.clone())).unwrap();
+        assert!(!components.has(&serves) && !components.has(&digest(b"newer")));
+        std::fs::write(&path, b"serves").unwrap();
+        keep(&components, &serves, &Bytes::File(path.clone())).unwrap();
+        assert_eq!(components.find(&serves).as_deref(), Some(&b"serves"[..]));
+        std::fs::remove_file(&path).unwrap();
+        keep(&components, &serves, &Bytes::File(path)).unwrap();
+    }
 }

@@ -54,7 +54,7 @@ fn try_policies(config: &Config, compiler: Compiler, wrong: &mut Vec<String>) ->
 
 async fn try_policy(config: &Config, loader: &Loader, spec: &Arc<config::Policy>, wrong: &mut Vec<String>) {
     let candidate = match load_policy(loader, &config.compile, spec, Vec::new()).await {
-        Ok(policy) => policy.candidate,
+        Ok(candidate) => candidate,
         // Already told as missing, with its place in the file.
         Err(StartError::Component { .. }) if !wrong.is_empty() => return,
         Err(error) => return wrong.push(one_line(&error)),

@@ -18,18 +18,13 @@ use crate::{
     policy::{Candidate, Loader, Refusal, builtin_component},
 };
 
+/// Components that are held in memory at the same time, if no more are compiled at once.
+const AT_ONCE: usize = 16;
+
 /// A configuration with all that it needs compiled.
 pub(super) struct Loaded {
     pub(super) config: Config,
-    pub(super) policies: BTreeMap<String, LoadedPolicy>,
-}
-
-/// A policy of the configuration.
-#[derive(Clone)]
-pub(super) struct LoadedPolicy {
-    pub(super) candidate: Arc<Candidate>,
-    /// Its component, if it is not part of this program.
-    pub(super) wasm: Option<Arc<[u8]>>,
+    pub(super) policies: BTreeMap<String, Arc<Candidate>>,
 }
 
 /// What became of a reload so far.
@@ -63,16 +58,21 @@ pub(super) async fn load_policies(
     loader: Arc<Loader>,
     in_service: Vec<Arc<Candidate>>,
 ) -> Result<Loaded, StartError> {
+    let at_once = AT_ONCE.max(2 * config.compile.processes);
     let mut tasks = JoinSet::new();
-    for (name, spec) in &config.policies {
-        let same = |candidate: &&Arc<Candidate>| is_same(&candidate.spec, spec);
-        let known = in_service.iter().filter(same).cloned().collect();
-        let (name, loader, limits) = (name.clone(), loader.clone(), config.compile.clone());
-        let spec = spec.clone();
-        tasks.spawn(async move { (name, load_policy(&loader, &limits, &spec, known).await) });
-    }
     let mut results = BTreeMap::new();
-    while let Some(done) = tasks.join_next().await {
+    let mut rest = config.policies.iter();
+    loop {
+        for (name, spec) in rest.by_ref().take(at_once - tasks.len()) {
+            let same = |candidate: &&Arc<Candidate>| is_same(&candidate.spec, spec);
+            let known = in_service.iter().filter(same).cloned().collect();
+            let (name, loader, limits) = (name.clone(), loader.clone(), config.compile.clone());
+            let spec = spec.clone();
+            tasks.spawn(async move { (name, load_policy(&loader, &limits, &spec, known).await) });
+        }
+        let Some(done) = tasks.join_next().await else {
+            break;
+        };
         let (name, result) = done.map_err(|error| StartError::Engine(error.to_string()))?;
         results.insert(name, result);
     }
@@ -90,7 +90,7 @@ pub(super) async fn load_policy(
     limits: &config::Compile,
     spec: &Arc<config::Policy>,
     known: Vec<Arc<Candidate>>,
-) -> Result<LoadedPolicy, StartError> {
+) -> Result<Arc<Candidate>, StartError> {
     let source = spec.source.clone();
     let bytes_max = limits.size_bytes;
     let read = tokio::task::spawn_blocking(move || {
@@ -109,22 +109,15 @@ pub(super) async fn load_policy(
         },
         error,
     })?;
-    let candidate = match known {
-        Some(known) => known,
-        None => {
-            let code = match spec.source {
-                PolicySource::Builtin(_) => loader.load_builtin(&wasm, limits).await,
-                PolicySource::File(_) => loader.load(&wasm, limits).await,
-            };
-            let admitted = code.and_then(|code| Candidate::admit(loader.engine(), spec.clone(), &code));
-            Arc::new(admitted.map_err(|refusal| refused(spec, refusal))?)
-        }
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let code = match spec.source {
+        PolicySource::Builtin(_) => loader.load_builtin(&wasm, limits).await,
+        PolicySource::File(_) => loader.load(&wasm, limits).await,
     };
-    let is_file = matches!(spec.source, PolicySource::File(_));
-    Ok(LoadedPolicy {
-        candidate,
-        wasm: is_file.then_some(wasm),
-    })
+    let admitted = code.and_then(|code| Candidate::admit(loader.engine(), spec.clone(), &code));
+    Ok(Arc::new(admitted.map_err(|refusal| refused(spec, refusal))?))
 }
 
 fn read(source: &PolicySource, bytes_max: usize) -> std::io::Result<Arc<[u8]>> {
@@ -135,7 +128,7 @@ fn read(source: &PolicySource, bytes_max: usize) -> std::io::Result<Arc<[u8]>> {
 }
 
 /// One byte more than allowed, so that it can be seen that it is too many.
-fn read_file(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_file(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
     let mut wasm = Vec::new();
     let file = std::fs::File::open(path)?;
     file.take(bytes_max as u64 + 1).read_to_end(&mut wasm)?;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Control, StartError,
-    archive::Archive,
+    archive::{Archive, Bytes},
     loading::{Loaded, is_same, refused},
     prepare::Service,
 };
@@ -126,7 +126,7 @@ impl Rollout {
         loader: &Loader,
     ) -> Result<BTreeMap<String, Chosen>, StartError> {
         let choose = |(pool, config): (&String, &Arc<config::Pool>)| {
-            let file = &loaded.policies[&config.policy].candidate;
+            let file = &loaded.policies[&config.policy];
             let says = FileSays::new(&file.spec, &file.digest);
             let in_service = service.candidate(pool);
             let pinned = self.versions.in_place_of(pool, &says).cloned();
@@ -180,7 +180,7 @@ impl Rollout {
     pub(super) async fn record(
         &mut self,
         chosen: BTreeMap<String, Chosen>,
-        loaded: Vec<(String, Arc<[u8]>)>,
+        found: Vec<(String, Bytes)>,
         versions_max: usize,
     ) {
         let before = self.versions.clone();
@@ -205,15 +205,15 @@ impl Rollout {
         trimmed.trim(&pools, versions_max, u64::MAX);
         if trimmed != before {
             self.archive
-                .keep(&mut self.versions, loaded, &pools, versions_max)
+                .keep(&mut self.versions, found, &pools, versions_max)
                 .await;
         }
     }
 
-    async fn keep(&mut self, wasm: Vec<(String, Arc<[u8]>)>, versions_max: usize) {
+    async fn keep(&mut self, found: Vec<(String, Bytes)>, versions_max: usize) {
         let pools: BTreeSet<&str> = self.says.keys().map(String::as_str).collect();
         self.archive
-            .keep(&mut self.versions, wasm, &pools, versions_max)
+            .keep(&mut self.versions, found, &pools, versions_max)
             .await;
     }
 }
@@ -309,7 +309,9 @@ impl Control {
                         let digest = upload.digest.clone();
                         rollout.versions.upload(upload);
                         let versions_max = self.service.config.versions_kept;
-                        rollout.keep(vec![(digest, wasm)], versions_max).await;
+                        rollout
+                            .keep(vec![(digest, Bytes::Here(wasm))], versions_max)
+                            .await;
                         self.publish_versions();
                         tracing::info!(version = uploaded.version, "component uploaded by an operator");
                         Ok(uploaded)

@@ -16,6 +16,7 @@ mod algorithm;
 pub mod bindings;
 pub mod hash;
 mod host;
+mod json;
 mod lottery;
 mod per_backend;
 mod policy;

@@ -2,22 +2,23 @@
 //! key's name, because an operator sees nothing else.
 
 use serde::de::value::StrDeserializer;
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor,
-};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
-use serde_json::{Error, Map, Value};
+
+use crate::json::{self, Mistake, Value};
 
 /// What the operator wrote below `[policy.NAME.config]`.
 #[derive(Debug)]
-pub struct Settings(Map<String, Value>);
+pub struct Settings(Vec<(String, Value)>);
 
 impl Settings {
     /// Reads the host's JSON object.
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
-        serde_json::from_str(json)
-            .map(Self)
-            .map_err(|error| format!("the configuration is not a JSON object: {error}"))
+        match json::parse(json) {
+            Ok(Value::Object(entries)) => Ok(Self(entries)),
+            Ok(_) => Err("the configuration is not a JSON object".to_owned()),
+            Err(place) => Err(format!("the configuration is not a JSON object: {place}")),
+        }
     }
 
     /// Reads the settings into `T`, normally a struct with `#[serde(default)]`. Keys that are not fields of it are
@@ -26,7 +27,7 @@ impl Settings {
     /// # Errors
     /// A sentence that names the key and says what is wrong with it.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, String> {
-        T::deserialize(self).map_err(|error| error.to_string())
+        T::deserialize(Table(self.0)).map_err(|Mistake(text)| text)
     }
 
     /// For policies without settings: refuses any key.
@@ -34,17 +35,20 @@ impl Settings {
     /// # Errors
     /// A sentence that names the first key.
     pub fn refuse_all(self) -> Result<(), String> {
-        match self.0.keys().next() {
+        match self.0.first() {
             None => Ok(()),
-            Some(key) => Err(format!("unknown key `{key}`: this policy has no settings")),
+            Some((key, _)) => Err(format!("unknown key `{key}`: this policy has no settings")),
         }
     }
 }
 
-impl<'de> Deserializer<'de> for Settings {
-    type Error = Error;
+/// The settings as serde asks for them.
+struct Table(Vec<(String, Value)>);
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+impl<'de> Deserializer<'de> for Table {
+    type Error = Mistake;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
         visitor.visit_map(Entries {
             rest: self.0.into_iter(),
             current: None,
@@ -56,10 +60,10 @@ impl<'de> Deserializer<'de> for Settings {
         _name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
-        match self.0.keys().find(|key| !fields.contains(&key.as_str())) {
+    ) -> Result<V::Value, Mistake> {
+        match self.0.iter().find(|(key, _)| !fields.contains(&key.as_str())) {
             None => self.deserialize_any(visitor),
-            Some(key) => Err(Error::custom(format!(
+            Some((key, _)) => Err(Mistake(format!(
                 "unknown key `{key}`: this policy knows `{}`",
                 fields.join("`, `")
             ))),
@@ -74,26 +78,26 @@ impl<'de> Deserializer<'de> for Settings {
 
 /// The keys one by one, so that a value's error can name its key.
 struct Entries {
-    rest: serde_json::map::IntoIter,
+    rest: std::vec::IntoIter<(String, Value)>,
     current: Option<(String, Value)>,
 }
 
 impl<'de> MapAccess<'de> for Entries {
-    type Error = Error;
+    type Error = Mistake;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mistake> {
         self.current = self.rest.next();
         let Some((key, _)) = &self.current else {
             return Ok(None);
         };
-        let key: StrDeserializer<'_, Error> = key.as_str().into_deserializer();
+        let key: StrDeserializer<'_, Mistake> = key.as_str().into_deserializer();
         seed.deserialize(key).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let (key, value) = self.current.take().unwrap_or_default();
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mistake> {
+        let (key, value) = self.current.take().unwrap_or((String::new(), Value::Null));
         seed.deserialize(value)
-            .map_err(|error| Error::custom(format!("`{key}`: {error}")))
+            .map_err(|Mistake(text)| Mistake(format!("`{key}`: {text}")))
     }
 }
 
