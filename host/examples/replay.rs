@@ -195,6 +195,8 @@ fn pool() -> Pool {
         backends: (0..BACKENDS).map(backend).collect(),
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
+        send_proxy: None,
+        tls: None,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use crate::proxy_header;
+
 mod addresses;
 pub mod author;
 mod file;
@@ -23,6 +25,7 @@ mod grants;
 mod listener;
 mod mistakes;
 mod names;
+mod proxy_protocol;
 mod reader;
 mod scenario;
 mod syntax;
@@ -36,12 +39,13 @@ pub(crate) use file::policy::builtin as builtin_policy;
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use mistakes::{Mistake, Mistakes};
+pub use proxy_protocol::{ProxyProtocol, Subnet};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,
 };
 pub use tenant::{Tenant, Tenants};
-pub use tls::{Certificate, ClientCertificates, NamedFile, Tls, TlsVersion};
+pub use tls::{Certificate, ClientCertificates, NamedFile, Place, PoolTls, Tls, TlsVersion};
 pub(crate) use units::{show_duration, show_size};
 
 /// A whole configuration.
@@ -102,7 +106,21 @@ impl Config {
     /// The certificates and keys that it names.
     pub fn tls_files(&self) -> impl Iterator<Item = &NamedFile> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        listeners.flat_map(Tls::files)
+        let pools = self.pools.values().filter_map(|pool| pool.tls.as_ref());
+        listeners
+            .flat_map(Tls::files)
+            .chain(pools.flat_map(PoolTls::files))
+    }
+
+    /// What is no mistake, and should still not go unnoticed.
+    pub fn warnings(&self) -> Vec<Mistake> {
+        let tables = self.pools.values().filter_map(|pool| pool.tls.as_ref());
+        let unverified = tables.filter(|tls| !tls.verify);
+        let warn = |tls: &PoolTls| {
+            *tls.place
+                .mistake("backends are believed without a proof (verify = false)")
+        };
+        unverified.map(warn).collect()
     }
 
     /// The components that are not there or cannot be read. `parse` does not look, since a policy may well be built
@@ -235,7 +253,12 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// Key `protocol`: what is spoken with the backends. Default http1.
     pub protocol: PoolProtocol,
-    /// Key `connect_timeout`, default 1 s, 1 ms to 1 min.
+    /// `[pool.NAME.tls]`: TLS with the backends; none without the table.
+    pub tls: Option<PoolTls>,
+    /// Key `send_proxy`: the header of the PROXY protocol that begins each connection, for the client it is for. Default
+    /// none.
+    pub send_proxy: Option<proxy_header::Version>,
+    /// Key `connect_timeout`, the TLS handshake included. Default 1 s, 1 ms to 1 min.
     pub connect_timeout: Duration,
     /// Key `response_timeout`: from the request's last byte sent to the response head. Above: 504. Default 60 s,
     /// 1 ms to 24 h.
@@ -268,6 +291,8 @@ pub enum PoolProtocol {
     Http1,
     /// HTTP/2 from the first byte on, many requests on a connection. What gRPC needs.
     Http2,
+    /// What the backend chooses in the TLS handshake (ALPN), for each connection.
+    Auto,
 }
 
 /// An entry of `backends`: one server. A plain string is an address with the defaults.
@@ -309,6 +334,8 @@ pub struct Health {
     pub kind: HealthKind,
     /// Key `port`: checked instead of the backend's own. Default the backend's.
     pub port: Option<u16>,
+    /// Key `tls`: whether it is over TLS, as `[pool.NAME.tls]` says. Default with that table, and without a `port`.
+    pub tls: bool,
     /// Key `interval` between the starts of two checks of one backend, each moved by up to 10 % at random. Default 2 s,
     /// 10 ms to 1 h.
     pub interval: Duration,

@@ -6,6 +6,8 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod proxy_header;
+
 pub mod config;
 pub mod http1;
 pub mod sched;

@@ -69,6 +69,10 @@ fn compiler() -> Compiler {
 fn check(file: &Path) -> ExitCode {
     match server::check(file, compiler()) {
         Ok(config) => {
+            let warnings = config.warnings();
+            warnings
+                .iter()
+                .for_each(|warning| say(&format!("warning: {warning}")));
             say(&summary(&config));
             ExitCode::SUCCESS
         }

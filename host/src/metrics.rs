@@ -36,6 +36,8 @@ pub struct Worker {
     pub connections_closed: AtomicU64,
     /// Client connections closed for being slow: header, idle or body time-out.
     pub connections_expired: AtomicU64,
+    /// Connections of trusted proxies that did not begin as they should (PROXY protocol).
+    pub proxy_header_failures: AtomicU64,
     /// TLS handshakes with clients that succeeded.
     pub tls_handshakes: AtomicU64,
     /// TLS handshakes with clients that failed, or took too long.
@@ -44,8 +46,10 @@ pub struct Worker {
     pub http2_connections: AtomicU64,
     /// HTTP/2 connections closed for frames that do nothing.
     pub http2_floods: AtomicU64,
-    /// Connections that went on with another protocol, after a 101.
+    /// Tunnels: connections that went on with another protocol, after a 101 or a CONNECT.
     pub upgrades: AtomicU64,
+    /// Connections that were passed on to a backend as bytes.
+    pub tcp_connections: AtomicU64,
     /// Requests answered, by hundreds of the status.
     pub responses: [AtomicU64; 6],
     /// Responses that the balancer made itself, because something failed.

@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
-use crate::{config, tenant::Tenant};
+use crate::{config, tenant::Tenant, tls::Originator};
 
 mod backend;
 mod load;
@@ -42,6 +42,7 @@ pub struct Pool {
     /// What the configuration says; a reload makes a new pool that takes over the backends.
     pub config: Arc<config::Pool>,
     tenant: Option<Arc<Tenant>>,
+    tls: Option<Arc<Originator>>,
     slots: Mutex<Vec<Slot>>,
     snapshot: ArcSwap<Snapshot>,
     generation: CachePadded<AtomicU64>,
@@ -148,6 +149,7 @@ impl Pool {
         Self {
             config,
             tenant: None,
+            tls: None,
             slots: Mutex::new(slots),
             snapshot: ArcSwap::from_pointee(snapshot),
             generation: CachePadded::new(AtomicU64::new(generation)),
@@ -168,6 +170,17 @@ impl Pool {
     #[must_use]
     pub fn of_tenant(self, tenant: Option<Arc<Tenant>>) -> Self {
         Self { tenant, ..self }
+    }
+
+    /// The same pool, whose backends are reached over TLS in this way.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Originator>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// How TLS begins with its backends; `None` where they speak plain text.
+    pub fn tls(&self) -> Option<&Arc<Originator>> {
+        self.tls.as_ref()
     }
 
     /// Whose it is.

@@ -12,9 +12,11 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Mistake, NamedFile};
 
+mod client;
 mod server;
 
-pub use server::{ALPN_H2, Terminator};
+pub use client::{Connectors, Offer, Originator};
+pub use server::{ALPN_H2, ALPN_HTTP1, Terminator};
 
 /// A certificate with all its intermediates has some KiB; the largest public list of revoked ones some MiB.
 const FILE_BYTES_MAX: u64 = 16 << 20;

@@ -225,6 +225,8 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         backends,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
+        tls: None,
+        send_proxy: None,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,
@@ -235,6 +237,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         health: Some(config::Health {
             kind: config::HealthKind::Tcp,
             port: None,
+            tls: false,
             interval: second,
             timeout: second,
             rise: count(1),

@@ -2,14 +2,18 @@
 
 mod backends;
 mod bodies;
+mod connect;
 mod errors;
 mod fields;
 mod framing;
 mod http2;
 mod lanes;
 mod limits;
+mod proxy_protocol;
 mod retries;
 mod routes;
+mod tcp;
 mod timeouts;
 mod tls;
 mod upgrade;
+mod upstream_tls;

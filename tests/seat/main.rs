@@ -135,6 +135,8 @@ fn pool(fallback: &str) -> Pool {
         backends,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
+        tls: None,
+        send_proxy: None,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

@@ -151,6 +151,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// Reads exactly so many bytes, or what comes before the end.
+    pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut taken = Vec::with_capacity(count);
+        // A reset is an end, too.
+        let _ = self.bytes(count, &mut taken).await;
+        taken
+    }
+
     /// Reads a response's head.
     ///
     /// # Errors

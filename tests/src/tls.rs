@@ -16,6 +16,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{Client, DEADLINE, within};
 
+mod origin;
+
+pub use origin::{Seen, TlsOrigin};
+
 /// Who signs certificates.
 #[derive(Debug)]
 pub struct Authority {
@@ -177,7 +181,22 @@ pub async fn shake(
     config: ClientConfig,
 ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
     let stream = within("connecting", DEADLINE, TcpStream::connect(address)).await;
+    shake_over(stream.expect("a connection"), name, config).await
+}
+
+/// The same on a connection that is there.
+///
+/// # Errors
+/// Why the handshake fails.
+///
+/// # Panics
+/// When `name` is none.
+pub async fn shake_over(
+    stream: TcpStream,
+    name: &str,
+    config: ClientConfig,
+) -> std::io::Result<Client<TlsStream<TcpStream>>> {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let shaking = TlsConnector::from(Arc::new(config)).connect(name, stream.expect("a connection"));
+    let shaking = TlsConnector::from(Arc::new(config)).connect(name, stream);
     within("a handshake", DEADLINE, shaking).await.map(Client::from)
 }

@@ -62,6 +62,8 @@ pub(crate) fn pool(size: usize) -> Pool {
         backends,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
+        send_proxy: None,
+        tls: None,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,

@@ -118,6 +118,8 @@ fn pool(weights: Vec<u32>) -> Pool {
         hash_on: vec![config::HashOn::ClientIp],
         backends,
         protocol: config::PoolProtocol::Http1,
+        send_proxy: None,
+        tls: None,
         connect_timeout: second,
         response_timeout: second,
         body_timeout: second,

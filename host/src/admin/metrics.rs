@@ -84,7 +84,7 @@ fn control(text: &mut Text, metrics: &Metrics) {
 /// A counter that each worker has: its name, its help, and where it is.
 type WorkerCounter = (&'static str, &'static str, fn(&Worker) -> &AtomicU64);
 
-const WORKER_COUNTERS: [WorkerCounter; 13] = [
+const WORKER_COUNTERS: [WorkerCounter; 15] = [
     ("trimtab_connections_total", "Client connections accepted.", |w| {
         &w.connections
     }),
@@ -97,6 +97,16 @@ const WORKER_COUNTERS: [WorkerCounter; 13] = [
         "trimtab_connections_expired_total",
         "Client connections closed for being slow.",
         |w| &w.connections_expired,
+    ),
+    (
+        "trimtab_proxy_header_failures_total",
+        "Connections of trusted proxies closed for their PROXY protocol header, or the lack of one.",
+        |w| &w.proxy_header_failures,
+    ),
+    (
+        "trimtab_tcp_connections_total",
+        "Connections passed on to a backend as bytes.",
+        |w| &w.tcp_connections,
     ),
     (
         "trimtab_errors_total",

@@ -78,6 +78,14 @@ pub(super) fn route_host(text: &str) -> Result<String, String> {
     .to_owned())
 }
 
+/// Whom a certificate is for: a name, or an address.
+pub(super) fn server_name(text: &str) -> Result<String, String> {
+    if text.parse::<std::net::IpAddr>().is_ok() || is_host_name(text) {
+        return Ok(text.trim_end_matches('.').to_ascii_lowercase());
+    }
+    Err("expected a name without a port, like \"shop.internal\", or an IP address".to_owned())
+}
+
 /// A route's prefix; `None` for `/`, which takes every path.
 pub(super) fn route_prefix(text: &str) -> Result<Option<String>, String> {
     if text == "/" {

@@ -34,9 +34,10 @@ mod listener;
 mod own;
 pub(super) mod policy;
 pub(super) mod pool;
+pub(super) mod proxy_protocol;
 mod record;
 pub(super) mod tenant;
-mod tls;
+pub(super) mod tls;
 
 pub(super) use own::COMPILE_DEFAULT;
 use tenant::Tenancy;
@@ -54,11 +55,14 @@ pub(super) const LISTENER: Keys = &[
     "listen",
     "protocol",
     "tls",
+    "peek_sni",
+    "proxy_protocol",
     "http2",
     "forwarded",
     "paths",
     "underscores",
     "upgrades",
+    "connect",
     "via",
     "limits",
     "route",
@@ -81,8 +85,9 @@ pub(super) const LIMITS: Keys = &[
     "idle_timeout",
     "body_timeout",
     "tunnel_timeout",
+    "half_closed_timeout",
 ];
-pub(super) const ROUTE: Keys = &["host", "path_prefix", "pool"];
+pub(super) const ROUTE: Keys = &["host", "path_prefix", "server_name", "pool"];
 pub(super) const TENANT: Keys = &["hosts", "memory", "deadline", "cpu", "log_lines", "series"];
 pub(super) const POOL: Keys = &[
     "tenant",
@@ -91,6 +96,8 @@ pub(super) const POOL: Keys = &[
     "hash_on",
     "backends",
     "protocol",
+    "tls",
+    "send_proxy",
     "connect_timeout",
     "response_timeout",
     "body_timeout",
@@ -105,7 +112,7 @@ pub(super) const POOL: Keys = &[
 ];
 pub(super) const BACKEND: Keys = &["address", "weight", "zone", "tier", "labels"];
 pub(super) const HEALTH: Keys = &[
-    "kind", "port", "interval", "timeout", "rise", "fall", "path", "host", "expect",
+    "kind", "port", "tls", "interval", "timeout", "rise", "fall", "path", "host", "expect",
 ];
 pub(super) const OUTLIER: Keys = &[
     "consecutive_failures",
@@ -267,7 +274,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         pool_names.mark_doubtful();
     }
     let pools = named(&defined_pools, |name, value| {
-        pool::pool(name, value, &policy_names, &tenancy).map(Arc::new)
+        pool::pool(name, value, (&policy_names, directory), &tenancy).map(Arc::new)
     });
     tenancy.check_series(&pools);
     let mut policies = Policies {

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::Tls;
+use super::{ProxyProtocol, Tls};
 
 /// `[[listener]]`: a socket that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +13,15 @@ pub struct Listener {
     pub name: String,
     /// Key `listen`, required, `address:port`. Unique.
     pub listen: SocketAddr,
-    /// Key `protocol`, default and for now only `http`.
+    /// Key `protocol`, default http.
     pub protocol: Protocol,
     /// `[listener.tls]`; without it the listener speaks plain text.
     pub tls: Option<Tls>,
+    /// Key `peek_sni`: whether a connection's first bytes are looked at for the server's name of a TLS handshake, which is
+    /// passed on like the rest. Default whether a route has a `server_name`.
+    pub peek_sni: bool,
+    /// `[listener.proxy_protocol]`; without it, whoever connects is the client.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// `[listener.http2]`; off with `http2 = "off"`.
     pub http2: Option<Http2>,
     /// Key `forwarded`: what happens to `X-Forwarded-For/-Proto/-Host` of clients. Default replace.
@@ -27,6 +32,8 @@ pub struct Listener {
     pub underscores: Underscores,
     /// Key `upgrades`: protocols that a request may ask for, in lower case. Default websocket.
     pub upgrades: Vec<String>,
+    /// Key `connect`: whether CONNECT is passed on, for backends that are proxies. Default false.
+    pub connect: bool,
     /// Key `via`: whether `Via` is added both ways (RFC 9110, 7.6.3). Default true.
     pub via: bool,
     /// `[listener.limits]`
@@ -50,6 +57,8 @@ impl Listener {
 pub enum Protocol {
     /// HTTP/2, 1.1 and 1.0.
     Http,
+    /// Bytes, passed on as they are.
+    Tcp,
 }
 
 /// `[listener.http2]`: what one connection may use.
@@ -120,14 +129,18 @@ pub struct Limits {
     /// Key `body_timeout`: longest pause in a request's body, and in the client's reading of a response. Default 30 s,
     /// 100 ms to 1 h.
     pub body_timeout: Duration,
-    /// Key `tunnel_timeout`: longest silence, both ways, after an upgrade. Default 1 h, 1 s to 24 h.
+    /// Key `tunnel_timeout`: longest silence, both ways, after an upgrade, and of a TCP connection. Default 1 h, 1 s to
+    /// 24 h.
     pub tunnel_timeout: Duration,
+    /// Key `half_closed_timeout`: the same once one side has ended. Default 5 min, 1 s to 24 h.
+    pub half_closed_timeout: Duration,
 }
 
 /// `[[listener.route]]`: which requests go to a pool. A route with neither host nor prefix takes all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Key `host`: compared in lower case, without port and trailing dot. `*.example.com` takes every name below it.
+    /// Key `host`: compared in lower case, without port and trailing dot. `*.example.com` takes every name below it. Of a
+    /// listener for TCP, key `server_name`: the same of the name in a TLS handshake.
     pub host: Option<String>,
     /// Key `path_prefix`: begins with `/`, matches whole segments: `/api` takes `/api` and `/api/x`, not `/apix`.
     pub path_prefix: Option<String>,

@@ -241,6 +241,126 @@ fn every_example_is_a_good_file() {
 }
 
 #[test]
+fn tls_with_backends_is_verified_unless_the_file_says_otherwise_and_then_it_is_told() {
+    let with = |more: &str| format!("{MINIMAL}{more}");
+    let config = good(&with("tls = {}"));
+    let tls = config.pools["shop"].tls.as_ref().expect("a table");
+    assert!(tls.verify && tls.ca.is_none() && tls.certificate.is_none());
+    assert_eq!(config.warnings(), []);
+    let config = good(&with("tls = { verify = false }"));
+    assert_eq!(
+        config.warnings()[0].to_string(),
+        "trimtab.toml:5: pool.shop.tls = { verify = false }: backends are believed without a proof (verify = false)"
+    );
+    for (more, told) in [
+        (
+            "protocol = \"auto\"",
+            "pool.shop.protocol = \"auto\": needs [pool.NAME.tls]",
+        ),
+        (
+            "tls = { verify = false, ca = \"a.pem\" }",
+            "pool.shop.tls.ca = \"a.pem\": has no effect with verify",
+        ),
+        (
+            "tls = { key = \"a.key\" }",
+            "pool.shop.tls.key = \"a.key\": has no effect without cert",
+        ),
+        (
+            "tls = { server_name = \"a:443\" }",
+            "pool.shop.tls.server_name = \"a:443\": expected a name without",
+        ),
+        (
+            "health = { kind = \"tcp\", tls = true }",
+            "pool.shop.health.tls = true: needs [pool.NAME.tls]",
+        ),
+        ("tls = true", "pool.shop.tls = true: expected a table"),
+    ] {
+        let mistakes = bad(&with(more));
+        assert!(
+            mistakes.contains(told) && !mistakes.contains('\n'),
+            "{told}\nin\n{mistakes}"
+        );
+    }
+}
+
+#[test]
+fn checks_are_over_tls_where_requests_are() {
+    let checks = |more: &str| {
+        let health = format!("{MINIMAL}health = {{ kind = \"http\"{more}");
+        good(&health).pools["shop"].health.clone().expect("checks").tls
+    };
+    assert!(!checks(" }"));
+    assert!(checks(" }\ntls = {}"));
+    assert!(!checks(", port = 9000 }\ntls = {}"));
+    assert!(checks(", port = 9000, tls = true }\ntls = {}"));
+    assert!(!checks(", tls = false }\ntls = {}"));
+}
+
+#[test]
+fn tcp_listeners_have_the_keys_of_connections_and_none_of_requests() {
+    let with = |listener: &str| MINIMAL.replace("[pool.shop]", &format!("{listener}\n[pool.shop]"));
+    let route = "route = [{ server_name = \"*.DB.test\", pool = \"shop\" }]";
+    let listener = |more: &str| good(&with(&format!("protocol = \"tcp\"\n{more}"))).listeners[0].clone();
+    assert!(!listener("").peek_sni);
+    assert!(listener("peek_sni = true").peek_sni);
+    let named = listener(route);
+    assert_eq!(
+        (named.peek_sni, named.routes[0].host.as_deref()),
+        (true, Some("*.db.test"))
+    );
+    // The handshake tells the name.
+    assert!(
+        !listener(&format!(
+            "{route}\ntls = {{ certificates = [{{ cert = \"a.pem\" }}] }}"
+        ))
+        .peek_sni
+    );
+    for (more, told) in [
+        (
+            "protocol = \"tcp\"\nvia = true",
+            "listener[0].via = true: only listeners with protocol = \"http\"",
+        ),
+        (
+            "protocol = \"tcp\"\nhttp2 = \"off\"",
+            "listener[0].http2 = \"off\": only listeners with",
+        ),
+        (
+            "protocol = \"tcp\"\nconnect = true",
+            "listener[0].connect = true: only listeners with",
+        ),
+        (
+            "protocol = \"tcp\"\nroute = [{ host = \"a\", pool = \"shop\" }]",
+            "host = \"a\": only routes of listeners",
+        ),
+        (
+            route,
+            "server_name = \"*.DB.test\": only routes of listeners with protocol = \"tcp\"",
+        ),
+        (
+            "peek_sni = true",
+            "listener[0].peek_sni = true: only listeners with protocol = \"tcp\"",
+        ),
+        (
+            "proxy_protocol = {}",
+            "listener[0].proxy_protocol.trusted: required",
+        ),
+        ("proxy_protocol = { trusted = [] }", "expected 1 to 1000 networks"),
+        (
+            "proxy_protocol = { trusted = [\"10.1.0.0/8\"] }",
+            "first address: \"10.0.0.0/8\"",
+        ),
+    ] {
+        let mistakes = bad(&with(more));
+        assert!(
+            mistakes.contains(told) && !mistakes.contains('\n'),
+            "{told}\nin\n{mistakes}"
+        );
+    }
+    let contradiction = format!("protocol = \"tcp\"\npeek_sni = false\n{route}");
+    assert!(bad(&with(&contradiction)).contains("routes have a server_name"));
+}
+
+#[test]
 fn a_tenants_only_pool_is_not_reached_by_every_host() {
     let text = MINIMAL.replace("[pool.shop]", "[pool.shop]\ntenant = \"shop\"")
         + "[tenant.shop]\nhosts = [\"shop.example\"]\n";

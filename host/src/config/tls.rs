@@ -31,6 +31,51 @@ pub struct Certificate {
     pub key: NamedFile,
 }
 
+/// `[pool.NAME.tls]`: what backends have to show, and what we show them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolTls {
+    /// Key `verify`: whether a backend has to prove who it is. Default true.
+    pub verify: bool,
+    /// Key `ca`: PEM, who may have signed a backend's certificate. Default the system's authorities.
+    pub ca: Option<NamedFile>,
+    /// Key `server_name`: what backends are asked for, and whose certificate they must have. Default the host of the
+    /// backend's address.
+    pub server_name: Option<String>,
+    /// Keys `cert` and `key`: what we show a backend that asks. Default nothing.
+    pub certificate: Option<Certificate>,
+    /// Key `min_version`: 1.2 or 1.3. Default 1.2.
+    pub min_version: TlsVersion,
+    /// The table, for messages about what is in no file.
+    pub place: Place,
+}
+
+/// A place in the configuration, for messages that can only be made later. All of them are equal: where something is
+/// written does not change what it says.
+#[derive(Clone, Debug)]
+pub struct Place(Mistake);
+
+impl Place {
+    pub(super) fn new(mistake: Mistake) -> Self {
+        Self(mistake)
+    }
+
+    /// What is wrong there.
+    pub fn mistake(&self, message: impl Into<String>) -> Box<Mistake> {
+        Box::new(Mistake {
+            message: message.into(),
+            ..self.0.clone()
+        })
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Place {}
+
 /// The certificates that clients have to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificates {
@@ -82,6 +127,14 @@ impl PartialEq for NamedFile {
 }
 
 impl Eq for NamedFile {}
+
+impl PoolTls {
+    /// All files that it is made of.
+    pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
+        let own = self.certificate.iter().flat_map(|own| [&own.cert, &own.key]);
+        self.ca.iter().chain(own)
+    }
+}
 
 impl Tls {
     /// All files that it is made of.

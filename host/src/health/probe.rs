@@ -12,6 +12,7 @@ use std::{
     io,
     net::SocketAddr,
     ops::RangeInclusive,
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,15 +25,19 @@ use hyper::{
 };
 use hyper_util::rt::TokioExecutor;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_rustls::client::TlsStream;
 
 use super::stream::Stream;
 use crate::{
     config::{Health, HealthKind, PoolProtocol},
-    pool::Backend,
+    pool::{Backend, Pool},
+    proxy_header,
+    tls::{ALPN_H2, Offer, Originator},
 };
 
 /// As much of a body is read as lets an ordinary backend finish its answer undisturbed. The rest is cut off.
@@ -63,6 +68,12 @@ enum Failure {
     /// The connection could not be opened for another cause.
     #[error("connect failed: {0}")]
     Connect(#[source] io::Error),
+    /// The handshake failed: above all, a certificate that is not good, or not the backend's.
+    #[error("TLS: {0}")]
+    Tls(#[source] io::Error),
+    /// The pool's protocol is HTTP/2, and the backend did not agree to it.
+    #[error("TLS: no agreement to HTTP/2 (ALPN)")]
+    NoHttp2,
     /// Connecting, asking and answering together took too long.
     #[error("timed out after {0:?}")]
     TimedOut(Duration),
@@ -104,10 +115,14 @@ pub(super) struct Probe {
     socket: SocketAddr,
     rule: Health,
     protocol: PoolProtocol,
+    /// What each check begins with, for backends that expect a word about their clients.
+    introduces: Option<proxy_header::Version>,
+    /// How TLS begins, if the checks are over TLS.
+    tls: Option<Arc<Originator>>,
 }
 
 impl Probe {
-    pub(super) fn new(index: usize, backend: &Backend, rule: &Health, protocol: PoolProtocol) -> Self {
+    pub(super) fn new(index: usize, backend: &Backend, rule: &Health, pool: &Pool) -> Self {
         let mut socket = backend.socket;
         socket.set_port(rule.port.unwrap_or(socket.port()));
         Self {
@@ -115,11 +130,13 @@ impl Probe {
             address: backend.address.to_string(),
             socket,
             rule: rule.clone(),
+            tls: pool.tls().filter(|_| rule.tls).cloned(),
+            introduces: pool.config.send_proxy.filter(|_| rule.port.is_none()),
             // What listens on another port is for checks only, and nobody said that it speaks anything but the usual.
             protocol: if rule.port.is_some() {
                 PoolProtocol::Http1
             } else {
-                protocol
+                pool.config.protocol
             },
         }
     }
@@ -160,34 +177,70 @@ impl Probe {
     }
 
     async fn ask(&self) -> Result<String, Failure> {
-        let stream = TcpStream::connect(self.socket)
+        let mut stream = TcpStream::connect(self.socket)
             .await
             .map_err(|error| match error.kind() {
                 io::ErrorKind::ConnectionRefused => Failure::Refused,
                 _ => Failure::Connect(error),
             })?;
-        match &self.rule.kind {
-            HealthKind::Tcp => Ok("connected".into()),
-            HealthKind::Http { path, host, expect } => {
-                let request = self.request(path, host.as_deref())?;
-                let status = match self.protocol {
-                    PoolProtocol::Http1 => get(Stream(stream), request, expect).await?,
-                    PoolProtocol::Http2 => get_http2(Stream(stream), request, expect).await?,
-                };
-                Ok(format!("status {status}"))
-            }
+        if let Some(version) = self.introduces {
+            let mut header = Vec::new();
+            proxy_header::write(version, None, &mut header);
+            stream.write_all(&header).await.map_err(Failure::Connect)?;
         }
+        let Some(tls) = &self.tls else {
+            return self.ask_over(stream, self.protocol == PoolProtocol::Http2).await;
+        };
+        let stream = self.shake(tls, stream).await.map_err(Failure::Tls)?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+        if self.protocol == PoolProtocol::Http2 && !is_http2 {
+            return Err(Failure::NoHttp2);
+        }
+        self.ask_over(stream, is_http2).await
     }
 
-    fn request(&self, path: &str, host: Option<&str>) -> Result<Request<Empty<Bytes>>, http::Error> {
+    /// Each check is a handshake like that of a client that was never here: a remembered session would prove less.
+    async fn shake(&self, tls: &Arc<Originator>, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let offer = match self.protocol {
+            PoolProtocol::Http1 => Offer::Http1,
+            PoolProtocol::Http2 => Offer::Http2,
+            PoolProtocol::Auto => Offer::Either,
+        };
+        let name = tls.name_of(&self.address)?;
+        let connecting = tls.connectors().to(offer).connect(name, stream);
+        connecting.await
+    }
+
+    async fn ask_over<S>(&self, stream: S, is_http2: bool) -> Result<String, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let HealthKind::Http { path, host, expect } = &self.rule.kind else {
+            return Ok("connected".into());
+        };
+        let request = self.request(path, host.as_deref(), is_http2)?;
+        let status = match is_http2 {
+            false => get(Stream(stream), request, expect).await?,
+            true => get_http2(Stream(stream), request, expect).await?,
+        };
+        Ok(format!("status {status}"))
+    }
+
+    fn request(
+        &self,
+        path: &str,
+        host: Option<&str>,
+        is_http2: bool,
+    ) -> Result<Request<Empty<Bytes>>, http::Error> {
         let host = host.unwrap_or(&self.address);
-        match self.protocol {
-            PoolProtocol::Http1 => Request::get(path)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        match is_http2 {
+            false => Request::get(path)
                 .header(header::HOST, host)
                 .header(header::USER_AGENT, USER_AGENT)
                 .header(header::CONNECTION, "close")
                 .body(Empty::new()),
-            PoolProtocol::Http2 => Request::get(format!("http://{host}{path}"))
+            true => Request::get(format!("{scheme}://{host}{path}"))
                 .header(header::USER_AGENT, USER_AGENT)
                 .body(Empty::new()),
         }
@@ -195,8 +248,8 @@ impl Probe {
 }
 
 /// Asks over a connection that is used for nothing else, and gives the status if it is as expected.
-async fn get(
-    stream: Stream,
+async fn get<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: Stream<S>,
     request: Request<Empty<Bytes>>,
     expected: &RangeInclusive<u16>,
 ) -> Result<u16, Failure> {
@@ -206,8 +259,8 @@ async fn get(
 }
 
 /// The same over HTTP/2.
-async fn get_http2(
-    stream: Stream,
+async fn get_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: Stream<S>,
     request: Request<Empty<Bytes>>,
     expected: &RangeInclusive<u16>,
 ) -> Result<u16, Failure> {

@@ -1,4 +1,4 @@
-//! A TCP connection as hyper wants it.
+//! A connection as hyper wants it.
 //!
 //! Owns the adapter and nothing else. It copies what it reads once, which keeps it free of `unsafe`; for a check's few
 //! hundred bytes that costs nothing.
@@ -9,18 +9,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Read at once; a health endpoint's whole answer fits.
 const READ_BYTES: usize = 4096;
 
 #[derive(Debug)]
-pub(super) struct Stream(pub(super) TcpStream);
+pub(super) struct Stream<S>(pub(super) S);
 
-impl hyper::rt::Read for Stream {
+impl<S: AsyncRead + Unpin> hyper::rt::Read for Stream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -35,7 +32,7 @@ impl hyper::rt::Read for Stream {
     }
 }
 
-impl hyper::rt::Write for Stream {
+impl<S: AsyncWrite + Unpin> hyper::rt::Write for Stream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

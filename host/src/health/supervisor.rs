@@ -189,9 +189,8 @@ impl Task {
             let rule = pool.config.health.as_ref();
             if let Some(rule) = rule {
                 let schedule = Schedule::new(rule.interval, backend.id);
-                probes.spawn(
-                    Probe::new(index, &backend, rule, pool.config.protocol).run(schedule, results.clone()),
-                );
+                let probe = Probe::new(index, &backend, rule, &pool);
+                probes.spawn(probe.run(schedule, results.clone()));
             }
             let past = if pool.is_proven(backend.id) {
                 Past::Proven

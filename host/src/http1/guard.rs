@@ -186,7 +186,7 @@ fn is_tight(bytes: &[u8], field: &Header<'_>) -> bool {
 
 /// Whether a request asks for another protocol in a way that may be granted.
 fn asks(method: &str, target: &str, fields: &[Header<'_>], switches: impl Fn(&Parts) -> bool) -> bool {
-    if !fields.iter().any(|field| token(field.name) == Token::Upgrade) {
+    if method != "CONNECT" && !fields.iter().any(|field| token(field.name) == Token::Upgrade) {
         return false;
     }
     let mut request = Request::builder().method(method).uri(target);

@@ -145,6 +145,8 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         backends,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
+        tls: None,
+        send_proxy: None,
         response_timeout: second,
         body_timeout: second,
         idle_timeout: second,
@@ -155,6 +157,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         health: Some(config::Health {
             kind: config::HealthKind::Tcp,
             port: None,
+            tls: false,
             interval: second,
             timeout: second,
             rise: NonZeroU32::MIN,

@@ -22,6 +22,8 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         backends: addresses.iter().map(|address| backend(address)).collect(),
         connect_timeout: Duration::from_secs(1),
         protocol: config::PoolProtocol::Http1,
+        tls: None,
+        send_proxy: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(30),
@@ -45,6 +47,7 @@ pub(crate) fn health() -> config::Health {
     config::Health {
         kind: config::HealthKind::Tcp,
         port: None,
+        tls: false,
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
         rise: count(2),

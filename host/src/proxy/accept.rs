@@ -28,15 +28,18 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     client::{ClientStream, Socket},
     guarded::Guarded,
-    http2,
+    http2, introduction,
     lane::{self, Next},
     prefixed::Prefixed,
+    relay,
     route::Route,
     serve::{Client, serve},
+    tcp,
     worker::WorkerState,
 };
 use crate::{
-    config,
+    config::{self, Protocol},
+    proxy_header::Endpoints,
     tls::{ALPN_H2, Terminator},
 };
 
@@ -62,6 +65,8 @@ pub(super) struct Rules {
     pub(super) routes: Vec<Route>,
     /// `None` on a listener that speaks plain text.
     pub(super) tls: Option<Arc<Terminator>>,
+    /// Whether a backend may be told where a client has connected to.
+    pub(super) tells_backends: bool,
 }
 
 impl ListenerState {
@@ -146,7 +151,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 async fn connection(
     worker: Rc<WorkerState>,
     listener: Rc<ListenerState>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     address: SocketAddr,
 ) {
     // Without it small responses would wait for the client's acknowledgement of the last ones.
@@ -154,26 +159,63 @@ async fn connection(
         return;
     }
     let rules = listener.rules();
+    let Some(ends) = endpoints(&worker, &rules, &mut stream, address).await else {
+        return;
+    };
     let scheme = if rules.tls.is_some() { "https" } else { "http" };
-    let client = Rc::new(Client::new(worker, listener, address, scheme));
+    let client = Rc::new(Client::new(worker, listener, ends, scheme));
     let _guard = Registered(client.clone());
     let handshake = rules.tls.as_ref().map(|terminator| {
         let within = rules.config.tls.as_ref().map(|tls| tls.handshake_timeout);
         (terminator.config().clone(), within.unwrap_or_default())
     });
+    let is_http = rules.config.protocol == Protocol::Http;
     // Rules hold pools, and a connection may outlive those.
     drop(rules);
     match handshake {
-        None => lanes(client, stream).await,
+        None if is_http => lanes(client, stream).await,
+        None => tcp::serve(client, stream, None).await,
         // Boxed because it is large, and a plain connection never needs it.
         Some((config, within)) => Box::pin(encrypted(client, stream, config, within)).await,
+    }
+}
+
+/// The ends of a connection, as a proxy tells them if there is one. `None` if the connection ends here.
+async fn endpoints(
+    worker: &WorkerState,
+    rules: &Rules,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Option<Endpoints> {
+    // Asking the system is worth it only if somebody is told.
+    let local = match rules.tells_backends {
+        true => stream.local_addr().ok(),
+        false => None,
+    };
+    let own = Endpoints {
+        source: peer,
+        destination: local.unwrap_or(rules.config.listen),
+    };
+    let Some(proxy_protocol) = &rules.config.proxy_protocol else {
+        return Some(own);
+    };
+    let within = rules.config.limits.header_timeout;
+    // Boxed because it is large, and most listeners never need it.
+    match Box::pin(introduction::hear(stream, peer, proxy_protocol, within)).await {
+        Ok(told) => Some(told.unwrap_or(own)),
+        Err(error) => {
+            worker.metrics().count(|metrics| &metrics.proxy_header_failures);
+            tracing::debug!(%peer, %error, "PROXY protocol failed");
+            None
+        }
     }
 }
 
 /// Serves a connection that begins with a handshake.
 async fn encrypted(client: Rc<Client>, stream: TcpStream, config: Arc<ServerConfig>, within: Duration) {
     client.watch.handshake_began();
-    let shaken = tokio::time::timeout(within, handshake(stream, config)).await;
+    let is_http = client.listener.rules().config.protocol == Protocol::Http;
+    let shaken = tokio::time::timeout(within, handshake(stream, config, is_http)).await;
     let metrics = client.worker.metrics();
     match shaken.map_err(|_| io::ErrorKind::TimedOut.into()).flatten() {
         Ok(stream) => {
@@ -188,10 +230,14 @@ async fn encrypted(client: Rc<Client>, stream: TcpStream, config: Arc<ServerConf
     }
 }
 
-async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+async fn handshake(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    is_http: bool,
+) -> io::Result<TlsStream<TcpStream>> {
     let mut first = [0];
     // A method begins like this, and no handshake does.
-    if stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
+    if is_http && stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
         // What is unread when the socket goes would have the answer lost with it.
         let _ = stream.try_read(&mut [0; 4096]);
         let _ = stream.try_write(PLAIN_TEXT_RESPONSE);
@@ -205,6 +251,13 @@ async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<T
 
 /// Serves what the handshake said would be spoken.
 async fn agreed(client: Rc<Client>, stream: TlsStream<TcpStream>) {
+    let rules = client.listener.rules();
+    if rules.config.protocol == Protocol::Tcp {
+        drop(rules);
+        let name = stream.get_ref().1.server_name().map(str::to_owned);
+        return tcp::serve(client, stream, name).await;
+    }
+    drop(rules);
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
         return lanes(client, stream).await;
     }
@@ -265,8 +318,12 @@ async fn by_library<S: Socket>(client: Rc<Client>, stream: Guarded<S>, limits: &
     if let Some(tunnel) = tunnel {
         client.worker.metrics().count(|metrics| &metrics.upgrades);
         let parts = serving.into_parts();
-        // As above.
-        let _ = tunnel.run(parts.io.into_inner(), &parts.read_buf, &watch).await;
+        let mut stream = parts.io.into_inner();
+        let with = (&*watch, &client.worker.scratch);
+        let (_, ended) = tunnel.run(&mut stream, parts.read_buf.into(), with).await;
+        if ended.is_err_and(|error| relay::is_cut(&error)) {
+            stream.get_mut().cut();
+        }
     }
 }
 

@@ -42,6 +42,12 @@ pub(super) struct Line {
     pub(super) complete: bool,
     pub(super) duration_us: u64,
     pub(super) attempts: u32,
+    /// Bytes to the backend. Only of what is passed on as it is, as the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sent: Option<u64>,
+    /// Bytes from the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) received: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pool: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -37,6 +37,8 @@ pub(super) enum Phase {
     Quiet,
     /// Passing bytes of another protocol.
     Tunnel,
+    /// The same, after one side has ended.
+    HalfTunnel,
 }
 
 /// Why a connection was ended by the watch.
@@ -123,7 +125,17 @@ impl Watch {
 
     /// A byte has passed a tunnel, or its first may.
     pub(super) fn tunnel_moved(&self) {
-        self.enter(Phase::Tunnel);
+        match self.phase.get() {
+            Phase::HalfTunnel => self.enter(Phase::HalfTunnel),
+            _ => self.enter(Phase::Tunnel),
+        }
+    }
+
+    /// One side of a tunnel will send nothing more.
+    pub(super) fn tunnel_half_ended(&self) {
+        if self.phase.get() == Phase::Tunnel {
+            self.enter(Phase::HalfTunnel);
+        }
     }
 
     /// Whether the client has not sent, or has not taken, what it should have.
@@ -244,13 +256,19 @@ impl Watch {
         }
         let waits = over(self.body_wait_ms.get(), limits.body_timeout)
             || over(self.write_wait_ms.get(), limits.body_timeout);
+        let is_silent = match self.phase.get() {
+            Phase::HalfTunnel => over(self.since_ms.get(), limits.half_closed_timeout),
+            _ => over(self.since_ms.get(), limits.tunnel_timeout),
+        };
         let expired = match self.phase.get() {
             _ if self.expired.get().is_some() => None,
+            // There, who waits for whom is not ours to judge, only that nothing moves.
+            Phase::Tunnel | Phase::HalfTunnel if !is_silent => None,
+            Phase::Tunnel | Phase::HalfTunnel => Some(Expired::Body),
             _ if waits => Some(Expired::Body),
             Phase::Fresh | Phase::Head if over(self.since_ms.get(), limits.header_timeout) => {
                 Some(Expired::Head)
             }
-            Phase::Tunnel if over(self.since_ms.get(), limits.tunnel_timeout) => Some(Expired::Body),
             // One that was told to end gets less time.
             Phase::Quiet if self.stopping.get() && over(self.since_ms.get(), limits.header_timeout) => {
                 Some(Expired::Idle)

@@ -13,15 +13,17 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming};
+use hyper_util::rt::TokioIo;
 
 use super::{
     attempts::Freshness,
     body::RequestBody,
     error::Error,
+    headers,
     ledger::Ledger,
     pool::Decider,
-    upgrade::Tunnel,
-    upstream::{Connection, Place, SendError, Upstream},
+    relay::Tunnel,
+    upstream::{Connection, Either, Place, SendError, Upstream, Wire},
 };
 use crate::config::PoolProtocol;
 
@@ -31,6 +33,8 @@ pub(super) struct Exchange {
     carrier: Option<Carrier>,
     /// Body bytes from the client; shared with the body that counts them.
     sent: Rc<Cell<u64>>,
+    /// The request asks for what only HTTP/1.1 can give.
+    needs_http1: bool,
 }
 
 /// What a request is on.
@@ -77,12 +81,18 @@ impl Failed {
 }
 
 impl Exchange {
-    pub(super) fn new(ledger: Ledger, sent: &Rc<Cell<u64>>) -> Self {
+    pub(super) fn new(ledger: Ledger, sent: &Rc<Cell<u64>>, needs_http1: bool) -> Self {
         Self {
+            needs_http1,
             ledger,
             carrier: None,
             sent: sent.clone(),
         }
+    }
+
+    /// One without a request, for bytes that are passed on as they are.
+    pub(super) fn of_bytes(ledger: Ledger) -> Self {
+        Self::new(ledger, &Rc::default(), false)
     }
 
     /// Sends the request and waits for the response's head. The request is left where it was if nothing of it was sent.
@@ -109,7 +119,12 @@ impl Exchange {
         watch.expect_backend(response_timeout.as_millis() as u64);
         let result = match &mut carrier {
             Carrier::Own(connection) => connection.send(request, watch).await,
-            Carrier::Shared(place) => place.send(request, watch).await,
+            Carrier::Shared(place) => {
+                if let Some(request) = request {
+                    headers::into_http2(request, self.ledger.settings.dialing.scheme());
+                }
+                place.send(request, watch).await
+            }
         };
         watch.release_backend();
         match result {
@@ -147,12 +162,19 @@ impl Exchange {
             watch,
             worker,
             settings,
+            told,
             ..
         } = &self.ledger;
-        let is_shared = settings.config.protocol == PoolProtocol::Http2;
-        let stored = || match is_shared {
-            true => upstream.take_place().map(Carrier::Shared),
-            false => upstream.take_idle(watch).map(Carrier::Own),
+        let protocol = match settings.config.protocol {
+            PoolProtocol::Auto if self.needs_http1 => PoolProtocol::Http1,
+            protocol => protocol,
+        };
+        let place = || upstream.take_place(*told).map(Carrier::Shared);
+        let idle = || upstream.take_idle(*told, watch).map(Carrier::Own);
+        let stored = || match protocol {
+            PoolProtocol::Http1 => idle(),
+            PoolProtocol::Http2 => place(),
+            PoolProtocol::Auto => place().or_else(idle),
         };
         if freshness == Freshness::Any
             && let Some(stored) = stored()
@@ -160,13 +182,17 @@ impl Exchange {
             return Ok(stored);
         }
         worker.metrics().count(|metrics| &metrics.upstream_connects);
-        let within = settings.config.connect_timeout;
+        let how = (&settings.dialing, *told);
         // Boxed because they are large and rare, and would make every request's future larger.
-        let opened = match is_shared {
-            true => Box::pin(upstream.connect_shared(within))
+        let opened = match protocol {
+            PoolProtocol::Http1 => Box::pin(upstream.connect(how)).await.map(Carrier::Own),
+            PoolProtocol::Http2 => Box::pin(upstream.connect_shared(how)).await.map(Carrier::Shared),
+            PoolProtocol::Auto => Box::pin(upstream.connect_either(how))
                 .await
-                .map(Carrier::Shared),
-            false => Box::pin(upstream.connect(within)).await.map(Carrier::Own),
+                .map(|either| match either {
+                    Either::Own(connection) => Carrier::Own(connection),
+                    Either::Shared(place) => Carrier::Shared(place),
+                }),
         };
         opened.map_err(|error| Error::Connect(error.to_string()))
     }
@@ -221,17 +247,29 @@ impl Exchange {
         self.ledger.sent = self.sent.get();
     }
 
+    /// Bytes to the backend, and from it.
+    pub(super) fn passed(&self) -> (u64, u64) {
+        self.ledger.passed()
+    }
+
     /// What the exchange was on, for another protocol: its socket, and what was read of it after the response's head.
-    pub(super) async fn into_tunnel(mut self) -> Option<Tunnel> {
-        let Some(Carrier::Own(connection)) = self.carrier.take() else {
-            return None;
-        };
-        let (stream, early) = connection.into_socket().await;
-        Some(Tunnel {
-            stream,
-            early,
-            exchange: self,
-        })
+    pub(super) async fn into_tunnel(mut self, response: &mut Response<Incoming>) -> Option<Tunnel> {
+        match self.carrier.take()? {
+            Carrier::Own(connection) => {
+                let (wire, early) = connection.into_socket().await;
+                Some(Tunnel::new(wire, early, self))
+            }
+            Carrier::Shared(place) => {
+                let stream = hyper::upgrade::on(response).await.ok()?;
+                // It goes on being one of those on the connection.
+                self.carrier = Some(Carrier::Shared(place));
+                Some(Tunnel::new(
+                    Wire::Stream(Box::new(TokioIo::new(stream))),
+                    [],
+                    self,
+                ))
+            }
+        }
     }
 
     /// The response has been read to its end: the connection can carry another request, unless it is still sending.

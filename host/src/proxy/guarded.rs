@@ -47,6 +47,11 @@ impl<S: Socket> Guarded<S> {
         }
     }
 
+    /// The stream itself, for writing and for its end.
+    pub(super) fn get_mut(&mut self) -> &mut ClientStream<S> {
+        self.stream.get_mut()
+    }
+
     /// Looks at what is held. True if more has to be read first.
     fn judge(&mut self) -> bool {
         let listener = self.client.listener.rules().config.clone();

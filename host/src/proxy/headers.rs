@@ -16,7 +16,7 @@ use http::{
 
 use super::error::Error;
 use crate::{
-    config::{Forwarded, Limits, Listener, Underscores},
+    config::{Forwarded, Listener, Underscores},
     http1::{FIELD_BYTES_MAX, HostForm, host_form, is_about_client, settle_host, settle_path, via_name},
 };
 
@@ -33,16 +33,17 @@ static VIA: LazyLock<[HeaderValue; 2]> = LazyLock::new(|| {
 
 /// Refuses what RFC 9112 has a server refuse and the HTTP library lets through.
 #[inline]
-pub(super) fn check(head: &Parts, limits: &Limits) -> Result<(), Error> {
+pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {
     let is_http2 = head.version == Version::HTTP_2;
-    if is_http2 && head.headers.len() > limits.headers {
+    if is_http2 && head.headers.len() > listener.limits.headers {
         return Err(Error::TooManyFields);
     }
     if head.headers.values().any(|value| value.len() > FIELD_BYTES_MAX) {
         return Err(Error::FieldTooLarge);
     }
     match head.method {
-        http::Method::CONNECT => return Err(Error::Method("CONNECT")),
+        http::Method::CONNECT if !listener.connect => return Err(Error::Method("CONNECT")),
+        http::Method::CONNECT => check_connect(head)?,
         http::Method::TRACE => return Err(Error::Method("TRACE")),
         _ => {}
     }
@@ -76,6 +77,20 @@ pub(super) fn check(head: &Parts, limits: &Limits) -> Result<(), Error> {
         Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Err(Error::Expectation),
         _ => Ok(()),
     }
+}
+
+/// RFC 9110, 9.3.6: host and port are all that it names, and nothing that follows is a body.
+fn check_connect(head: &Parts) -> Result<(), Error> {
+    let port = head.uri.authority().and_then(Authority::port_u16);
+    if port.is_none_or(|port| port == 0) || head.uri.scheme().is_some() || head.uri.path_and_query().is_some()
+    {
+        return Err(Error::BadRequest("CONNECT takes a host and a port"));
+    }
+    let fields = &head.headers;
+    if fields.contains_key(header::TRANSFER_ENCODING) || fields.contains_key(header::CONTENT_LENGTH) {
+        return Err(Error::BadRequest("CONNECT has no body"));
+    }
+    Ok(())
 }
 
 fn check_authority(uri: &Uri, host: Option<&HeaderValue>) -> Result<(), Error> {
@@ -117,6 +132,10 @@ pub(super) fn settle(head: &mut Parts, listener: &Listener, scheme: &'static str
         && let Ok(settled) = HeaderValue::from_str(&settle_host(host.to_str().unwrap_or_default(), scheme))
     {
         head.headers.insert(header::HOST, settled);
+    }
+    if head.method == http::Method::CONNECT {
+        // Its target is the host.
+        return Ok(());
     }
     let authority = head.uri.authority().map(Authority::as_str);
     let authority = authority.filter(|authority| host_form(authority.as_bytes()) == HostForm::Other);
@@ -189,13 +208,17 @@ pub(super) fn for_backend(
 }
 
 /// Gives a request for HTTP/1.1 the form that HTTP/2 wants: the host in the target, and no word about the connection.
-pub(super) fn into_http2<B>(request: &mut Request<B>) {
+pub(super) fn into_http2<B>(request: &mut Request<B>, scheme: Scheme) {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers_mut().remove(header::HOST);
     let fields = request.headers_mut();
     fields.remove(header::CONNECTION);
+    if request.method() == http::Method::CONNECT {
+        // It has neither a scheme nor a path (RFC 9113, 8.5).
+        return;
+    }
     let mut target = std::mem::take(request.uri_mut()).into_parts();
-    target.scheme = Some(Scheme::HTTP);
+    target.scheme = Some(scheme);
     target.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     if target.authority.is_none() {
         // HTTP/1.0 may do without a host, and HTTP/2 may not.

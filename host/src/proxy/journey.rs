@@ -21,6 +21,7 @@ pub(super) struct Journey {
     pub(super) began_us: u64,
     pub(super) status: u16,
     end: End,
+    is_request: bool,
     line: Option<Box<Line>>,
 }
 
@@ -53,7 +54,21 @@ impl Journey {
             began_us: client.worker.tick(),
             status: 0,
             end: End::Aborted,
+            is_request: true,
             line,
+        }
+    }
+
+    /// It is a connection without requests, which is logged like one and not counted.
+    pub(super) fn of_connection(mut self) -> Self {
+        self.is_request = false;
+        self
+    }
+
+    /// So many bytes went to the backend, and came from it.
+    pub(super) fn passed(&mut self, (sent, received): (u64, u64)) {
+        if let Some(line) = &mut self.line {
+            (line.sent, line.received) = (Some(sent), Some(received));
         }
     }
 
@@ -114,10 +129,12 @@ impl Drop for Journey {
         let is_complete = self.end == End::Complete;
         let worker = &self.client.worker;
         let duration_us = worker.tick().saturating_sub(self.began_us);
-        worker.metrics().record(self.status, duration_us);
+        if self.is_request {
+            worker.metrics().record(self.status, duration_us);
+        }
         if is_complete {
             self.client.watch.request_ended();
-        } else {
+        } else if self.is_request {
             worker.metrics().count(|metrics| &metrics.aborted);
         }
         if let (Some(mut line), Some(log)) = (self.line.take(), worker.access_log()) {

@@ -16,7 +16,7 @@ use super::{
     upstream::Upstream,
     worker::WorkerState,
 };
-use crate::{clock, policy::Ended};
+use crate::{clock, policy::Ended, proxy_header::Endpoints};
 
 /// Long bodies show up in the throughput while they flow: after so many bytes.
 const RECORD_EVERY: u64 = 1 << 16;
@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     pub(super) settings: Rc<PoolSettings>,
     pub(super) upstream: Rc<Upstream>,
     pub(super) watch: Rc<Watch>,
+    /// The client, if the backend's connection begins with a word about it and is for nobody else.
+    pub(super) told: Option<Endpoints>,
     pool: Rc<WorkerPool>,
     /// Of the snapshot that the pick was made on.
     generation: u64,
@@ -54,6 +56,7 @@ impl Ledger {
             settings: attempts.settings.clone(),
             upstream: target.upstream.clone(),
             watch: client.watch.clone(),
+            told: attempts.settings.config.send_proxy.map(|_| client.endpoints()),
             pool: attempts.pool.clone(),
             generation: target.generation,
             index: target.index,
@@ -87,10 +90,16 @@ impl Ledger {
     #[inline]
     pub(super) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
-        if self.received - self.recorded_received >= RECORD_EVERY {
+        let unrecorded = (self.received - self.recorded_received) + (self.sent - self.recorded_sent);
+        if unrecorded >= RECORD_EVERY {
             self.record_bytes();
         }
         self.watch.release_backend();
+    }
+
+    /// Bytes to the backend, and from it.
+    pub(super) fn passed(&self) -> (u64, u64) {
+        (self.sent, self.received)
     }
 
     /// The next piece of the body has to wait.

@@ -8,10 +8,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::upstream::Wire;
+use crate::proxy_header::Endpoints;
 
 /// Room for most responses.
 const INPUT_BYTES: usize = 16 << 10;
@@ -21,30 +21,36 @@ const OUT_BYTES: usize = 4 << 10;
 
 /// A connection to a backend.
 pub(super) struct Plain {
-    stream: TcpStream,
+    wire: Wire,
+    /// When it was opened, as its store counts.
+    pub(super) era: u64,
+    /// The client that it is for, if it is for one only.
+    pub(super) told: Option<Endpoints>,
     /// It has carried a request before, so the backend may have closed it meanwhile.
     pub(super) is_reused: bool,
 }
 
 impl Plain {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(wire: Wire, era: u64, told: Option<Endpoints>) -> Self {
         Self {
-            stream,
+            wire,
+            era,
+            told,
             is_reused: false,
         }
     }
 
-    /// Whether it is good, as far as can be known without asking the network. An unused connection has nothing to read.
-    pub(super) fn is_quiet(&self) -> bool {
-        let read = self.stream.try_read(&mut [0]);
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    /// Whether it is good, as far as can be known without asking the network.
+    #[inline]
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.wire.is_quiet()
     }
 
     /// Reads once. 0 at the end of the stream.
     #[inline]
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, input: &mut Input) -> Poll<io::Result<usize>> {
         let mut space = ReadBuf::new(input.space());
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        ready!(Pin::new(&mut self.wire).poll_read(cx, &mut space))?;
         let read = space.filled().len();
         input.filled += read;
         Poll::Ready(Ok(read))
@@ -59,7 +65,8 @@ impl Plain {
         second: &[u8],
         written: &mut usize,
     ) -> Poll<io::Result<()>> {
-        poll_write_two(&mut self.stream, cx, first, second, written)
+        ready!(poll_write_two(&mut self.wire, cx, first, second, written))?;
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 }
 

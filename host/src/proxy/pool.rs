@@ -11,7 +11,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{canary::Canary, forward::Target, upstream::Upstream};
+use super::{
+    canary::Canary,
+    forward::Target,
+    upstream::{Dialing, Upstream},
+};
 use crate::{
     clock, config,
     health::Reporter,
@@ -25,6 +29,35 @@ use crate::{
 pub(super) struct PoolSettings {
     pub(super) config: Arc<config::Pool>,
     pub(super) reporter: Reporter,
+    pub(super) dialing: Dialing,
+}
+
+impl PoolSettings {
+    /// What is remembered of TLS sessions is taken over from `known`, if they are of the same kind.
+    pub(super) fn new(pool: &Pool, reporter: Reporter, known: Option<&Self>) -> Self {
+        let known = known.and_then(|known| known.dialing.tls.as_ref());
+        let tls = pool.tls().map(|originator| match known {
+            Some(known) if Arc::ptr_eq(known.originator(), originator) => known.clone(),
+            _ => Rc::new(originator.connectors()),
+        });
+        Self {
+            config: pool.config.clone(),
+            reporter,
+            dialing: Dialing {
+                within: pool.config.connect_timeout,
+                tls,
+                send_proxy: pool.config.send_proxy,
+            },
+        }
+    }
+
+    /// Whether connections are opened as they are by the other.
+    fn dials_like(&self, other: &Self) -> bool {
+        let tls = |settings: &Self| settings.dialing.tls.as_ref().map(Rc::as_ptr);
+        tls(self) == tls(other)
+            && self.config.protocol == other.config.protocol
+            && self.config.send_proxy == other.config.send_proxy
+    }
 }
 
 /// A pool in this worker. Outlives reloads as long as its name does.
@@ -166,10 +199,15 @@ impl WorkerPool {
         reporter: Reporter,
         policy: Option<(Arc<Deployment>, Box<Instance>)>,
     ) {
-        *self.settings.borrow_mut() = Rc::new(PoolSettings {
-            config: pool.config.clone(),
-            reporter,
-        });
+        let known = self.settings();
+        let settings = PoolSettings::new(&pool, reporter, Some(&known));
+        if !settings.dials_like(&known) {
+            self.upstreams
+                .borrow()
+                .iter()
+                .for_each(|upstream| upstream.change_era());
+        }
+        *self.settings.borrow_mut() = Rc::new(settings);
         if let Some(canary) = &mut *self.canary.borrow_mut() {
             canary.set_pool(pool.clone());
         }

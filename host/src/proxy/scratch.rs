@@ -12,6 +12,10 @@ use crate::http1::Inbox;
 
 /// Buffers beyond these are given back to the system.
 const KEPT_MAX: usize = 256;
+/// For bytes that are passed on as they are: more a call, fewer calls.
+pub(super) const BLOCK_BYTES: usize = 32 << 10;
+/// Only tunnels whose one side is slower than the other hold any.
+const BLOCKS_MAX: usize = 64;
 /// The date is looked up again after this time.
 const DATE_EVERY_MS: u64 = 500;
 
@@ -20,6 +24,7 @@ const DATE_EVERY_MS: u64 = 500;
 pub(super) struct Scratch {
     inboxes: RefCell<Vec<Inbox>>,
     pipes: RefCell<Vec<Pipe>>,
+    blocks: RefCell<Vec<Vec<u8>>>,
     date: Cell<Date>,
     dated_ms: Cell<u64>,
 }
@@ -48,6 +53,21 @@ impl Scratch {
         if kept.len() < KEPT_MAX {
             pipe.shrink();
             kept.push(pipe);
+        }
+    }
+
+    #[inline]
+    pub(super) fn take_block(&self) -> Vec<u8> {
+        let kept = self.blocks.borrow_mut().pop();
+        kept.unwrap_or_else(|| vec![0; BLOCK_BYTES])
+    }
+
+    /// Takes one back, if it is of that size.
+    #[inline]
+    pub(super) fn put_block(&self, block: Vec<u8>) {
+        let mut kept = self.blocks.borrow_mut();
+        if kept.len() < BLOCKS_MAX && block.len() == BLOCK_BYTES {
+            kept.push(block);
         }
     }
 

@@ -6,6 +6,7 @@
 //! Invariant: every request is answered, and its [`Journey`] ends exactly once.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     convert::Infallible,
     net::SocketAddr,
@@ -13,7 +14,8 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
 
 use super::{
     accept::{ListenerState, Rules},
@@ -25,14 +27,16 @@ use super::{
     headers,
     journey::Journey,
     ledger::Ledger,
+    relay::Tunnel,
     route,
-    upgrade::{self, Tunnel},
+    upgrade::{self, Question},
     worker::WorkerState,
 };
 use crate::{
-    config::{self, PoolProtocol},
+    config,
     http1::{Head, Peer},
     policy::client_bits,
+    proxy_header::Endpoints,
 };
 
 /// What all requests of a client's connection share.
@@ -41,6 +45,8 @@ pub(super) struct Client {
     pub(super) listener: Rc<ListenerState>,
     pub(super) watch: Rc<Watch>,
     pub(super) address: SocketAddr,
+    /// Where it has connected to; to be told to backends only.
+    pub(super) destination: SocketAddr,
     /// What the worker knows the connection by.
     pub(super) key: u64,
     /// The address as policies see it.
@@ -51,6 +57,8 @@ pub(super) struct Client {
     pub(super) scheme: &'static str,
     /// It is one of many requests on a connection, and not the whole of that.
     pub(super) is_stream: bool,
+    /// What has to last as long as anything of it does: of a request among many, its place on the connection.
+    _hold: Option<Rc<dyn Any>>,
     /// Where its bytes go once a backend has agreed to another protocol.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
 }
@@ -60,7 +68,10 @@ impl Client {
     pub(super) fn new(
         worker: Rc<WorkerState>,
         listener: Rc<ListenerState>,
-        address: SocketAddr,
+        Endpoints {
+            source: address,
+            destination,
+        }: Endpoints,
         scheme: &'static str,
     ) -> Self {
         let (key, watch) = worker.register(&listener);
@@ -70,33 +81,44 @@ impl Client {
             listener,
             watch,
             address,
+            destination,
             key,
             bits: client_bits(address.ip()),
             text: HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown")),
             scheme,
             is_stream: false,
+            _hold: None,
             tunnel: RefCell::new(None),
         }
     }
 
-    /// One of many requests on this connection, which the worker watches until it is told to forget it.
-    pub(super) fn stream(&self) -> Self {
-        let (key, watch) = self.worker.register_stream(&self.listener);
+    /// One of many requests on this connection, which the worker watches by this key.
+    pub(super) fn stream(&self, (key, watch): (u64, Rc<Watch>), hold: Rc<dyn Any>) -> Self {
         Self {
             worker: self.worker.clone(),
             listener: self.listener.clone(),
             watch,
             address: self.address,
+            destination: self.destination,
             key,
             bits: self.bits,
             text: self.text.clone(),
             scheme: self.scheme,
             is_stream: true,
+            _hold: Some(hold),
             tunnel: RefCell::new(None),
         }
     }
 
-    /// What backends are told of it.
+    /// What backends are told of it by the PROXY protocol.
+    pub(super) fn endpoints(&self) -> Endpoints {
+        Endpoints {
+            source: self.address,
+            destination: self.destination,
+        }
+    }
+
+    /// What backends are told of it in a request's fields.
     #[inline]
     pub(super) fn peer(&self) -> Peer<'_> {
         Peer {
@@ -112,15 +134,16 @@ impl Client {
 /// connection.
 pub(super) async fn serve(
     client: Rc<Client>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     client.watch.request_began();
+    let on_stream = upgrade_of(&client, &mut request);
     let (mut parts, body) = request.into_parts();
     if client.is_stream {
         headers::join_cookies(&mut parts.headers);
     }
     let listener = client.listener.rules();
-    let checked = headers::check(&parts, &listener.config.limits)
+    let checked = headers::check(&parts, &listener.config)
         .and_then(|()| headers::settle(&mut parts, &listener.config, client.scheme));
     let mut head = Head::from_parts(&parts);
     let mut journey = Journey::begin(&client, &head);
@@ -143,7 +166,32 @@ pub(super) async fn serve(
         body.watch(&client.watch);
     }
     body.carry(journey, parts.method == http::Method::HEAD);
+    if let Some(on_stream) = on_stream {
+        begin_tunnel(&client, on_stream);
+    }
     Ok(response)
+}
+
+/// What becomes of a request that is one of many on its connection, once it is agreed to be a tunnel.
+fn upgrade_of(client: &Client, request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+    let may_be = client.is_stream && request.method() == http::Method::CONNECT;
+    may_be.then(|| hyper::upgrade::on(request))
+}
+
+/// On a connection with many requests, a tunnel is a task of its own.
+fn begin_tunnel(client: &Rc<Client>, on_stream: OnUpgrade) {
+    let Some(tunnel) = client.tunnel.take() else {
+        return;
+    };
+    client.worker.metrics().count(|metrics| &metrics.upgrades);
+    let client = client.clone();
+    tokio::task::spawn_local(async move {
+        // A client that has gone meanwhile needs no tunnel, and how one ends is its own business.
+        if let Ok(stream) = on_stream.await {
+            let with = (&*client.watch, &client.worker.scratch);
+            let _ = tunnel.run(&mut TokioIo::new(stream), Vec::new(), with).await;
+        }
+    });
 }
 
 /// Everything large is lent and not given: what a future is given it keeps twice, and futures are moved for each request.
@@ -154,7 +202,7 @@ async fn handle(
     body: Incoming,
     journey: &mut Journey,
 ) -> Result<Response<ResponseBody>, Error> {
-    let upgrade = upgrade::asked(parts, &listener.config)?;
+    let question = upgrade::asked(parts, &listener.config)?;
     let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
     let sent = Rc::new(Cell::new(0));
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
@@ -163,21 +211,16 @@ async fn handle(
     loop {
         let (target, freshness) = attempts.pick(head, journey)?;
         let config = &attempts.settings.config;
-        let upgrade = upgrade
+        let question = question
             .as_ref()
-            .filter(|_| config.protocol == PoolProtocol::Http1);
-        let mut request = Some(for_backend(
-            client,
-            parts,
-            body.take(),
-            (&listener.config, config),
-        ));
-        if let (Some(protocol), Some(request)) = (upgrade, &mut request) {
-            upgrade::announce(request.headers_mut(), protocol);
+            .filter(|question| question.fits(config.protocol));
+        let mut request = Some(for_backend(client, parts, body.take(), &listener.config));
+        if let (Some(question), Some(request)) = (question, &mut request) {
+            question.announce(request.headers_mut());
         }
         match forward(
             client,
-            (&attempts, upgrade),
+            (&attempts, question),
             (&target, freshness),
             &mut request,
             &sent,
@@ -187,8 +230,8 @@ async fn handle(
             Ok(mut response) => {
                 let version = response.version();
                 headers::for_client(response.headers_mut(), &listener.config, version);
-                if let Some(protocol) = upgrade {
-                    upgrade::answer(&mut response, protocol);
+                if let Some(question) = question {
+                    question.answer(&mut response, parts);
                 }
                 return Ok(response);
             }
@@ -204,31 +247,31 @@ fn for_backend(
     client: &Client,
     parts: &Parts,
     body: Option<RequestBody>,
-    (listener, pool): (&config::Listener, &config::Pool),
+    listener: &config::Listener,
 ) -> Request<RequestBody> {
     let mut request = Request::new(body.unwrap_or(RequestBody::Empty));
     *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = origin_form(&parts.uri);
+    *request.uri_mut() = match parts.method {
+        http::Method::CONNECT => parts.uri.clone(),
+        _ => origin_form(&parts.uri),
+    };
     *request.headers_mut() = headers::for_backend(parts, listener, &client.text, client.scheme);
-    if pool.protocol == PoolProtocol::Http2 {
-        headers::into_http2(&mut request);
-    }
     request
 }
 
 /// Takes the request, and leaves it where it was if nothing of it was sent.
 async fn forward(
     client: &Client,
-    (attempts, upgrade): (&Attempts<'_>, Option<&HeaderValue>),
+    (attempts, question): (&Attempts<'_>, Option<&Question>),
     (target, freshness): (&Target, Freshness),
     request: &mut Option<Request<RequestBody>>,
     sent: &Rc<Cell<u64>>,
 ) -> Result<Response<ResponseBody>, Failed> {
     let ledger = Ledger::begin(client, attempts, target);
-    let mut exchange = Exchange::new(ledger, sent);
-    let response = exchange.send(request, freshness).await?;
-    let wrong = if upgrade.is_some_and(|protocol| upgrade::is_agreed(&response, protocol)) {
-        *client.tunnel.borrow_mut() = exchange.into_tunnel().await;
+    let mut exchange = Exchange::new(ledger, sent, question.is_some());
+    let mut response = exchange.send(request, freshness).await?;
+    let wrong = if question.is_some_and(|question| question.is_agreed(&response)) {
+        *client.tunnel.borrow_mut() = exchange.into_tunnel(&mut response).await;
         return Ok(response.map(|_| ResponseBody::none()));
     } else if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         "backend switched protocols unasked"

@@ -1,39 +1,34 @@
-//! Requests that ask for another protocol on their connection (RFC 9110, 7.8), and the tunnel that comes of a 101.
+//! Requests that ask for another protocol on their connection (RFC 9110, 7.8), or for a way through (CONNECT).
 //!
-//! Owns which of them may ask, and the passing of bytes once both sides have agreed. It must not know the protocols, but
-//! for what a WebSocket's request must have.
+//! Owns which of them may ask, and what both sides are told. It must not know the protocols, but for what a WebSocket's
+//! request must have, nor how bytes pass after a 101 (`relay.rs`).
 //!
 //! Invariants: nothing that the client sends after its request reaches the backend before the backend's 101; without
 //! one, the connection ends with the answer, so that those bytes never become a request.
 
-use std::{
-    io::{self, IoSlice},
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, ready},
-};
-
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
-    net::TcpStream,
-};
 
-use super::{
-    client::{Socket, Watch},
-    error::Error,
-    forward::Exchange,
-    guarded::Guarded,
-};
-use crate::config::Listener;
+use super::error::Error;
+use crate::config::{Listener, PoolProtocol};
 
 const WEBSOCKET: &str = "websocket";
 const KEY: &str = "sec-websocket-key";
 const VERSION: &str = "sec-websocket-version";
 
-/// The protocol that a request asks for, if it may. What may not is an ordinary request without the question.
-pub(super) fn asked(head: &Parts, listener: &Listener) -> Result<Option<HeaderValue>, Error> {
+/// What a request asks for in place of an answer.
+pub(super) enum Question {
+    /// This protocol on its connection.
+    Upgrade(HeaderValue),
+    /// A way through the backend to somewhere else (RFC 9110, 9.3.6).
+    Connect,
+}
+
+/// What a request asks for, if it may. What may not is an ordinary request without the question.
+pub(super) fn asked(head: &Parts, listener: &Listener) -> Result<Option<Question>, Error> {
+    // Whether it may was asked before.
+    if head.method == Method::CONNECT {
+        return Ok(Some(Question::Connect));
+    }
     if listener.upgrades.is_empty()
         || head.version != Version::HTTP_11
         || head.method != Method::GET
@@ -53,7 +48,7 @@ pub(super) fn asked(head: &Parts, listener: &Listener) -> Result<Option<HeaderVa
     if allowed == WEBSOCKET {
         check_websocket(&head.headers)?;
     }
-    Ok(Some(protocol.clone()))
+    Ok(Some(Question::Upgrade(protocol.clone())))
 }
 
 /// RFC 6455, 4.2.1.
@@ -84,122 +79,65 @@ fn has_body(fields: &HeaderMap) -> bool {
     fields.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
-/// Puts the question, or its answer, among the fields that go on.
-pub(super) fn announce(fields: &mut HeaderMap, protocol: &HeaderValue) {
-    fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    fields.insert(header::UPGRADE, protocol.clone());
-}
+impl Question {
+    /// Whether backends that speak this can be asked.
+    pub(super) fn fits(&self, protocol: PoolProtocol) -> bool {
+        match self {
+            Self::Upgrade(_) => protocol != PoolProtocol::Http2,
+            Self::Connect => true,
+        }
+    }
 
-/// Whether a backend agrees to what it was asked, and to nothing else.
-pub(super) fn is_agreed<B>(response: &Response<B>, protocol: &HeaderValue) -> bool {
-    let answered = response.headers().get(header::UPGRADE);
-    response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && answered.is_some_and(|answered| answered.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()))
-}
+    /// Puts the question, or its answer, among the fields that go on.
+    pub(super) fn announce(&self, fields: &mut HeaderMap) {
+        if let Self::Upgrade(protocol) = self {
+            fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(header::UPGRADE, protocol.clone());
+        }
+    }
 
-/// Gives the client the backend's word. One that does not agree is the connection's last.
-pub(super) fn answer<B>(response: &mut Response<B>, protocol: &HeaderValue) {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        announce(response.headers_mut(), protocol);
-    } else {
-        close(response);
+    /// Whether a backend agrees to what it was asked, and to nothing else.
+    pub(super) fn is_agreed<B>(&self, response: &Response<B>) -> bool {
+        match self {
+            Self::Upgrade(protocol) => {
+                let answered = response.headers().get(header::UPGRADE);
+                response.status() == StatusCode::SWITCHING_PROTOCOLS
+                    && answered
+                        .is_some_and(|answered| answered.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()))
+            }
+            Self::Connect => response.status().is_success(),
+        }
+    }
+
+    /// Gives the client the backend's word. One that does not agree is the connection's last.
+    pub(super) fn answer<B>(&self, response: &mut Response<B>, head: &Parts) {
+        // What the backend agreed to was looked at before its fields were made fit for the client.
+        let is_agreed = match self {
+            Self::Upgrade(_) => response.status() == StatusCode::SWITCHING_PROTOCOLS,
+            Self::Connect => response.status().is_success(),
+        };
+        if is_agreed {
+            let fields = response.headers_mut();
+            // RFC 9110, 9.3.6 and 15.2.2: there is no body, whatever is said of it.
+            fields.remove(header::CONTENT_LENGTH);
+            self.announce(fields);
+        } else {
+            close(response, head);
+        }
     }
 }
 
 /// An error in place of a backend's word is the connection's last just as well.
 pub(super) fn refuse<B>(response: &mut Response<B>, head: &Parts, listener: &Listener) {
     if !matches!(asked(head, listener), Ok(None)) {
-        close(response);
+        close(response, head);
     }
 }
 
-fn close<B>(response: &mut Response<B>) {
-    let closes = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, closes);
-}
-
-/// What is left of an exchange whose sides have agreed: the way to the backend.
-pub(super) struct Tunnel {
-    pub(super) stream: TcpStream,
-    /// What the backend sent right after its 101.
-    pub(super) early: Bytes,
-    /// Counts as a request until the tunnel ends.
-    pub(super) exchange: Exchange,
-}
-
-impl Tunnel {
-    /// Passes bytes both ways until both sides have ended, or one breaks, or both are silent for too long. `early` is what
-    /// the client sent before the backend agreed.
-    pub(super) async fn run<S: Socket>(
-        self,
-        mut client: Guarded<S>,
-        early: &[u8],
-        watch: &Rc<Watch>,
-    ) -> io::Result<()> {
-        let Self {
-            stream,
-            early: late,
-            exchange,
-        } = self;
-        watch.tunnel_moved();
-        let mut backend = Counted {
-            stream,
-            exchange,
-            watch: watch.clone(),
-        };
-        backend.write_all(early).await?;
-        backend.exchange.received(late.len());
-        client.write_all(&late).await?;
-        client.flush().await?;
-        copy_bidirectional(&mut client, &mut backend).await.map(drop)
-    }
-}
-
-/// A backend's end of a tunnel: what passes here has passed the tunnel.
-struct Counted {
-    stream: TcpStream,
-    exchange: Exchange,
-    watch: Rc<Watch>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.exchange.received(buffer.filled().len() - before);
-        self.watch.tunnel_moved();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.exchange.sent(count);
-        self.watch.tunnel_moved();
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.exchange.sent(count);
-        self.watch.tunnel_moved();
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+/// What the client has sent after its question must not become a request. Of HTTP/2, that was never in the way.
+fn close<B>(response: &mut Response<B>, head: &Parts) {
+    if head.version != Version::HTTP_2 {
+        let closes = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, closes);
     }
 }

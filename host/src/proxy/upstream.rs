@@ -7,14 +7,12 @@
 //! Invariant: a connection in the store has finished its last exchange completely.
 
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,37 +22,48 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::{body::RequestBody, client::Watch, plain::Plain};
-use crate::pool::Backend;
+use crate::{pool::Backend, proxy_header::Endpoints, tls::Offer};
 
 mod shared;
+mod store;
+mod wire;
 
 pub(super) use shared::Place;
 use shared::SharedConnections;
+use store::Store;
+pub(super) use wire::{Dialing, Wire};
+
+/// How a connection is opened, and the client that it is for if it is for one only.
+pub(super) type How<'a> = (&'a Dialing, Option<Endpoints>);
 
 /// One backend as one worker sees it.
 pub(super) struct Upstream {
     pub(super) backend: Arc<Backend>,
     /// The most recently used at the back, which is taken first, so that surplus ones age at the front.
-    idle: RefCell<VecDeque<Idle<Box<Connection>>>>,
+    idle: RefCell<Store<Box<Connection>>>,
     /// The same for those without a library around them.
-    idle_plain: RefCell<VecDeque<Idle<Plain>>>,
+    idle_plain: RefCell<Store<Plain>>,
     /// Those with HTTP/2, each for many requests.
     shared: SharedConnections,
+    /// Counts how often the way of opening connections has changed. Those of another time are not kept.
+    era: Cell<u64>,
 }
 
-struct Idle<C> {
-    connection: C,
-    since_ms: u64,
+/// A connection of HTTP/1.1 or a place on one of HTTP/2, whichever the backend chose.
+pub(super) enum Either {
+    Own(Box<Connection>),
+    Shared(Place),
 }
 
 /// One connection, boxed because it moves between the store and the exchanges.
 pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
-    driver: http1::Connection<TokioIo<TcpStream>, RequestBody>,
+    driver: http1::Connection<TokioIo<Wire>, RequestBody>,
     is_done: bool,
+    era: u64,
+    told: Option<Endpoints>,
     /// It has carried a request before, so the backend may have closed it meanwhile.
     pub(super) is_reused: bool,
 }
@@ -74,14 +83,23 @@ impl Upstream {
             idle: RefCell::default(),
             idle_plain: RefCell::default(),
             shared: SharedConnections::default(),
+            era: Cell::new(0),
         }
     }
 
+    /// Connections are opened in another way from now on: unused ones are closed, used ones when they are done.
+    pub(super) fn change_era(&self) {
+        self.era.set(self.era.get() + 1);
+        self.idle.borrow_mut().clear();
+        self.idle_plain.borrow_mut().clear();
+        self.shared.clear();
+    }
+
     /// An unused connection that is still good, as far as can be known without asking the network.
-    pub(super) fn take_idle(&self, watch: &Watch) -> Option<Box<Connection>> {
+    pub(super) fn take_idle(&self, told: Option<Endpoints>, watch: &Watch) -> Option<Box<Connection>> {
         let mut cx = Context::from_waker(watch.gate.waker());
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { mut connection, .. }) = idle.pop_back() {
+        while let Some(mut connection) = idle.take(told) {
             if connection.is_alive(&mut cx) {
                 connection.is_reused = true;
                 return Some(connection);
@@ -90,20 +108,11 @@ impl Upstream {
         None
     }
 
-    async fn open(&self, within: Duration) -> io::Result<TcpStream> {
-        let connecting = tokio::time::timeout(within, TcpStream::connect(self.backend.socket));
-        let stream = connecting
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
     /// An unused plain connection that is still good, as far as can be known without asking the network.
     #[inline]
-    pub(super) fn take_plain(&self) -> Option<Plain> {
+    pub(super) fn take_plain(&self, told: Option<Endpoints>) -> Option<Plain> {
         let mut idle = self.idle_plain.borrow_mut();
-        while let Some(Idle { mut connection, .. }) = idle.pop_back() {
+        while let Some(mut connection) = idle.take(told) {
             if connection.is_quiet() {
                 connection.is_reused = true;
                 return Some(connection);
@@ -113,66 +122,79 @@ impl Upstream {
     }
 
     /// Opens a plain connection.
-    pub(super) async fn connect_plain(&self, within: Duration) -> io::Result<Plain> {
-        self.open(within).await.map(Plain::new)
+    pub(super) async fn connect_plain(&self, how: How<'_>) -> io::Result<Plain> {
+        let wire = Wire::open(&self.backend, how, Offer::Http1).await?;
+        Ok(Plain::new(wire, self.era.get(), how.1))
+    }
+
+    /// Opens a connection for bytes that we do not look at.
+    pub(super) async fn connect_bytes(&self, how: How<'_>) -> io::Result<Wire> {
+        Wire::open(&self.backend, how, Offer::Bytes).await
     }
 
     /// Stores a plain connection after a complete exchange.
     #[inline]
     pub(super) fn put_plain(&self, connection: Plain, keep: usize, now_ms: u64) {
-        let mut idle = self.idle_plain.borrow_mut();
-        if idle.len() < keep {
-            idle.push_back(Idle {
-                connection,
-                since_ms: now_ms,
-            });
+        if connection.era == self.era.get() {
+            let told = connection.told;
+            self.idle_plain.borrow_mut().put(connection, told, (keep, now_ms));
         }
     }
 
     /// A place on an HTTP/2 connection that is there.
-    pub(super) fn take_place(&self) -> Option<Place> {
-        self.shared.take()
+    pub(super) fn take_place(&self, told: Option<Endpoints>) -> Option<Place> {
+        self.shared.take(told)
     }
 
     /// Opens an HTTP/2 connection.
-    pub(super) async fn connect_shared(&self, within: Duration) -> io::Result<Place> {
-        let stream = self.open(within).await?;
-        self.shared.open(stream).await
+    pub(super) async fn connect_shared(&self, how: How<'_>) -> io::Result<Place> {
+        let wire = Wire::open(&self.backend, how, Offer::Http2).await?;
+        self.shared.open(wire, how.1).await
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self, within: Duration) -> io::Result<Box<Connection>> {
-        let stream = self.open(within).await?;
-        let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+    pub(super) async fn connect(&self, how: How<'_>) -> io::Result<Box<Connection>> {
+        let wire = Wire::open(&self.backend, how, Offer::Http1).await?;
+        self.begin(wire, how.1).await
+    }
+
+    /// Opens a connection of the kind that the backend chooses.
+    pub(super) async fn connect_either(&self, how: How<'_>) -> io::Result<Either> {
+        let wire = Wire::open(&self.backend, how, Offer::Either).await?;
+        match wire.speaks_http2() {
+            true => self.shared.open(wire, how.1).await.map(Either::Shared),
+            false => self.begin(wire, how.1).await.map(Either::Own),
+        }
+    }
+
+    async fn begin(&self, wire: Wire, told: Option<Endpoints>) -> io::Result<Box<Connection>> {
+        let handshake = http1::Builder::new().handshake(TokioIo::new(wire)).await;
         let (sender, driver) = handshake.map_err(io::Error::other)?;
         Ok(Box::new(Connection {
             sender,
             driver,
             is_done: false,
+            era: self.era.get(),
+            told,
             is_reused: false,
         }))
     }
 
     /// Stores a connection after a complete exchange.
     pub(super) fn put_idle(&self, connection: Box<Connection>, keep: usize, now_ms: u64) {
-        let mut idle = self.idle.borrow_mut();
-        if !connection.is_done && idle.len() < keep {
-            idle.push_back(Idle {
-                connection,
-                since_ms: now_ms,
-            });
+        if !connection.is_done && connection.era == self.era.get() {
+            let told = connection.told;
+            self.idle.borrow_mut().put(connection, told, (keep, now_ms));
         }
     }
 
     /// Closes the connections that were unused for too long, and those that the backend has closed.
     pub(super) fn sweep(&self, longest_ms: u64, now_ms: u64) {
         let mut cx = Context::from_waker(Waker::noop());
-        self.idle.borrow_mut().retain_mut(|idle| {
-            now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_alive(&mut cx)
-        });
-        self.idle_plain
-            .borrow_mut()
-            .retain(|idle| now_ms.saturating_sub(idle.since_ms) <= longest_ms && idle.connection.is_quiet());
+        let oldest_ms = now_ms.saturating_sub(longest_ms);
+        let is_alive = |connection: &mut Box<Connection>| connection.is_alive(&mut cx);
+        self.idle.borrow_mut().retain(oldest_ms, is_alive);
+        self.idle_plain.borrow_mut().retain(oldest_ms, Plain::is_quiet);
         self.shared.sweep(longest_ms, now_ms);
     }
 }
@@ -189,7 +211,7 @@ impl Connection {
     }
 
     /// The socket after the library has let go of it, and what it has read too much.
-    pub(super) async fn into_socket(mut self: Box<Self>) -> (TcpStream, Bytes) {
+    pub(super) async fn into_socket(mut self: Box<Self>) -> (Wire, Bytes) {
         poll_fn(|cx| match self.drive(cx) {
             true => Poll::Pending,
             false => Poll::Ready(()),

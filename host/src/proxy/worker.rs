@@ -289,13 +289,7 @@ impl WorkerState {
                         *instance,
                         self.shared.rebuilds.clone(),
                     );
-                    Rc::new(WorkerPool::new(
-                        PoolSettings {
-                            config: pool.config.clone(),
-                            reporter,
-                        },
-                        seat,
-                    ))
+                    Rc::new(WorkerPool::new(PoolSettings::new(&pool, reporter, None), seat))
                 }
                 // The plan's maker knows which pools are new; without a policy there is nobody to decide.
                 (None, None) => {
@@ -340,8 +334,11 @@ impl WorkerState {
                 pool: pool.clone(),
             })
         };
+        let routes: Vec<Route> = config.routes.iter().filter_map(route).collect();
+        let tells = |route: &Route| route.pool.settings().config.send_proxy.is_some();
         Rules {
-            routes: config.routes.iter().filter_map(route).collect(),
+            tells_backends: routes.iter().any(tells),
+            routes,
             config,
             tls,
         }

@@ -30,7 +30,7 @@ pub fn check(path: &Path, compiler: Compiler) -> Result<Config, Vec<String>> {
     let lines = |mistakes: &[config::Mistake]| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>();
     let config = Config::load(path).map_err(|mistakes| lines(mistakes.as_slice()))?;
     let mut wrong = lines(&config.missing_components());
-    if let Err(StartError::Mistakes(mistakes)) = tls::load_all(&config.listeners, &tls::Terminators::new()) {
+    if let Err(StartError::Mistakes(mistakes)) = tls::load_all(&config, &tls::Loaded::default()) {
         wrong.extend(lines(mistakes.as_slice()));
     }
     if let Err(error) = try_policies(&config, compiler, &mut wrong) {

@@ -11,11 +11,7 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    StartError,
-    loading::refused,
-    tls::{self, Terminators},
-};
+use super::{StartError, loading::refused, tls};
 use crate::{
     config::{self, Config},
     control::{PoolView, ReloadReport},
@@ -24,6 +20,7 @@ use crate::{
     pool::Pool,
     proxy::{AccessLog, ListenerPlan, PoolPlan},
     tenant::Tenant,
+    tls::Originator,
 };
 
 /// Connections that may wait to be accepted, for each worker.
@@ -37,8 +34,7 @@ pub(super) struct Service {
     listeners: Vec<Arc<config::Listener>>,
     /// Where each listener really listens, by its key; differs from what is configured for port 0.
     addresses: BTreeMap<String, SocketAddr>,
-    /// Of the listeners with TLS, by their keys.
-    terminators: Terminators,
+    tls: tls::Loaded,
     pools: BTreeMap<String, PoolView>,
     tenants: BTreeMap<String, Arc<Tenant>>,
 }
@@ -69,7 +65,7 @@ impl Service {
             access_log: None,
             listeners: Vec::new(),
             addresses: BTreeMap::new(),
-            terminators: Terminators::new(),
+            tls: tls::Loaded::default(),
             pools: BTreeMap::new(),
             tenants: BTreeMap::new(),
         }
@@ -100,13 +96,18 @@ impl Service {
     ) -> Result<Prepared, StartError> {
         let mut report = ReloadReport::default();
         self.note_what_needs_a_restart(&config, workers, &mut report);
+        report
+            .warnings
+            .extend(config.warnings().iter().map(ToString::to_string));
         let tenants = self.tenants(&config, workers);
+        let (config, tls) = self.load_tls(config).await?;
         let mut pools = BTreeMap::new();
         let mut instances = BTreeMap::new();
         for (name, pool_config) in &config.pools {
             let candidate = candidates[name].clone();
             let tenant = pool_config.tenant.as_ref().and_then(|name| tenants.get(name));
-            let made = self.pool(pool_config, (candidate, tenant), workers, &mut report);
+            let originator = tls.originators.get(name);
+            let made = self.pool(pool_config, (candidate, tenant, originator), workers, &mut report);
             let (view, built) = made.await?;
             if let Some(built) = built {
                 instances.insert(name.clone(), built);
@@ -119,13 +120,12 @@ impl Service {
                 .filter(|name| !pools.contains_key(*name))
                 .cloned(),
         );
-        let terminators = self.terminators(&config).await?;
         let sockets = self.sockets(&config, workers)?;
         let listeners: Vec<_> = config.listeners.iter().cloned().map(Arc::new).collect();
         report.changed = !report.pools.is_empty()
             || !report.policies.is_empty()
             || listeners != self.listeners
-            || !tls::are_same(&terminators, &self.terminators)
+            || !tls::are_same(&tls.terminators, &self.tls.terminators)
             || config.log != self.config.log
             || config.drain != self.config.drain
             || config.tenants != self.config.tenants;
@@ -140,7 +140,7 @@ impl Service {
             access_log: None,
             listeners,
             addresses,
-            terminators,
+            tls,
             pools,
             tenants,
         };
@@ -240,7 +240,7 @@ impl Service {
     async fn pool(
         &self,
         pool_config: &Arc<config::Pool>,
-        (candidate, tenant): (Arc<Candidate>, Option<&Arc<Tenant>>),
+        (candidate, tenant, tls): (Arc<Candidate>, Option<&Arc<Tenant>>, Option<&Arc<Originator>>),
         workers: usize,
         report: &mut ReloadReport,
     ) -> Result<(PoolView, Option<Vec<Instance>>), StartError> {
@@ -249,6 +249,7 @@ impl Service {
         let is_unchanged = |view: &&PoolView| {
             let snapshot = view.pool.snapshot();
             *view.pool.config == **pool_config
+                && Originator::is_same(view.pool.tls(), tls)
                 && snapshot
                     .members
                     .iter()
@@ -261,7 +262,7 @@ impl Service {
                 report.pools.push(pool_config.name.clone());
                 let previous = known.map(|view| &*view.pool);
                 let pool = Pool::new(pool_config.clone(), &sockets, workers, previous, Instant::now());
-                let pool = Arc::new(pool.of_tenant(tenant.cloned()));
+                let pool = Arc::new(pool.of_tenant(tenant.cloned()).with_tls(tls.cloned()));
                 (pool.clone(), Arc::new(Supervisor::spawn(pool)))
             }
         };
@@ -298,11 +299,10 @@ impl Service {
         ))
     }
 
-    /// What the listeners with TLS need; those whose files and settings are the same go on with what they have.
-    async fn terminators(&self, config: &Config) -> Result<Terminators, StartError> {
-        let known = self.terminators.clone();
-        let listeners = config.listeners.clone();
-        let load = move || tls::load_all(&listeners, &known);
+    /// What listeners and pools with TLS need; those whose files and settings are the same go on with what they have.
+    async fn load_tls(&self, config: Config) -> Result<(Config, tls::Loaded), StartError> {
+        let known = self.tls.clone();
+        let load = move || tls::load_all(&config, &known).map(|loaded| (config, loaded));
         let loaded = tokio::task::spawn_blocking(load).await;
         loaded.map_err(|error| StartError::Engine(error.to_string()))?
     }
@@ -334,7 +334,7 @@ impl Service {
             .map(|_| {
                 let listener = |config: &Arc<config::Listener>| ListenerPlan {
                     config: config.clone(),
-                    tls: self.terminators.get(&config.key()).cloned(),
+                    tls: self.tls.terminators.get(&config.key()).cloned(),
                     socket: sockets.get_mut(&config.key()).and_then(Vec::pop),
                 };
                 let listeners = self.listeners.iter().map(listener).collect();

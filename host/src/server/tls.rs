@@ -6,25 +6,43 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::StartError;
 use crate::{
-    config::{Config, Listener, Mistakes},
-    tls::Terminator,
+    config::{Config, Listener, Mistakes, Protocol},
+    tls::{ALPN_H2, ALPN_HTTP1, Originator, Terminator},
 };
 
 /// What listeners with TLS need, by their keys.
 pub(super) type Terminators = BTreeMap<String, Arc<Terminator>>;
+/// What pools with TLS need, by their names.
+pub(super) type Originators = BTreeMap<String, Arc<Originator>>;
 
-/// Reads the files of all listeners; what is made of the same ones again is the same.
+/// All that TLS needs.
+#[derive(Clone, Default)]
+pub(super) struct Loaded {
+    pub(super) terminators: Terminators,
+    pub(super) originators: Originators,
+}
+
+/// Reads the files of all listeners and pools; what is made of the same ones again is the same.
 ///
 /// # Errors
 /// Every file that is not what it should be.
-pub(super) fn load_all(listeners: &[Listener], known: &Terminators) -> Result<Terminators, StartError> {
-    let (mut made, mut wrong) = (Terminators::new(), Vec::new());
-    for listener in listeners {
+pub(super) fn load_all(config: &Config, known: &Loaded) -> Result<Loaded, StartError> {
+    let (mut made, mut wrong) = (Loaded::default(), Vec::new());
+    for (name, pool) in &config.pools {
+        let Some(tls) = &pool.tls else { continue };
+        match Originator::load(tls, &pool.backends, known.originators.get(name)) {
+            Ok(originator) => {
+                made.originators.insert(name.clone(), originator);
+            }
+            Err(mistakes) => wrong.extend(mistakes),
+        }
+    }
+    for listener in &config.listeners {
         let Some(tls) = &listener.tls else { continue };
         let key = listener.key();
-        match Terminator::load(tls, listener.http2.is_some(), known.get(&key)) {
+        match Terminator::load(tls, spoken(listener), known.terminators.get(&key)) {
             Ok(terminator) => {
-                made.insert(key, terminator);
+                made.terminators.insert(key, terminator);
             }
             Err(mistakes) => wrong.extend(mistakes),
         }
@@ -32,6 +50,15 @@ pub(super) fn load_all(listeners: &[Listener], known: &Terminators) -> Result<Te
     match Mistakes::collect(wrong) {
         Some(mistakes) => Err(StartError::Mistakes(mistakes)),
         None => Ok(made),
+    }
+}
+
+/// What is agreed on inside of TLS, the best first. Of bytes we do not know.
+fn spoken(listener: &Listener) -> &'static [&'static [u8]] {
+    match (listener.protocol, &listener.http2) {
+        (Protocol::Tcp, _) => &[],
+        (Protocol::Http, None) => &[ALPN_HTTP1],
+        (Protocol::Http, Some(_)) => &[ALPN_H2, ALPN_HTTP1],
     }
 }
 

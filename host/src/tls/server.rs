@@ -24,7 +24,8 @@ use crate::config::{Certificate, ClientCertificates, Mistake, NamedFile, Tls, Tl
 
 /// What HTTP/2 is called in a handshake (RFC 7301).
 pub const ALPN_H2: &[u8] = b"h2";
-const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// What HTTP/1.1 is called there.
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// Ends TLS for one listener. Shared by all workers; a handshake reads it.
 #[derive(Debug)]
@@ -37,11 +38,12 @@ pub struct Terminator {
 }
 
 impl Terminator {
-    /// Reads the files, for a listener that also speaks HTTP/2 or does not. If they and the settings are those of `known`, that is the answer, with all it remembers.
+    /// Reads the files, for a listener that speaks these protocols, the best one first. If they and the settings are those
+    /// of `known`, that is the answer, with all it remembers.
     ///
     /// # Errors
     /// Every file that is not what it should be.
-    pub fn load(tls: &Tls, has_http2: bool, known: Option<&Arc<Self>>) -> Result<Arc<Self>, Vec<Mistake>> {
+    pub fn load(tls: &Tls, spoken: &[&[u8]], known: Option<&Arc<Self>>) -> Result<Arc<Self>, Vec<Mistake>> {
         let mut wrong = Vec::new();
         let mut read = |file| Bytes::read(file).map_err(|mistake| wrong.push(*mistake)).ok();
         let files: Vec<_> = tls.files().filter_map(&mut read).collect();
@@ -53,10 +55,9 @@ impl Terminator {
             tls.min_version as u8,
             u8::from(tls.strict_sni),
             u8::from(is_required),
-            u8::from(has_http2),
         ];
         let contents = files.iter().map(|file| file.bytes.as_slice());
-        let made_of = digest(contents.chain([&settings[..]]));
+        let made_of = digest(contents.chain([&settings[..]]).chain(spoken.iter().copied()));
         if let Some(known) = known.filter(|known| known.made_of == made_of) {
             return Ok(known.clone());
         }
@@ -66,9 +67,7 @@ impl Terminator {
         let known = known.filter(|known| known.clients == clients);
         let tickets = known.map(|known| known.config.ticketer.clone());
         let mut config = server_config(tls, &files, tickets)?;
-        if has_http2 {
-            config.alpn_protocols.insert(0, ALPN_H2.to_vec());
-        }
+        config.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(Self {
             config: Arc::new(config),
             made_of,
@@ -109,7 +108,6 @@ fn server_config(
         .map_err(failed)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
     config.ticketer = match tickets {
         Some(tickets) => tickets,
         None => Ticketer::new().map_err(failed)?,

@@ -47,13 +47,14 @@ impl ConsistentHash {
 
 impl Policy for ConsistentHash {
     fn configure(&mut self, settings: Settings) -> Result<(), String> {
+        let written = settings.written("balance");
         self.config = settings.read()?;
         let balance = self.config.balance;
         let known = balance == 0.0 || (1.0..=1000.0).contains(&balance);
         if known {
             Ok(())
         } else {
-            Err(format!("`balance` is {balance}, but must be 0 or 1 to 1000"))
+            Err(format!("`balance` is {written}, but must be 0 or 1 to 1000"))
         }
     }
 

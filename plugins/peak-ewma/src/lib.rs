@@ -57,6 +57,7 @@ impl PeakEwma {
 
 impl Policy for PeakEwma {
     fn configure(&mut self, settings: Settings) -> Result<(), String> {
+        let written = settings.written("decay");
         let Config { decay } = settings.read()?;
         self.decay_us = (decay * 1e6) as u64;
         let known = self.decay_us > 0 && decay <= 3600.0;
@@ -64,7 +65,7 @@ impl Policy for PeakEwma {
             Ok(())
         } else {
             Err(format!(
-                "`decay` is {decay}, but must be above 0 and up to 3600 seconds"
+                "`decay` is {written}, but must be above 0 and up to 3600 seconds"
             ))
         }
     }

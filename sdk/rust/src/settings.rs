@@ -30,6 +30,17 @@ impl Settings {
         T::deserialize(Table(self.0)).map_err(|Mistake(text)| text)
     }
 
+    /// A number as the operator wrote it, for a message that refuses it; empty if there is none of this key. Printing an
+    /// `f64` takes more code than most policies have.
+    #[must_use]
+    pub fn written(&self, key: &str) -> String {
+        let entry = self.0.iter().find(|(known, _)| known == key);
+        match entry {
+            Some((_, Value::Number(text))) => text.clone(),
+            _ => String::new(),
+        }
+    }
+
     /// For policies without settings: refuses any key.
     ///
     /// # Errors
@@ -147,6 +158,13 @@ mod tests {
             read(r#"{"balance": "much"}"#).unwrap_err(),
             "`balance`: invalid type: string \"much\", expected f64"
         );
+    }
+
+    #[test]
+    fn a_number_is_told_as_it_was_written() {
+        let settings = Settings::parse(r#"{"balance": 1.50, "header": "x"}"#).unwrap();
+        assert_eq!(settings.written("balance"), "1.50");
+        assert_eq!(settings.written("header") + &settings.written("absent"), "");
     }
 
     #[test]

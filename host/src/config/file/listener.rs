@@ -7,16 +7,29 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Tls, Underscores, addresses,
+        Forwarded, Http2, Limits, Listener, Paths, Protocol, ProxyProtocol, Route, Tls, Underscores,
+        addresses,
         names::Names,
         reader::{Table, Value},
         units::{h, ms, s},
     },
     HTTP2, LIMITS, ROUTE,
+    proxy_protocol::proxy_protocol,
     tenant::Tenancy,
-    tls::tls,
+    tls,
 };
 
+const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
+/// Keys about requests.
+const ONLY_HTTP: [&str; 7] = [
+    "http2",
+    "forwarded",
+    "paths",
+    "underscores",
+    "upgrades",
+    "connect",
+    "via",
+];
 const HEADER_BYTES: RangeInclusive<usize> = (8 << 10)..=(1 << 20);
 const HEADERS: RangeInclusive<u32> = 10..=1000;
 const STREAMS: RangeInclusive<u32> = 1..=10_000;
@@ -42,11 +55,14 @@ const ROUTES_MAX: usize = 5000;
 pub(super) struct Rest {
     protocol: Protocol,
     tls: Option<Tls>,
+    peek_sni: bool,
+    proxy_protocol: Option<ProxyProtocol>,
     http2: Option<Http2>,
     forwarded: Forwarded,
     paths: Paths,
     underscores: Underscores,
     upgrades: Vec<String>,
+    connect: bool,
     via: bool,
     limits: Limits,
     routes: Vec<Route>,
@@ -57,11 +73,14 @@ impl Rest {
         let Self {
             protocol,
             tls,
+            peek_sni,
+            proxy_protocol,
             http2,
             forwarded,
             paths,
             underscores,
             upgrades,
+            connect,
             via,
             limits,
             routes,
@@ -71,11 +90,14 @@ impl Rest {
             listen,
             protocol,
             tls,
+            peek_sni,
+            proxy_protocol,
             http2,
             forwarded,
             paths,
             underscores,
             upgrades,
+            connect,
             via,
             limits,
             routes,
@@ -94,18 +116,55 @@ pub(super) fn listener(
         ("append", Forwarded::Append),
         ("off", Forwarded::Off),
     ];
+    let protocol = table.choice("protocol", &PROTOCOLS, Protocol::Http);
+    if protocol == Protocol::Tcp {
+        for key in ONLY_HTTP {
+            if let Some(value) = table.take(key) {
+                value.wrong("only listeners with protocol = \"http\" have this key");
+            }
+        }
+    }
+    let tls = table.take("tls");
+    let routes = routes(table, protocol, pools, tenancy);
     Rest {
-        protocol: table.choice("protocol", &[("http", Protocol::Http)], Protocol::Http),
-        tls: table.take("tls").and_then(|value| tls(&value, directory)),
+        protocol,
+        peek_sni: peek_sni(table, (protocol, tls.is_some()), &routes),
+        tls: tls.and_then(|value| tls::tls(&value, directory)),
+        proxy_protocol: table
+            .take("proxy_protocol")
+            .and_then(|value| proxy_protocol(&value)),
         http2: http2(table),
         forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
         paths: table.choice("paths", &PATHS, Paths::Strict),
         underscores: table.choice("underscores", &UNDERSCORES, Underscores::Drop),
         upgrades: upgrades(table),
+        connect: table.flag("connect", false),
         via: table.flag("via", true),
         limits: limits(&table.table("limits", LIMITS)),
-        routes: routes(table, pools, tenancy),
+        routes,
     }
+}
+
+/// A handshake that we take part in tells the name anyway.
+fn peek_sni(table: &Table<'_>, (protocol, has_tls): (Protocol, bool), routes: &[Route]) -> bool {
+    let is_named = routes.iter().any(|route| route.host.is_some());
+    let value = table.take("peek_sni");
+    let why_not = match protocol {
+        Protocol::Http => Some("only listeners with protocol = \"tcp\" have this key"),
+        Protocol::Tcp if has_tls => Some("has no effect with tls, whose handshake tells the name"),
+        Protocol::Tcp => None,
+    };
+    if let Some(why_not) = why_not {
+        if let Some(value) = value {
+            value.wrong(why_not);
+        }
+        return false;
+    }
+    let peeks = value.as_ref().and_then(Value::flag).unwrap_or(is_named);
+    if let Some(value) = value.filter(|_| is_named && !peeks) {
+        value.wrong("routes have a server_name, which nothing else finds out");
+    }
+    peeks
 }
 
 /// On, unless the file says `"off"`.
@@ -165,10 +224,11 @@ fn limits(table: &Table<'_>) -> Limits {
         idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(75)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(30)),
         tunnel_timeout: table.duration("tunnel_timeout", TUNNEL_TIMEOUT, h(1)),
+        half_closed_timeout: table.duration("half_closed_timeout", TUNNEL_TIMEOUT, s(300)),
     }
 }
 
-fn routes(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'_>) -> Vec<Route> {
+fn routes(table: &Table<'_>, protocol: Protocol, pools: &Names<'_>, tenancy: &Tenancy<'_>) -> Vec<Route> {
     let Some(value) = table.take("route") else {
         return implied_route(table, pools, tenancy);
     };
@@ -185,7 +245,9 @@ fn routes(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'_>) -> Vec<Ro
     }
     let mut read: Vec<(Route, usize)> = Vec::new();
     for item in &items {
-        let Some(route) = route(item, pools) else { continue };
+        let Some(route) = route(item, protocol, pools) else {
+            continue;
+        };
         tenancy.check_route(item, &route);
         if let Some((_, line)) = read.iter().find(|(earlier, _)| takes_all_of(earlier, &route)) {
             item.wrong(format!(
@@ -224,15 +286,22 @@ fn implied_route(table: &Table<'_>, pools: &Names<'_>, tenancy: &Tenancy<'_>) ->
 }
 
 /// `None` only where whole keys could not be read: a route that is half known must not be compared with others.
-fn route(item: &Value<'_>, pools: &Names<'_>) -> Option<Route> {
+fn route(item: &Value<'_>, protocol: Protocol, pools: &Names<'_>) -> Option<Route> {
     let Some(table) = item.table(ROUTE) else {
         pools.mark_doubtful();
         return None;
     };
     let pool = pools.refer(table.require("pool").as_ref());
-    let host = table
-        .take("host")
-        .map(|value| value.parsed(addresses::route_host));
+    let (name, others, speaks): (_, &[_], _) = match protocol {
+        Protocol::Http => ("host", &["server_name"], "tcp"),
+        Protocol::Tcp => ("server_name", &["host", "path_prefix"], "http"),
+    };
+    for value in others.iter().filter_map(|key| table.take(key)) {
+        value.wrong(format!(
+            "only routes of listeners with protocol = \"{speaks}\" have this key"
+        ));
+    }
+    let host = table.take(name).map(|value| value.parsed(addresses::route_host));
     let path_prefix = table
         .take("path_prefix")
         .map(|value| value.parsed(addresses::route_prefix));

@@ -1,6 +1,6 @@
 //! `[pool.NAME]`: its backends, checks and retries.
 
-use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, path::Path, time::Duration};
 
 use http::HeaderName;
 use toml::de::DeValue;
@@ -12,11 +12,18 @@ use super::{
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, OUTLIER, POOL, RETRY, record,
+    BACKEND, HEALTH, OUTLIER, POOL, RETRY,
+    proxy_protocol::send_proxy,
+    record,
     tenant::Tenancy,
+    tls::pool_tls,
 };
 
-const PROTOCOLS: [(&str, PoolProtocol); 2] = [("http1", PoolProtocol::Http1), ("h2", PoolProtocol::Http2)];
+const PROTOCOLS: [(&str, PoolProtocol); 3] = [
+    ("http1", PoolProtocol::Http1),
+    ("h2", PoolProtocol::Http2),
+    ("auto", PoolProtocol::Auto),
+];
 const POLICY_DEFAULT: &str = "least-connections";
 const FALLBACK_DEFAULT: &str = "least-connections";
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = ms(1)..=s(60);
@@ -43,7 +50,7 @@ const HASH_SOURCES_MAX: usize = 8;
 pub(super) fn pool(
     name: &str,
     value: &Value<'_>,
-    policies: &Names<'_>,
+    (policies, directory): (&Names<'_>, &Path),
     tenancy: &Tenancy<'_>,
 ) -> Option<Pool> {
     if !value.kind().is_table() {
@@ -52,6 +59,9 @@ pub(super) fn pool(
     }
     let table = value.table(POOL)?;
     let tenant = tenancy.refer(table.take("tenant"));
+    let tls = table.take("tls");
+    let has_tls = tls.is_some();
+    let protocol = protocol(&table, has_tls);
     Some(Pool {
         name: name.to_owned(),
         policy: match table.take("policy") {
@@ -71,7 +81,9 @@ pub(super) fn pool(
             .take("hash_on")
             .map_or_else(|| vec![HashOn::ClientIp], |value| hash_on(&value)),
         backends: backends(&table),
-        protocol: table.choice("protocol", &PROTOCOLS, PoolProtocol::Http1),
+        protocol,
+        tls: tls.and_then(|value| pool_tls(&value, directory)),
+        send_proxy: send_proxy(&table),
         connect_timeout: table.duration("connect_timeout", CONNECT_TIMEOUT, s(1)),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(60)),
@@ -79,7 +91,7 @@ pub(super) fn pool(
         idle_connections: table.whole("idle_connections", IDLE_CONNECTIONS, 256) as usize,
         panic_threshold: percent(&table, "panic_threshold"),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
-        health: table.take("health").and_then(|value| health(&value)),
+        health: table.take("health").and_then(|value| health(&value, has_tls)),
         outlier: outlier(&table),
         retry: Retry {
             attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
@@ -100,6 +112,8 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
             .map_or_else(|| vec![hash_on_default], |value| hash_on(&value)),
         backends: Vec::new(),
         protocol: PoolProtocol::Http1,
+        tls: None,
+        send_proxy: None,
         connect_timeout: s(1),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
         body_timeout: s(60),
@@ -107,13 +121,23 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         idle_connections: 256,
         panic_threshold: percent(table, "panic_threshold"),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
-        health: table.take("health").and_then(|value| health(&value)),
+        health: table.take("health").and_then(|value| health(&value, false)),
         outlier: outlier(table),
         retry: Retry {
             attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
         },
         record: None,
     }
+}
+
+fn protocol(table: &Table<'_>, has_tls: bool) -> PoolProtocol {
+    let protocol = table.choice("protocol", &PROTOCOLS, PoolProtocol::Http1);
+    if protocol == PoolProtocol::Auto && !has_tls {
+        let message =
+            "needs [pool.NAME.tls], whose handshake decides; without TLS expected \"http1\" or \"h2\"";
+        table.wrong_key("protocol", message);
+    }
+    protocol
 }
 
 fn fallback(table: &Table<'_>) -> String {
@@ -238,7 +262,7 @@ pub(in crate::config) fn labels(value: &Value<'_>) -> BTreeMap<String, String> {
     entries.iter().filter_map(label).collect()
 }
 
-fn health(value: &Value<'_>) -> Option<Health> {
+fn health(value: &Value<'_>, has_tls: bool) -> Option<Health> {
     let table = value.table(HEALTH)?;
     let kind = table
         .require("kind")
@@ -252,16 +276,20 @@ fn health(value: &Value<'_>) -> Option<Health> {
             format!("expected at most the interval, \"{}\"", show_duration(interval)),
         );
     }
+    let port = table.take("port").and_then(|value| value.whole(PORT));
+    // What listens on another port is for checks only, and nobody said that it speaks TLS.
+    let tls = table.flag("tls", has_tls && port.is_none());
+    if tls && !has_tls {
+        table.wrong_key("tls", "needs [pool.NAME.tls], which says how");
+    }
     Some(Health {
+        tls,
         kind: match kind {
             Some(Kind::Tcp) => tcp(&table),
             // An unknown kind was noted; the keys of the larger one can still be checked.
             Some(Kind::Http) | None => http(&table),
         },
-        port: table
-            .take("port")
-            .and_then(|value| value.whole(PORT))
-            .and_then(|port| u16::try_from(port).ok()),
+        port: port.and_then(|port| u16::try_from(port).ok()),
         interval,
         timeout,
         rise: count(&table, "rise", IN_A_ROW, 2),

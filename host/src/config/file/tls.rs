@@ -1,15 +1,19 @@
-//! `[listener.tls]`: certificates, and what clients have to show.
+//! `[listener.tls]`: certificates, and what clients have to show. `[pool.NAME.tls]`: the same the other way round.
 
 use std::{ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
+        addresses,
+        reader::Keys,
         reader::{Table, Value},
-        tls::{Certificate, ClientCertificates, NamedFile, Tls, TlsVersion},
+        tls::{Certificate, ClientCertificates, NamedFile, Place, PoolTls, Tls, TlsVersion},
         units::{ms, s},
     },
     CERTIFICATE, TLS, file_path,
 };
+
+pub(in super::super) const POOL_TLS: Keys = &["verify", "ca", "server_name", "cert", "key", "min_version"];
 
 const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(60);
 /// Each handshake looks for one by name, and each is in memory.
@@ -49,7 +53,7 @@ fn certificates(table: &Table<'_>, directory: &Path) -> Vec<Certificate> {
 }
 
 /// A key may be in the certificate's file.
-pub(super) fn certificate(table: &Table<'_>, directory: &Path) -> Option<Certificate> {
+fn certificate(table: &Table<'_>, directory: &Path) -> Option<Certificate> {
     let cert = named(&table.require("cert")?, directory);
     let key = match table.take("key") {
         Some(value) => named(&value, directory),
@@ -58,6 +62,33 @@ pub(super) fn certificate(table: &Table<'_>, directory: &Path) -> Option<Certifi
     Some(Certificate {
         cert: cert?,
         key: key?,
+    })
+}
+
+pub(super) fn pool_tls(value: &Value<'_>, directory: &Path) -> Option<PoolTls> {
+    let table = value.table(POOL_TLS)?;
+    let verify = table.flag("verify", true);
+    let ca = table.take("ca");
+    if let Some(ca) = ca.as_ref().filter(|_| !verify) {
+        ca.wrong("has no effect with verify = false");
+    }
+    let certificate = match (table.take("cert"), table.take("key")) {
+        (None, None) => None,
+        (None, Some(key)) => {
+            key.wrong("has no effect without cert");
+            None
+        }
+        (Some(_), _) => certificate(&table, directory),
+    };
+    Some(PoolTls {
+        verify,
+        ca: ca.and_then(|value| named(&value, directory)),
+        server_name: table
+            .take("server_name")
+            .and_then(|value| value.parsed(addresses::server_name)),
+        certificate,
+        min_version: version(&table),
+        place: Place::new(value.mistake(String::new())),
     })
 }
 
@@ -82,7 +113,7 @@ fn clients(table: &Table<'_>, directory: &Path) -> Option<ClientCertificates> {
     })
 }
 
-pub(super) fn named(value: &Value<'_>, directory: &Path) -> Option<NamedFile> {
+fn named(value: &Value<'_>, directory: &Path) -> Option<NamedFile> {
     let path = file_path(value.text()?, value, directory)?;
     Some(NamedFile::new(path, value.mistake(String::new())))
 }

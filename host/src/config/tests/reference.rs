@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 21] = [
+const TABLES: [(&str, &str, Keys); 23] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -24,6 +24,11 @@ const TABLES: [(&str, &str, Keys); 21] = [
         "[[listener.tls.certificates]]",
         file::CERTIFICATE,
     ),
+    (
+        "`[listener.proxy_protocol]`",
+        "[listener.proxy_protocol]",
+        file::proxy_protocol::PROXY_PROTOCOL,
+    ),
     ("`[listener.http2]`", "[listener.http2]", file::HTTP2),
     ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
     ("`[[listener.route]]`", "[[listener.route]]", file::ROUTE),
@@ -34,6 +39,7 @@ const TABLES: [(&str, &str, Keys); 21] = [
         "[[pool.shop.backends]]",
         file::BACKEND,
     ),
+    ("`[pool.NAME.tls]`", "[pool.shop.tls]", file::tls::POOL_TLS),
     ("`[pool.NAME.health]`", "[pool.shop.health]", file::HEALTH),
     ("`[pool.NAME.outlier]`", "[pool.shop.outlier]", file::OUTLIER),
     ("`[pool.NAME.retry]`", "[pool.shop.retry]", file::RETRY),
@@ -105,6 +111,18 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     if header == "[[listener.tls.certificates]]" {
         set("[[listener.tls.certificates]]", "cert", "\"a.pem\"");
     }
+    if keys.iter().any(|(key, _)| *key == "server_name") && header == "[[listener.route]]" {
+        set("[[listener]]", "protocol", "\"tcp\"");
+    }
+    if header == "[listener.proxy_protocol]" {
+        set(header, "trusted", "[\"10.0.0.0/8\"]");
+    }
+    if header == "[pool.shop.tls]" {
+        set("[pool.shop.tls]", "min_version", "\"1.2\"");
+    }
+    if header == "[pool.shop.health]" && keys.contains(&("tls", "true")) {
+        set("[pool.shop]", "tls", "{}");
+    }
     let is_about_policies = header.starts_with("[policy.mine");
     if is_about_policies {
         set("[pool.shop]", "policy", "\"mine\"");
@@ -151,7 +169,11 @@ fn with_company<'a>(key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     let company = match (key, value) {
         ("timeout", _) => Some(("interval", "\"1h\"")),
         ("base_ejection", _) => Some(("max_ejection", "\"24h\"")),
+        ("key", "\"balancer.key\"") => Some(("cert", "\"balancer.pem\"")),
         ("client_auth" | "client_crl", _) => Some(("client_ca", "\"ca.pem\"")),
+        ("peek_sni", _) => Some(("protocol", "\"tcp\"")),
+        // Without TLS nothing tells which is spoken.
+        ("protocol", "\"auto\"") => Some(("tls", "{}")),
         ("max_ejection", _) => Some(("base_ejection", "\"100ms\"")),
         _ => None,
     };

@@ -11,7 +11,7 @@ use crate::{
         CheckResult,
         probe::{Probe, Schedule},
     },
-    pool::{Backend, fixture},
+    pool::{Backend, Pool, fixture},
 };
 
 /// Long enough for a loaded machine; only tests of the timeout itself use a shorter one.
@@ -23,11 +23,14 @@ fn rule(kind: config::HealthKind) -> config::Health {
     }
 }
 
+/// One that says nothing about checks.
+fn any_pool() -> Pool {
+    fixture::pool(fixture::config(&["127.0.0.1:1"]), None, std::time::Instant::now())
+}
+
 async fn check(address: std::net::SocketAddr, rule: &config::Health) -> CheckResult {
     let backend = Backend::new(&address.to_string(), address, 1);
-    Probe::new(0, &backend, rule, config::PoolProtocol::Http1)
-        .check()
-        .await
+    Probe::new(0, &backend, rule, &any_pool()).check().await
 }
 
 /// Checks once, and gives whether it was good and why.
@@ -174,12 +177,7 @@ async fn checks_of_one_backend_go_on_without_overlap() {
         timeout: 20 * MS,
         ..rule(http("/"))
     };
-    let probe = Probe::new(
-        3,
-        &Backend::new("a:1", origin.address, 1),
-        &rule,
-        config::PoolProtocol::Http1,
-    );
+    let probe = Probe::new(3, &Backend::new("a:1", origin.address, 1), &rule, &any_pool());
     let (results, mut checks) = mpsc::channel(1);
     let task = tokio::spawn(probe.run(Schedule::new(rule.interval, 1), results));
     let mut ended = None;

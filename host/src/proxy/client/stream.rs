@@ -42,6 +42,9 @@ pub(in crate::proxy) trait Socket: AsyncRead + AsyncWrite + Unpin {
 
     /// Writes what can be written at once. If the socket takes no more bytes there is nobody to tell.
     fn say(&mut self, bytes: &[u8]);
+
+    /// What is dropped after this looks cut off, and not ended.
+    fn cut(&self);
 }
 
 impl Socket for TcpStream {
@@ -54,6 +57,11 @@ impl Socket for TcpStream {
 
     fn say(&mut self, bytes: &[u8]) {
         let _ = self.try_write(bytes);
+    }
+
+    fn cut(&self) {
+        // A connection that is gone needs no word.
+        let _ = self.set_zero_linger();
     }
 }
 
@@ -70,6 +78,10 @@ impl Socket for TlsStream<TcpStream> {
         if Pin::new(&mut *self).poll_write(&mut cx, bytes).is_ready() {
             let _ = Pin::new(self).poll_flush(&mut cx);
         }
+    }
+
+    fn cut(&self) {
+        self.get_ref().0.cut();
     }
 }
 
@@ -143,6 +155,11 @@ impl<S: Socket> ClientStream<S> {
     /// Writes what can be written at once; if the socket takes no more bytes there is nobody to tell.
     pub(in crate::proxy) fn say(&mut self, bytes: &[u8]) {
         self.inner.say(bytes);
+    }
+
+    /// What is dropped after this looks cut off, and not ended.
+    pub(in crate::proxy) fn cut(&self) {
+        self.inner.cut();
     }
 
     /// Ends the connection in order.

@@ -1,6 +1,7 @@
 //! Rules of what happens to header fields on their way through.
 
 use super::*;
+use crate::config::Limits;
 
 fn listener(forwarded: Forwarded) -> Listener {
     Listener {
@@ -8,11 +9,14 @@ fn listener(forwarded: Forwarded) -> Listener {
         listen: ([127, 0, 0, 1], 0).into(),
         protocol: crate::config::Protocol::Http,
         tls: None,
+        peek_sni: false,
+        proxy_protocol: None,
         http2: None,
         forwarded,
         paths: crate::config::Paths::Strict,
         underscores: Underscores::Drop,
         upgrades: Vec::new(),
+        connect: false,
         via: true,
         limits: Limits {
             header_bytes: 65_536,
@@ -21,6 +25,7 @@ fn listener(forwarded: Forwarded) -> Listener {
             idle_timeout: std::time::Duration::from_secs(75),
             body_timeout: std::time::Duration::from_secs(30),
             tunnel_timeout: std::time::Duration::from_secs(30),
+            half_closed_timeout: std::time::Duration::from_secs(30),
         },
         routes: Vec::new(),
     }
@@ -44,7 +49,7 @@ fn forward(mode: Forwarded, fields: &[(&'static str, &'static str)]) -> HeaderMa
 }
 
 fn checked(head: &Parts) -> Result<(), Error> {
-    check(head, &listener(Forwarded::Off).limits)
+    check(head, &listener(Forwarded::Off))
 }
 
 fn all<'a>(fields: &'a HeaderMap, name: &str) -> Vec<&'a str> {

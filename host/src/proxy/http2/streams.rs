@@ -13,7 +13,7 @@ use std::{
 
 use hyper::rt::Executor;
 
-use crate::proxy::serve::Client;
+use crate::proxy::{client::Watch, serve::Client};
 
 /// All requests of a connection.
 #[derive(Clone)]
@@ -23,7 +23,7 @@ struct Shared {
     connection: Rc<Client>,
     open: Cell<u32>,
     /// The request whose task is about to start.
-    next: RefCell<Option<Stream>>,
+    next: RefCell<Option<Rc<Stream>>>,
 }
 
 impl Streams {
@@ -37,16 +37,18 @@ impl Streams {
 
     /// A request has begun. Gives the client that it is served as.
     pub(super) fn begin(&self) -> Rc<Client> {
-        let client = Rc::new(self.0.connection.stream());
+        let connection = &self.0.connection;
+        let (key, watch) = connection.worker.register_stream(&connection.listener);
         self.0.open.set(self.0.open.get() + 1);
-        self.0.connection.watch.request_began();
-        let stream = Stream {
+        connection.watch.request_began();
+        let stream = Rc::new(Stream {
             shared: self.0.clone(),
-            client: client.clone(),
-        };
+            watch: watch.clone(),
+            key,
+        });
         // If no task was started for the last one, this ends it.
-        self.0.next.replace(Some(stream));
-        client
+        self.0.next.replace(Some(stream.clone()));
+        Rc::new(connection.stream((key, watch), stream))
     }
 }
 
@@ -56,7 +58,7 @@ impl<F: Future + 'static> Executor<F> for Streams {
         tokio::task::spawn_local(async move {
             let mut future = pin!(future);
             poll_fn(|cx| {
-                let watch = stream.as_ref().map(|stream| &stream.client.watch);
+                let watch = stream.as_ref().map(|stream| &stream.watch);
                 if let Some(watch) = watch {
                     watch.gate.lead_to(cx);
                     watch.remember(cx.waker());
@@ -72,15 +74,16 @@ impl<F: Future + 'static> Executor<F> for Streams {
     }
 }
 
-/// One request, until its task ends.
+/// One request, until its task ends and the tunnel that may have come of it.
 struct Stream {
     shared: Rc<Shared>,
-    client: Rc<Client>,
+    watch: Rc<Watch>,
+    key: u64,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.client.worker.forget_stream(self.client.key);
+        self.shared.connection.worker.forget_stream(self.key);
         let open = self.shared.open.get().saturating_sub(1);
         self.shared.open.set(open);
         if open == 0 {

@@ -49,7 +49,7 @@ impl<S: Socket> Lane<'_, S> {
 
     async fn connection(&mut self, ledger: &mut Ledger, freshness: Freshness) -> Result<Plain, Broken> {
         if freshness == Freshness::Any
-            && let Some(connection) = ledger.upstream.take_plain()
+            && let Some(connection) = ledger.upstream.take_plain(ledger.told)
         {
             return Ok(connection);
         }
@@ -66,7 +66,7 @@ impl<S: Socket> Lane<'_, S> {
             let mut connecting = pin!(
                 ledger
                     .upstream
-                    .connect_plain(ledger.settings.config.connect_timeout)
+                    .connect_plain((&ledger.settings.dialing, ledger.told))
             );
             poll_fn(|cx| match connecting.as_mut().poll(cx) {
                 Poll::Ready(connected) => Poll::Ready(Some(connected)),

@@ -21,10 +21,12 @@ use hyper::{
     rt::Executor,
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::SendError;
-use crate::proxy::{body::RequestBody, client::Watch};
+use super::{SendError, Wire};
+use crate::{
+    proxy::{body::RequestBody, client::Watch},
+    proxy_header::Endpoints,
+};
 
 /// Most backends allow 100 at once or more; those that allow fewer have the rest wait.
 const REQUESTS_MAX: usize = 100;
@@ -43,6 +45,8 @@ pub(super) struct SharedConnections {
 
 struct Shared {
     sender: SendRequest<RequestBody>,
+    /// The client that it is for, if it is for one only.
+    told: Option<Endpoints>,
     requests: Cell<usize>,
     /// Since when it has none.
     idle_ms: Cell<u64>,
@@ -89,24 +93,26 @@ impl<F: Future + 'static> Executor<F> for Local {
 
 impl SharedConnections {
     /// A place on a connection that is there.
-    pub(super) fn take(&self) -> Option<Place> {
+    pub(super) fn take(&self, told: Option<Endpoints>) -> Option<Place> {
         let mut all = self.all.borrow_mut();
         all.retain(|connection| !connection.sender.is_closed());
         let has_room = |connection: &&Rc<Shared>| {
-            connection.sender.is_ready() && connection.requests.get() < REQUESTS_MAX
+            connection.told == told
+                && connection.sender.is_ready()
+                && connection.requests.get() < REQUESTS_MAX
         };
         all.iter().find(has_room).map(Place::on)
     }
 
     /// Begins HTTP/2 on a new connection.
-    pub(super) async fn open(&self, stream: TcpStream) -> io::Result<Place> {
+    pub(super) async fn open(&self, wire: Wire, told: Option<Endpoints>) -> io::Result<Place> {
         let mut builder = http2::Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_header_list_size(HEADER_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES);
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let handshake = builder.handshake(TokioIo::new(wire)).await;
         let (sender, driver) = handshake.map_err(io::Error::other)?;
         tokio::task::spawn_local(async move {
             // Errors reach whoever waits for a response or its body.
@@ -114,6 +120,7 @@ impl SharedConnections {
         });
         let connection = Rc::new(Shared {
             sender,
+            told,
             requests: Cell::new(0),
             idle_ms: Cell::new(0),
             is_used: Cell::new(false),
@@ -121,6 +128,11 @@ impl SharedConnections {
         let place = Place::on(&connection);
         self.all.borrow_mut().push(connection);
         Ok(place)
+    }
+
+    /// No new request goes on those that are there; they end with the last that they have.
+    pub(super) fn clear(&self) {
+        self.all.borrow_mut().clear();
     }
 
     /// Closes the connections that were unused for too long.
