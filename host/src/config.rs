@@ -37,7 +37,7 @@ mod units;
 
 pub(crate) use file::policy::builtin as builtin_policy;
 pub use grants::{Grant, Grants, Listed};
-pub use listener::{Forwarded, Http2, Limits, Listener, Protocol, Route};
+pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use mistakes::{Mistake, Mistakes};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
 pub use scenario::{

@@ -1,7 +1,7 @@
 //! HTTP/1.1 messages as bytes.
 //!
 //! Owns the reading and writing of heads and chunks where they cost the most: on the path of the ordinary request. What
-//! is not ordinary is recognised here and left to the HTTP library (`proxy/accept.rs`). It must not know sockets, time,
+//! is not ordinary is recognised here, judged (`guard.rs`) and left to the HTTP library (`proxy/accept.rs`). It must not know sockets, time,
 //! pools or policies.
 //!
 //! Invariant: nothing is accepted here that the library refuses (`tests/e2e/proxy/lanes.rs` puts the same cases to
@@ -10,13 +10,18 @@
 
 mod chunked;
 mod fields;
+mod guard;
 mod head;
 mod request;
 mod response;
+mod target;
 mod write;
 
 pub use chunked::{Chunks, write_chunk};
+pub use fields::{FIELD_BYTES_MAX, is_about_client, is_about_message};
+pub use guard::{Guard, POISON, Passage};
 pub use head::Head;
 pub use request::{Inbox, Received};
 pub use response::{Framing, Malformed, Reply, Rules, read_reply};
-pub use write::{Peer, write_answer, write_request};
+pub(crate) use target::{HostForm, host_form, settle_host, settle_path};
+pub use write::{Peer, via_name, write_answer, write_request};

@@ -17,6 +17,7 @@ mod client;
 mod error;
 mod forward;
 mod gate;
+mod guarded;
 mod headers;
 mod http2;
 mod introduction;

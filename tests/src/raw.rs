@@ -136,6 +136,12 @@ impl RawOrigin {
         self.record.received().concat()
     }
 
+    /// The same, connection by connection.
+    #[must_use]
+    pub fn received_by_connection(&self) -> Vec<Vec<u8>> {
+        self.record.received().clone()
+    }
+
     /// How many requests arrived, by their request lines.
     #[must_use]
     pub fn requests(&self) -> usize {

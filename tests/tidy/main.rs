@@ -3,6 +3,7 @@
 //! One-way modules, a header in every file, sizes, names that say nothing, examples that parse, nothing of the machine
 //! that it was written on. Each test names the offenders and what to do.
 
+mod cases;
 mod layers;
 mod tree;
 mod versions;

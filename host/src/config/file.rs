@@ -59,6 +59,8 @@ pub(super) const LISTENER: Keys = &[
     "proxy_protocol",
     "http2",
     "forwarded",
+    "paths",
+    "underscores",
     "upgrades",
     "connect",
     "via",

@@ -26,6 +26,10 @@ pub struct Listener {
     pub http2: Option<Http2>,
     /// Key `forwarded`: what happens to `X-Forwarded-For/-Proto/-Host` of clients. Default replace.
     pub forwarded: Forwarded,
+    /// Key `paths`: what becomes of a path that other readers could see differently. Default strict.
+    pub paths: Paths,
+    /// Key `underscores`: what becomes of header fields with one in their name. Default drop.
+    pub underscores: Underscores,
     /// Key `upgrades`: protocols that a request may ask for, in lower case. Default websocket.
     pub upgrades: Vec<String>,
     /// Key `connect`: whether CONNECT is passed on, for backends that are proxies. Default false.
@@ -87,6 +91,26 @@ pub enum Forwarded {
     Append,
     /// Passed through untouched, none added.
     Off,
+}
+
+/// What becomes of a request's path before anybody sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// Brought into its one form; refused if it has none.
+    Strict,
+    /// The same, and `%2f` and `%5c` are letters like others.
+    EncodedSlashes,
+    /// Left alone: right only if neither routes nor policies decide who may do what.
+    AsSent,
+}
+
+/// What becomes of header fields with an underscore in their name, which CGI and its heirs take for a dash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underscores {
+    /// They go no further, and no policy sees them.
+    Drop,
+    /// They are fields like any other.
+    Pass,
 }
 
 /// `[listener.limits]`: what one client may use.

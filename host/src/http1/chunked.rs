@@ -6,8 +6,10 @@
 
 use super::response::Malformed;
 
-/// A chunk's size line with its extensions, and each line of the trailers.
-const LINE_MAX: usize = 4096;
+/// A chunk's size line: all digits that there can be, and extensions.
+const LINE_MAX: usize = 16 + 256;
+/// The extensions of a whole body.
+const EXTENSIONS_MAX: usize = 16 << 10;
 const TRAILERS_MAX: usize = 16 << 10;
 
 /// Where in a chunked body a reader is.
@@ -18,6 +20,7 @@ pub struct Chunks {
     left: u64,
     /// Bytes of the line or the trailers under way.
     seen: usize,
+    extensions: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,8 @@ enum State {
     #[default]
     Start,
     Size,
+    /// After the size, where there may be space.
+    Space,
     /// After the size, up to the line's end.
     Extension,
     SizeLf,
@@ -85,9 +90,16 @@ impl Chunks {
                 self.left = self.left.checked_mul(16)?.checked_add(digit.into())?;
                 State::Size
             }
-            (State::Size | State::Extension, b'\r') => State::SizeLf,
-            (State::Size, b';' | b' ' | b'\t') => State::Extension,
-            (State::Extension, byte) if byte != b'\n' && self.seen < LINE_MAX => State::Extension,
+            (State::Size | State::Space | State::Extension, b'\r') => State::SizeLf,
+            (State::Size | State::Space, b' ' | b'\t') if self.seen < LINE_MAX => State::Space,
+            (State::Size | State::Space, b';') => State::Extension,
+            (State::Extension, byte) if is_text(byte) && self.seen < LINE_MAX => {
+                self.extensions += 1;
+                if self.extensions > EXTENSIONS_MAX {
+                    return None;
+                }
+                State::Extension
+            }
             (State::SizeLf, b'\n') if self.left > 0 => State::Data,
             (State::SizeLf, b'\n') => {
                 self.seen = 0;
@@ -107,6 +119,11 @@ impl Chunks {
             _ => return None,
         })
     }
+}
+
+/// No control character, at which some readers end a line.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || byte >= b' ' && byte != 0x7f
 }
 
 /// Writes a chunk; an empty one is left out, since it would be the last.
@@ -193,10 +210,15 @@ mod tests {
             "0\r\n\n",
             "0\r\nX\n",
             "5;a\nb\r\nhello",
+            "5;a\rb\r\nhello",
+            "5;\0\r\nhello",
+            "5 5\r\nhello",
         ] {
             assert!(decode(input.as_bytes(), 64).is_err(), "{input:?}");
         }
         assert!(decode(&[b"5;".as_slice(), &[b'a'; LINE_MAX]].concat(), 64).is_err());
+        let many = b"1;aaaaaaaaaaaaaaa\r\nx\r\n".repeat(EXTENSIONS_MAX / 15 + 1);
+        assert!(decode(&many, 64).is_err());
         assert!(decode(&[b"0\r\n".as_slice(), &[b'a'; TRAILERS_MAX]].concat(), 64).is_err());
     }
 

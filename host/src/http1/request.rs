@@ -10,9 +10,12 @@ use std::mem::MaybeUninit;
 use httparse::{Header, Status};
 
 use super::{
-    fields::{Token, is_host, token},
+    fields::{FIELD_BYTES_MAX, Token, token},
     head::{Field, Head, Span},
+    target::{HostForm, host_form, is_settled, settle_path},
+    write::is_own_via,
 };
+use crate::config::Paths;
 
 /// Most requests, with a small body, fit.
 const INITIAL_BYTES: usize = 16 << 10;
@@ -127,6 +130,10 @@ impl Inbox {
             Ok(Status::Partial) if bytes.len() < bytes_max => return Received::Part,
             _ => return Received::Unusual,
         };
+        if !bytes.first().is_some_and(u8::is_ascii_uppercase) {
+            // Empty lines before it.
+            return Received::Unusual;
+        }
         let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version) else {
             return Received::Unusual;
         };
@@ -184,14 +191,17 @@ fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>]) -> Option<Plain<
     ) {
         return None;
     }
-    if !target.starts_with('/') || target.len() > TARGET_MAX || !target.bytes().all(is_target) {
+    if !target.starts_with('/') || target.len() > TARGET_MAX || !is_ordinary(target) {
         return None;
     }
     let (mut host, mut body, mut closes) = (None, None, false);
     for field in fields {
+        if field.value.len() > FIELD_BYTES_MAX {
+            return None;
+        }
         match token(field.name) {
             Token::Host => set_once(&mut host, field.value)?,
-            Token::ContentLength => set_once(&mut body, length(field.value)?)?,
+            Token::ContentLength => set_once(&mut body, strict_length(field.value)?)?,
             Token::Connection if field.value.eq_ignore_ascii_case(b"keep-alive") => {}
             Token::Connection if field.value.eq_ignore_ascii_case(b"close") => closes = true,
             Token::Connection
@@ -200,10 +210,12 @@ fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>]) -> Option<Plain<
             | Token::Upgrade
             | Token::Expect
             | Token::Http2Settings => return None,
+            Token::Via if is_own_via(field.value) => return None,
+            Token::Other if field.name.as_bytes().contains(&b'_') => return None,
             _ => {}
         }
     }
-    let host = host.filter(|host| is_host(host))?;
+    let host = host.filter(|host| host_form(host) == HostForm::Settled)?;
     Some(Plain {
         host,
         body: body.unwrap_or(0),
@@ -217,10 +229,39 @@ fn set_once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
     slot.replace(value).is_none().then_some(())
 }
 
-/// What RFC 3986 has in a path and query. More is possible, and the library's to judge.
+/// Whether it has only what RFC 3986 has in a path and query, in its one form. More is possible, and the library's to
+/// judge, as is any other form.
 #[inline]
-fn is_target(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@?%".contains(&byte)
+fn is_ordinary(target: &str) -> bool {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    query.bytes().all(is_common)
+        && path.bytes().all(is_common)
+        && (is_settled(path) || settle_path(path, Paths::Strict).is_ok_and(|settled| settled == path))
+}
+
+#[inline]
+fn is_common(byte: u8) -> bool {
+    /// One look for each byte of every request's target.
+    const COMMON: [bool; 256] = {
+        let (mut common, mut byte) = ([false; 256], 0);
+        while byte < 256 {
+            common[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let others = b"/-._~!$&'()*+,;=:@?%";
+        let mut at = 0;
+        while at < others.len() {
+            common[others[at] as usize] = true;
+            at += 1;
+        }
+        common
+    };
+    COMMON[usize::from(byte)]
+}
+
+/// As [`length`], and in its one form.
+pub(super) fn strict_length(value: &[u8]) -> Option<u64> {
+    length(value).filter(|_| value.len() == 1 || value.first() != Some(&b'0'))
 }
 
 /// Digits only: no sign, no list, no space.

@@ -195,7 +195,7 @@ impl Said {
             }
         }
         if rules.via {
-            write_field(out, "via", super::write::VIA);
+            write_field(out, "via", super::write::own_via());
         }
     }
 }

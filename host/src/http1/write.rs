@@ -3,6 +3,8 @@
 //! Owns `X-Forwarded-*`, `Via`, and what goes no further of a request (RFC 9110, 7.6.1), for ordinary requests; those of
 //! the HTTP library have the same rules in `proxy/headers.rs`.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::Response;
 
@@ -13,7 +15,24 @@ use super::{
 };
 use crate::config::Forwarded;
 
-pub(super) const VIA: &[u8] = b"1.1 trimtab";
+/// What this process calls itself in `Via`. Two balancers in a row are no loop, so each has a name of its own.
+static NAME: LazyLock<String> = LazyLock::new(|| format!("trimtab-{:06x}", fastrand::u32(..1 << 24)));
+static VIA: LazyLock<String> = LazyLock::new(|| format!("1.1 {}", *NAME));
+
+/// What this process calls itself in `Via`.
+pub fn via_name() -> &'static str {
+    &NAME
+}
+
+pub(super) fn own_via() -> &'static [u8] {
+    VIA.as_bytes()
+}
+
+/// Whether a `Via` field has this process in it: the request was here before.
+pub(super) fn is_own_via(value: &[u8]) -> bool {
+    let name = NAME.as_bytes();
+    value.windows(name.len()).any(|part| part == name)
+}
 
 /// What a backend is told of the client.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +54,9 @@ pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool,
         let goes = match token(name) {
             Token::Dropped | Token::Connection => false,
             Token::ForwardedFor => mode == Forwarded::Off,
-            Token::ForwardedProto | Token::ForwardedHost => mode != Forwarded::Replace,
+            Token::ForwardedProto | Token::ForwardedHost | Token::ForwardedOther => {
+                mode != Forwarded::Replace
+            }
             _ => true,
         };
         if goes {
@@ -46,7 +67,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool,
         forwarded(out, head, mode, peer);
     }
     if via {
-        write_field(out, "via", VIA);
+        write_field(out, "via", own_via());
     }
     out.extend_from_slice(b"\r\n");
 }

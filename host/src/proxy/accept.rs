@@ -27,6 +27,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     client::{ClientStream, Socket},
+    guarded::Guarded,
     http2, introduction,
     lane::{self, Next},
     prefixed::Prefixed,
@@ -281,16 +282,15 @@ async fn lanes<S: Socket>(client: Rc<Client>, stream: S) {
         Some(http2) if is_http2 => {
             Box::pin(http2::serve_connection(client, stream, &listener, http2)).await;
         }
-        _ => Box::pin(by_library(client, stream, &listener.limits)).await,
+        _ => {
+            let stream = Guarded::new(stream, client.clone());
+            Box::pin(by_library(client, stream, &listener.limits)).await;
+        }
     }
 }
 
 /// Serves the rest of a connection by way of the HTTP library.
-async fn by_library<S: Socket>(
-    client: Rc<Client>,
-    stream: Prefixed<ClientStream<S>>,
-    limits: &config::Limits,
-) {
+async fn by_library<S: Socket>(client: Rc<Client>, stream: Guarded<S>, limits: &config::Limits) {
     let mut server = http1::Builder::new();
     server
         .max_buf_size(limits.header_bytes)

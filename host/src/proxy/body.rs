@@ -18,6 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{client::Watch, forward::Exchange, journey::Journey};
+use crate::http1::is_about_message;
 
 /// The body of a request to a backend.
 pub(super) enum RequestBody {
@@ -64,7 +65,12 @@ impl Body for RequestBody {
         let Self::Client(body) = &mut *self else {
             return Poll::Ready(None);
         };
-        let poll = Pin::new(&mut body.incoming).poll_frame(cx);
+        let mut poll = Pin::new(&mut body.incoming).poll_frame(cx);
+        match &mut poll {
+            Poll::Ready(Some(Ok(frame))) => drop_forbidden(frame),
+            Poll::Ready(Some(Err(_))) => body.watch.fail_body(),
+            _ => {}
+        }
         body.watch.wait_for_body(poll.is_pending());
         if let Poll::Ready(Some(Ok(frame))) = &poll
             && let Some(data) = frame.data_ref()
@@ -87,6 +93,20 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Client(body) => body.incoming.size_hint(),
         }
+    }
+}
+
+/// Trailers must not say what was decided before the body came.
+fn drop_forbidden(frame: &mut Frame<Bytes>) {
+    let Some(trailers) = frame.trailers_mut() else {
+        return;
+    };
+    while let Some(name) = trailers
+        .keys()
+        .find(|name| is_about_message(name.as_str()))
+        .cloned()
+    {
+        trailers.remove(name);
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Watch {
     backend_expired: Cell<bool>,
     expired: Cell<Option<Expired>>,
     stopping: Cell<bool>,
+    /// What the client sent as a body was none.
+    body_failed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// For the upstream connections that this connection's task drives.
     pub(super) gate: Gate,
@@ -85,6 +87,7 @@ impl Watch {
             backend_expired: Cell::new(false),
             expired: Cell::new(None),
             stopping: Cell::new(false),
+            body_failed: Cell::new(false),
             waker: RefCell::new(None),
             gate: Gate::default(),
             clock,
@@ -157,6 +160,7 @@ impl Watch {
 
     /// A request head is complete.
     pub(super) fn request_began(&self) {
+        self.body_failed.set(false);
         self.enter(Phase::Busy);
     }
 
@@ -173,6 +177,16 @@ impl Watch {
             (true, _) => {}
             (false, _) => self.body_wait_ms.set(0),
         }
+    }
+
+    /// The client's body broke off or is malformed, so that whatever comes of it is not the backend's doing.
+    pub(super) fn fail_body(&self) {
+        self.body_failed.set(true);
+    }
+
+    /// Whether it was the client who made the request fail.
+    pub(super) fn body_failed(&self) -> bool {
+        self.body_failed.get()
     }
 
     /// The backend must act before this much time has passed, counted from the first such call since it last did.

@@ -31,9 +31,15 @@ pub enum Error {
     /// A WebSocket of another version than 13, the only one there is.
     #[error("only version 13 of WebSocket is spoken")]
     WebSocketVersion,
+    /// It has been here before.
+    #[error("the request goes in circles")]
+    Loop,
     /// More header fields than the listener allows.
     #[error("too many header fields")]
     TooManyFields,
+    /// One header field alone is larger than any backend takes.
+    #[error("a header field is too large")]
+    FieldTooLarge,
     /// No route of the listener takes it.
     #[error("no route for this host and path")]
     NoRoute,
@@ -66,6 +72,8 @@ impl Error {
             | Self::Expectation
             | Self::WebSocketVersion
             | Self::TooManyFields
+            | Self::FieldTooLarge
+            | Self::Loop
             | Self::NoRoute => Fault::Downstream,
             Self::Rejected(_) => Fault::Policy,
             Self::NoBackend
@@ -83,7 +91,8 @@ impl Error {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyFields | Self::FieldTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rejected(status) => {
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
@@ -106,7 +115,7 @@ impl Error {
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
         match self {
             // What was left unread of a request that is not understood must not become the next one.
-            Self::BadRequest(_) | Self::Expectation => {
+            Self::BadRequest(_) | Self::Expectation | Self::FieldTooLarge => {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));

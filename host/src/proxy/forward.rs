@@ -142,8 +142,15 @@ impl Exchange {
             SendError::Broken(reason) => Error::Upstream(reason),
             SendError::Timeout => Error::ResponseTimeout,
         };
-        let was_stale = is_reused && !matches!(error, Error::ResponseTimeout);
-        if !was_stale {
+        let is_clients = self.ledger.watch.body_failed();
+        let was_stale = is_reused && !is_clients && !matches!(error, Error::ResponseTimeout);
+        let error = if is_clients {
+            Error::BadRequest("malformed body")
+        } else {
+            error
+        };
+        // What a client breaks must not have a backend taken out of service.
+        if !was_stale && !is_clients {
             self.record_failure();
         }
         Failed { error, was_stale }

@@ -5,6 +5,8 @@
 //! Invariant: client fields named by `Connection` go first and ours are added after, so that a client cannot make us drop
 //! what we say about it.
 
+use std::sync::LazyLock;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Uri, Version,
     header::{self, Entry},
@@ -13,13 +15,21 @@ use http::{
 };
 
 use super::error::Error;
-use crate::config::{Forwarded, Listener};
+use crate::{
+    config::{Forwarded, Listener, Underscores},
+    http1::{FIELD_BYTES_MAX, HostForm, host_form, is_about_client, settle_host, settle_path, via_name},
+};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const VIA: HeaderValue = HeaderValue::from_static("1.1 trimtab");
-const VIA_HTTP2: HeaderValue = HeaderValue::from_static("2.0 trimtab");
+/// By the version of the message as it was received.
+static VIA: LazyLock<[HeaderValue; 2]> = LazyLock::new(|| {
+    ["1.1", "2.0"].map(|version| {
+        let text = format!("{version} {}", via_name());
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("1.1 trimtab"))
+    })
+});
 
 /// Refuses what RFC 9112 has a server refuse and the HTTP library lets through.
 #[inline]
@@ -28,19 +38,29 @@ pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {
     if is_http2 && head.headers.len() > listener.limits.headers {
         return Err(Error::TooManyFields);
     }
+    if head.headers.values().any(|value| value.len() > FIELD_BYTES_MAX) {
+        return Err(Error::FieldTooLarge);
+    }
     match head.method {
         http::Method::CONNECT if !listener.connect => return Err(Error::Method("CONNECT")),
         http::Method::CONNECT => check_connect(head)?,
         http::Method::TRACE => return Err(Error::Method("TRACE")),
         _ => {}
     }
-    // RFC 9110, 4.2.4: it has no meaning here, and it would tell another host to some readers.
+    if head.uri.path() == "*" && head.method != http::Method::OPTIONS {
+        return Err(Error::BadRequest("an asterisk is for OPTIONS only"));
+    }
+    let mut vias = head.headers.get_all(header::VIA).iter();
+    if vias.any(|via| via.to_str().is_ok_and(|via| via.contains(via_name()))) {
+        return Err(Error::Loop);
+    }
+    // RFC 9110, 4.2.4: user information has no meaning here, and it would tell another host to some readers.
     if head
         .uri
         .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
+        .is_some_and(|authority| host_form(authority.as_str().as_bytes()) == HostForm::Bad)
     {
-        return Err(Error::BadRequest("user information in the target"));
+        return Err(Error::BadRequest("malformed host in the target"));
     }
     let mut hosts = head.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -84,15 +104,58 @@ fn check_authority(uri: &Uri, host: Option<&HeaderValue>) -> Result<(), Error> {
     host.map_or(Ok(()), check_host)
 }
 
-/// Only what can be in a host and port: a comma, a path or user information would mean different hosts to different
-/// readers.
 fn check_host(host: &HeaderValue) -> Result<(), Error> {
-    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
-    if host.as_bytes().iter().all(fits) {
-        Ok(())
-    } else {
-        Err(Error::BadRequest("malformed Host header"))
+    match host_form(host.as_bytes()) {
+        HostForm::Bad => Err(Error::BadRequest("malformed Host header")),
+        HostForm::Settled | HostForm::Other => Ok(()),
     }
+}
+
+/// Brings what route, policy and backend decide by into the one form that all of them see.
+///
+/// # Errors
+/// When the path has none.
+#[inline]
+pub(super) fn settle(head: &mut Parts, listener: &Listener, scheme: &'static str) -> Result<(), Error> {
+    if listener.underscores == Underscores::Drop {
+        while let Some(name) = head
+            .headers
+            .keys()
+            .find(|name| name.as_str().contains('_'))
+            .cloned()
+        {
+            head.headers.remove(name);
+        }
+    }
+    if let Some(host) = head.headers.get(header::HOST)
+        && host_form(host.as_bytes()) == HostForm::Other
+        && let Ok(settled) = HeaderValue::from_str(&settle_host(host.to_str().unwrap_or_default(), scheme))
+    {
+        head.headers.insert(header::HOST, settled);
+    }
+    if head.method == http::Method::CONNECT {
+        // Its target is the host.
+        return Ok(());
+    }
+    let authority = head.uri.authority().map(Authority::as_str);
+    let authority = authority.filter(|authority| host_form(authority.as_bytes()) == HostForm::Other);
+    let authority = authority.map(|authority| settle_host(authority, scheme));
+    let path = settle_path(head.uri.path(), listener.paths).map_err(Error::BadRequest)?;
+    if authority.is_none() && path == head.uri.path() {
+        return Ok(());
+    }
+    let target = match head.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    };
+    let mut parts = head.uri.clone().into_parts();
+    let is_new = |_| Error::BadRequest("malformed target");
+    parts.path_and_query = Some(target.parse().map_err(is_new)?);
+    if let Some(authority) = authority {
+        parts.authority = Some(authority.parse().map_err(is_new)?);
+    }
+    head.uri = Uri::from_parts(parts).map_err(|_| Error::BadRequest("malformed target"))?;
+    Ok(())
 }
 
 /// HTTP/2 lets a client cut its cookies up, which HTTP/1.1 does not (RFC 9113, 8.2.3).
@@ -179,6 +242,9 @@ fn forwarded(fields: &mut HeaderMap, mode: Forwarded, client: &HeaderValue, sche
     }
     let host = fields.get(header::HOST).cloned();
     if mode == Forwarded::Replace {
+        while let Some(name) = fields.keys().find(|name| is_about_client(name.as_str())).cloned() {
+            fields.remove(name);
+        }
         fields.insert(FORWARDED_FOR, client.clone());
         fields.insert(FORWARDED_PROTO, scheme);
         if let Some(host) = host {
@@ -207,11 +273,7 @@ fn forwarded(fields: &mut HeaderMap, mode: Forwarded, client: &HeaderValue, sche
 
 /// `version` is that of the message as it was received.
 fn append_via(fields: &mut HeaderMap, version: Version) {
-    let own = if version == Version::HTTP_2 {
-        VIA_HTTP2
-    } else {
-        VIA
-    };
+    let own = VIA[usize::from(version == Version::HTTP_2)].clone();
     match fields.entry(header::VIA) {
         Entry::Vacant(via) => {
             via.insert(own);

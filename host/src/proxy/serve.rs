@@ -18,7 +18,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    accept::ListenerState,
+    accept::{ListenerState, Rules},
     attempts::{Attempts, Freshness},
     body::{RequestBody, ResponseBody},
     client::Watch,
@@ -142,9 +142,16 @@ pub(super) async fn serve(
     if client.is_stream {
         headers::join_cookies(&mut parts.headers);
     }
+    let listener = client.listener.rules();
+    let checked = headers::check(&parts, &listener.config)
+        .and_then(|()| headers::settle(&mut parts, &listener.config, client.scheme));
     let mut head = Head::from_parts(&parts);
     let mut journey = Journey::begin(&client, &head);
-    let result = handle(&client, &parts, &mut head, body, &mut journey).await;
+    let result = match checked {
+        Ok(()) => handle(&client, &listener, (&parts, &mut head), body, &mut journey).await,
+        Err(error) => Err(error),
+    };
+    drop(listener);
     let mut response = result.unwrap_or_else(|error| {
         journey.fail(&error);
         let mut answer = error.answer();
@@ -190,13 +197,11 @@ fn begin_tunnel(client: &Rc<Client>, on_stream: OnUpgrade) {
 /// Everything large is lent and not given: what a future is given it keeps twice, and futures are moved for each request.
 async fn handle(
     client: &Rc<Client>,
-    parts: &Parts,
-    head: &mut Head,
+    listener: &Rules,
+    (parts, head): (&Parts, &mut Head),
     body: Incoming,
     journey: &mut Journey,
 ) -> Result<Response<ResponseBody>, Error> {
-    let listener = client.listener.rules();
-    headers::check(parts, &listener.config)?;
     let question = upgrade::asked(parts, &listener.config)?;
     let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
     let sent = Rc::new(Cell::new(0));

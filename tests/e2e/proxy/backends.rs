@@ -207,7 +207,8 @@ async fn l4_a_call_streams_both_ways_at_once_and_ends_in_trailers() {
         (&asked.headers["te"], asked.headers.get("host")),
         (&"trailers".parse().unwrap(), None)
     );
-    assert_eq!(asked.headers["via"], "2.0 trimtab");
+    let via = asked.headers["via"].to_str().unwrap();
+    assert!(via.starts_with("2.0 trimtab-"), "{via}");
 }
 
 #[tokio::test]

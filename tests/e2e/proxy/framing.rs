@@ -45,30 +45,6 @@ async fn ambiguous_framing_is_refused() {
 }
 
 #[tokio::test]
-async fn a_length_beside_chunks_is_dropped_and_the_connection_closed() {
-    // RFC 9112, 6.1: chunks win, the length is removed, and nothing after the message is believed.
-    for fields in [
-        "content-length: 4\r\ntransfer-encoding: chunked",
-        "transfer-encoding: chunked\r\ncontent-length: 4",
-        "content-length: 30\r\ntransfer-encoding: chunked",
-    ] {
-        let origin = RawOrigin::answering(ok("")).await;
-        let balancer = Setup::to(origin.address()).start().await;
-        let mut client = Client::connect(balancer.address).await;
-        client
-            .send(format!(
-                "POST / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n"
-            ))
-            .await;
-        let answer = client.until_closed().await;
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-        let received = origin.received();
-        assert!(!received.contains("content-length"), "{received}");
-        assert!(received.ends_with("\r\n\r\n0\r\n\r\n"), "{received}");
-    }
-}
-
-#[tokio::test]
 async fn a_bad_chunk_never_becomes_a_complete_request() {
     for body in [
         "0x2\r\nab\r\n0\r\n\r\n",

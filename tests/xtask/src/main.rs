@@ -7,6 +7,7 @@
 
 mod bindings;
 mod build;
+mod cases;
 mod chores;
 mod contract;
 mod dist;
@@ -70,6 +71,8 @@ enum Chore {
     Freeze,
     /// Run all tests: by cargo-nextest if it is installed, else by cargo
     Test,
+    /// Run the tests of the case list of bad input, and count the cases: `tests/cases/cases.toml`
+    Cases,
     /// Check formatting and lints
     Lint,
     /// Measure trimtab and its peers side by side; without arguments, tell how
@@ -110,6 +113,7 @@ fn work(chore: &Chore) -> Result<()> {
         Chore::Reference => contract::write_reference(&root),
         Chore::Freeze => contract::freeze(&root),
         Chore::Test => chores::test(&root),
+        Chore::Cases => cases::run(&root),
         Chore::Lint => chores::lint(&root),
         Chore::Bench { arguments } => chores::bench(&root, arguments),
     }

@@ -7,7 +7,8 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        Forwarded, Http2, Limits, Listener, Protocol, ProxyProtocol, Route, Tls, addresses,
+        Forwarded, Http2, Limits, Listener, Paths, Protocol, ProxyProtocol, Route, Tls, Underscores,
+        addresses,
         names::Names,
         reader::{Table, Value},
         units::{h, ms, s},
@@ -20,7 +21,15 @@ use super::{
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
 /// Keys about requests.
-const ONLY_HTTP: [&str; 5] = ["http2", "forwarded", "upgrades", "connect", "via"];
+const ONLY_HTTP: [&str; 7] = [
+    "http2",
+    "forwarded",
+    "paths",
+    "underscores",
+    "upgrades",
+    "connect",
+    "via",
+];
 const HEADER_BYTES: RangeInclusive<usize> = (8 << 10)..=(1 << 20);
 const HEADERS: RangeInclusive<u32> = 10..=1000;
 const STREAMS: RangeInclusive<u32> = 1..=10_000;
@@ -31,6 +40,12 @@ const HEADER_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(600);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(1);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
 const TUNNEL_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(24);
+const PATHS: [(&str, Paths); 3] = [
+    ("strict", Paths::Strict),
+    ("encoded-slashes", Paths::EncodedSlashes),
+    ("as-sent", Paths::AsSent),
+];
+const UNDERSCORES: [(&str, Underscores); 2] = [("drop", Underscores::Drop), ("pass", Underscores::Pass)];
 /// A request that asks is compared with each.
 const UPGRADES_MAX: usize = 16;
 /// Each request walks through them, and each is compared with all before it when they are read.
@@ -44,6 +59,8 @@ pub(super) struct Rest {
     proxy_protocol: Option<ProxyProtocol>,
     http2: Option<Http2>,
     forwarded: Forwarded,
+    paths: Paths,
+    underscores: Underscores,
     upgrades: Vec<String>,
     connect: bool,
     via: bool,
@@ -60,6 +77,8 @@ impl Rest {
             proxy_protocol,
             http2,
             forwarded,
+            paths,
+            underscores,
             upgrades,
             connect,
             via,
@@ -75,6 +94,8 @@ impl Rest {
             proxy_protocol,
             http2,
             forwarded,
+            paths,
+            underscores,
             upgrades,
             connect,
             via,
@@ -114,6 +135,8 @@ pub(super) fn listener(
             .and_then(|value| proxy_protocol(&value)),
         http2: http2(table),
         forwarded: table.choice("forwarded", &forwarded, Forwarded::Replace),
+        paths: table.choice("paths", &PATHS, Paths::Strict),
+        underscores: table.choice("underscores", &UNDERSCORES, Underscores::Drop),
         upgrades: upgrades(table),
         connect: table.flag("connect", false),
         via: table.flag("via", true),

@@ -6,7 +6,7 @@ use super::super::file::parse_here;
 
 const FULL: &str = include_str!("../../../../examples/full.toml");
 /// Together about three seconds in the dev profile, on an idle machine.
-const MUTATIONS: usize = 20_000;
+const MUTATIONS: usize = 100_000;
 const SEED: u64 = 0x7472_696d_7461_6221;
 
 /// Pieces that mean something somewhere in a file.

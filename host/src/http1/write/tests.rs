@@ -28,9 +28,11 @@ fn a_request_goes_through_without_what_means_one_connection() {
 
 #[test]
 fn what_the_client_says_of_itself_is_replaced() {
-    let fields = "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n";
+    let fields = "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
+        Forwarded: for=1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\nx-forwarded-prefix: /evil\r\n";
     let text = written(fields, Forwarded::Replace, true);
-    let own = "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: http\r\nx-forwarded-host: shop\r\nvia: 1.1 trimtab\r\n\r\n";
+    let own = "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: http\r\nx-forwarded-host: shop\r\nvia: 1.1 {}\r\n\r\n";
+    let own = own.replace("{}", via_name());
     assert_eq!(text, format!("GET /a?b HTTP/1.1\r\nHost: shop\r\n{own}"));
 }
 
@@ -39,6 +41,7 @@ fn or_appended_to() {
     let fields = "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nx-forwarded-for: 5.6.7.8\r\n";
     let text = written(fields, Forwarded::Append, false);
     let own = "X-Forwarded-Proto: https\r\nx-forwarded-for: 1.2.3.4, 5.6.7.8, 10.0.0.1\r\nx-forwarded-host: shop\r\n\r\n";
+    let own = own.replace("{}", via_name());
     assert_eq!(text, format!("GET /a?b HTTP/1.1\r\nHost: shop\r\n{own}"));
 }
 

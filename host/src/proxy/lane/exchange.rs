@@ -25,6 +25,8 @@ use crate::{
 
 /// A body of this size goes out with the head in one piece; a larger one as a second piece.
 const COPIED_MAX: usize = 1024;
+/// What may come before the response; more is a backend that never answers.
+const INTERIM_MAX: usize = 8;
 
 impl<S: Socket> Lane<'_, S> {
     /// Sends the request and waits for the response's head, which is then in the pipe as the client gets it.
@@ -141,6 +143,7 @@ impl<S: Socket> Lane<'_, S> {
         pipe: &mut Pipe,
     ) -> Result<Reply, Broken> {
         pipe.out.clear();
+        let mut interim = 0;
         loop {
             let error = match self.read(listener, pipe) {
                 Ok(Some(reply)) if reply.status == 101 => {
@@ -148,10 +151,14 @@ impl<S: Socket> Lane<'_, S> {
                 }
                 Ok(Some(reply)) => {
                     pipe.input.take(reply.len);
-                    if reply.is_interim() {
+                    if !reply.is_interim() {
+                        return Ok(reply);
+                    }
+                    interim += 1;
+                    if interim <= INTERIM_MAX {
                         continue;
                     }
-                    return Ok(reply);
+                    Error::BadResponse("backend sent too many interim responses")
                 }
                 Ok(None) if !pipe.input.make_room() => {
                     Error::BadResponse("backend sent a head that is too large")
