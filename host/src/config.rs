@@ -27,6 +27,7 @@ mod mistakes;
 mod names;
 mod proxy_protocol;
 mod reader;
+mod resilience;
 mod scenario;
 mod syntax;
 mod tenant;
@@ -40,6 +41,7 @@ pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use mistakes::{Mistake, Mistakes};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
+pub use resilience::{Retry, RetryOn};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,
@@ -375,13 +377,6 @@ pub struct Outlier {
     pub max_ejection: Duration,
     /// Key `max_ejected`, in percent of the pool: more are never ejected at once, though one always may be. Default 50, 0 to 100.
     pub max_ejected: u8,
-}
-
-/// `[pool.NAME.retry]`: what happens when an attempt fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Key `attempts`: backends tried for one request, the first included. Default 3, 1 to 10; 1 never retries.
-    pub attempts: NonZeroU32,
 }
 
 /// `[pool.NAME.record]`: which decisions are recorded.

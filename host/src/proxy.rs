@@ -12,6 +12,7 @@ mod accept;
 mod access;
 mod attempts;
 mod body;
+mod budget;
 mod canary;
 mod client;
 mod error;

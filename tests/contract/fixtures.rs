@@ -286,6 +286,7 @@ fn pool(backends: &[Backend]) -> Pool {
         record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
+            ..config::Retry::default()
         },
     };
     Pool::new(Arc::new(config), &sockets, 1, None, Instant::now())

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     metrics::{DURATION_BOUNDS_US, Metrics, Worker},
+    pool::Counts,
     tenant::Tenant,
 };
 
@@ -200,6 +201,7 @@ fn pool_families(text: &mut Text, pools: &[PoolReading]) {
     for pool in pools {
         family.sample(&[("pool", pool.name())], u8::from(pool.snapshot.in_panic));
     }
+    pool_counters(text, pools);
     let help = "How often backends entered a state.";
     let mut family = text.family("trimtab_pool_transitions_total", Counter, help);
     for pool in pools {
@@ -207,6 +209,31 @@ fn pool_families(text: &mut Text, pools: &[PoolReading]) {
         let counts = [counts.ready, counts.down, counts.ejected, counts.draining];
         for (state, count) in STATES.iter().zip(counts) {
             family.sample(&[("pool", pool.name()), ("state", state)], count);
+        }
+    }
+}
+
+/// What workers count of each pool: its name, its help, and where it is.
+type PoolCounter = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
+
+const POOL_COUNTERS: [PoolCounter; 2] = [
+    (
+        "trimtab_pool_retries_total",
+        "Attempts after the first, at another backend.",
+        |counts| &counts.retries,
+    ),
+    (
+        "trimtab_pool_retries_denied_total",
+        "Requests that were not sent again because the budget was spent.",
+        |counts| &counts.retries_denied,
+    ),
+];
+
+fn pool_counters(text: &mut Text, pools: &[PoolReading]) {
+    for (name, help, read) in POOL_COUNTERS {
+        let mut family = text.family(name, Counter, help);
+        for pool in pools {
+            family.sample(&[("pool", pool.name())], pool.view.pool.total(read));
         }
     }
 }

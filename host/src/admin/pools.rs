@@ -40,7 +40,15 @@ pub(super) struct Pool {
     policy: Policy,
     usable: usize,
     in_panic: bool,
+    retries: Retries,
     backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Retries {
+    made: u64,
+    /// Beyond the budget.
+    denied: u64,
 }
 
 #[derive(Serialize)]
@@ -141,6 +149,7 @@ impl Pool {
     fn new(reading: &PoolReading) -> Self {
         let checks: BTreeMap<u64, CheckResult> = reading.view.supervisor.checks().into_iter().collect();
         let now = Instant::now();
+        let pool = &reading.view.pool;
         let backend = |backend: BackendReading<'_>| {
             let check = checks.get(&backend.member.backend.id);
             Backend::new(&backend, check, now)
@@ -151,6 +160,10 @@ impl Pool {
             policy: Policy::new(&reading.view.deployment, &reading.view.pool.config.fallback),
             usable: reading.snapshot.usable,
             in_panic: reading.snapshot.in_panic,
+            retries: Retries {
+                made: pool.total(|counts| &counts.retries),
+                denied: pool.total(|counts| &counts.retries_denied),
+            },
             backends: reading.backends().map(backend).collect(),
         }
     }

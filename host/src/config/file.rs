@@ -36,6 +36,7 @@ pub(super) mod policy;
 pub(super) mod pool;
 pub(super) mod proxy_protocol;
 mod record;
+pub(super) mod resilience;
 pub(super) mod tenant;
 pub(super) mod tls;
 
@@ -120,7 +121,6 @@ pub(super) const OUTLIER: Keys = &[
     "max_ejection",
     "max_ejected",
 ];
-pub(super) const RETRY: Keys = &["attempts"];
 pub(super) const SAMPLING: Keys = &["picks", "every", "headers", "show"];
 pub(super) const POLICY: Keys = &[
     "tenant",

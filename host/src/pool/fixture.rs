@@ -37,7 +37,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
             max_ejection: Duration::from_secs(300),
             max_ejected: 50,
         }),
-        retry: config::Retry { attempts: count(3) },
+        retry: config::Retry::default(),
         record: None,
     }
 }

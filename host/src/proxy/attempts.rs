@@ -4,7 +4,7 @@
 //!
 //! Invariant: a request of which anything was sent is sent again only if that does no harm.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use super::{
     error::Error,
@@ -45,6 +45,7 @@ impl<'a> Attempts<'a> {
         now_us: u64,
     ) -> Self {
         let settings = pool.settings();
+        pool.budget.earn();
         let random = client.worker.random();
         Self {
             client,
@@ -98,7 +99,7 @@ impl<'a> Attempts<'a> {
         is_unsent: bool,
     ) -> Result<(), Error> {
         let Failed { error, was_stale } = failed;
-        let may_repeat = self.is_repeatable && matches!(error, Error::Upstream(_));
+        let may_repeat = self.is_repeatable && matches!(error, Error::Upstream(_) | Error::TryTimeout);
         if !is_unsent && !may_repeat {
             return Err(error);
         }
@@ -106,12 +107,60 @@ impl<'a> Attempts<'a> {
             self.again = Some(target);
             return Ok(());
         }
-        self.tried.push(target.upstream.backend.id);
-        if self.tried.attempts() < self.settings.config.retry.attempts.get() {
-            Ok(())
-        } else {
-            Err(error)
+        let rule = &self.settings.config.retry;
+        let is_allowed = self.has_attempts()
+            && match &error {
+                // What never got there costs the backends nothing, so the budget is not asked.
+                Error::Connect(_) => rule.on.connect,
+                // Paid for when the attempt was given up.
+                Error::TryTimeout => true,
+                _ => rule.on.reset && (is_unsent || self.pool.spend(self.client.worker.id, rule)),
+            };
+        if !is_allowed {
+            return Err(error);
         }
+        self.leave(&target);
+        Ok(())
+    }
+
+    /// Whether the response with this status is given up, and another backend asked.
+    #[inline]
+    pub(super) fn give_up(&mut self, target: &Target, status: u16) -> bool {
+        status >= 400 && self.gives_up_error(target, status)
+    }
+
+    fn gives_up_error(&mut self, target: &Target, status: u16) -> bool {
+        let rule = &self.settings.config.retry;
+        let may_follow = rule.on.statuses.contains(&status) && self.is_repeatable && self.has_another(target);
+        if !may_follow || !self.pool.spend(self.client.worker.id, rule) {
+            return false;
+        }
+        self.leave(target);
+        true
+    }
+
+    /// How long the attempt at `target` has for the response's head, if another can be made after it.
+    #[inline]
+    pub(super) fn try_timeout(&self, target: &Target) -> Option<Duration> {
+        let config = &self.settings.config;
+        let within = config.retry.try_timeout?;
+        (self.is_repeatable && self.has_another(target)).then_some(within.min(config.response_timeout))
+    }
+
+    /// Whether another backend may be asked after `target`.
+    fn has_another(&self, target: &Target) -> bool {
+        self.has_attempts() && self.pool.has_another(&self.tried, target.upstream.backend.id)
+    }
+
+    /// Whether another attempt may follow the one under way.
+    fn has_attempts(&self) -> bool {
+        self.tried.attempts() + 1 < self.settings.config.retry.attempts.get()
+    }
+
+    /// The next attempt goes to another backend.
+    fn leave(&mut self, target: &Target) {
+        self.tried.push(target.upstream.backend.id);
+        self.pool.count_retry(self.client.worker.id);
     }
 }
 

@@ -58,6 +58,9 @@ pub enum Error {
     /// The response head did not come in time.
     #[error("backend did not answer in time")]
     ResponseTimeout,
+    /// The same, in the shorter time of an attempt that another one may follow; that one is paid for.
+    #[error("backend did not answer in time")]
+    TryTimeout,
     /// What came is not a response that can be passed on.
     #[error("{0}")]
     BadResponse(&'static str),
@@ -80,6 +83,7 @@ impl Error {
             | Self::Connect(_)
             | Self::Upstream(_)
             | Self::ResponseTimeout
+            | Self::TryTimeout
             | Self::BadResponse(_) => Fault::Upstream,
         }
     }
@@ -99,7 +103,7 @@ impl Error {
             }
             Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Upstream(_) | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
-            Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ResponseTimeout | Self::TryTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 

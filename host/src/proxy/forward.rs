@@ -115,15 +115,15 @@ impl Exchange {
             }
         };
         let watch = &self.ledger.watch;
-        let response_timeout = self.ledger.settings.config.response_timeout;
-        watch.expect_backend(response_timeout.as_millis() as u64);
+        self.ledger.expect_answer();
+        let ran_out = || self.ledger.ran_out();
         let result = match &mut carrier {
-            Carrier::Own(connection) => connection.send(request, watch).await,
+            Carrier::Own(connection) => connection.send(request, watch, ran_out).await,
             Carrier::Shared(place) => {
                 if let Some(request) = request {
                     headers::into_http2(request, self.ledger.settings.dialing.scheme());
                 }
-                place.send(request, watch).await
+                place.send(request, watch, ran_out).await
             }
         };
         watch.release_backend();
@@ -140,10 +140,10 @@ impl Exchange {
     fn failed(&mut self, error: SendError, is_reused: bool) -> Failed {
         let error = match error {
             SendError::Broken(reason) => Error::Upstream(reason),
-            SendError::Timeout => Error::ResponseTimeout,
+            SendError::RanOut(error) => error,
         };
         let is_clients = self.ledger.watch.body_failed();
-        let was_stale = is_reused && !is_clients && !matches!(error, Error::ResponseTimeout);
+        let was_stale = is_reused && !is_clients && matches!(error, Error::Upstream(_));
         let error = if is_clients {
             Error::BadRequest("malformed body")
         } else {

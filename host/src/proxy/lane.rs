@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::PoolProtocol,
-    http1::{Inbox, Received, Reply, write_answer},
+    http1::{Framing, Inbox, Received, Reply, write_answer},
 };
 
 mod exchange;
@@ -173,6 +173,9 @@ impl<S: Socket> Lane<'_, S> {
             let (target, freshness) = attempts.pick(self.inbox.head(), journey)?;
             let mut ledger = Ledger::begin(self.client, &attempts, &target);
             match self.exchange(&mut ledger, freshness, &rules.config, pipe).await {
+                Ok((connection, reply)) if attempts.give_up(&target, reply.status) => {
+                    discard(&ledger, connection, &reply, pipe);
+                }
                 Ok((connection, reply)) => {
                     journey.status = reply.status;
                     return self.relay(ledger, connection, &reply, pipe).await;
@@ -220,6 +223,18 @@ impl<S: Socket> Lane<'_, S> {
     async fn write(&mut self, first: &[u8], second: &[u8]) -> bool {
         let mut written = 0;
         poll_fn(|cx| self.stream.poll_write_two(cx, first, second, &mut written)).await
+    }
+}
+
+/// Keeps the connection of a response that nobody gets, if all of that is there.
+fn discard(ledger: &Ledger, connection: Plain, reply: &Reply, pipe: &mut Pipe) {
+    let body = match reply.framing {
+        Framing::Empty => Some(0),
+        Framing::Length(length) => usize::try_from(length).ok(),
+        Framing::Chunked | Framing::Close => None,
+    };
+    if reply.keeps_alive && body == Some(pipe.input.unread().len()) {
+        ledger.keep(connection);
     }
 }
 

@@ -5,12 +5,14 @@
 //!
 //! Invariant: a [`Ledger`] begins and ends its backend's `active` exactly once, however the attempt ends.
 
-use std::{rc::Rc, task::Context};
+use std::{cell::Cell, rc::Rc, task::Context, time::Duration};
 
 use super::{
     attempts::Attempts,
     client::Watch,
+    error::Error,
     forward::Target,
+    plain::Plain,
     pool::{Decider, PoolSettings, WorkerPool},
     serve::Client,
     upstream::Upstream,
@@ -34,6 +36,8 @@ pub(super) struct Ledger {
     generation: u64,
     index: usize,
     decider: Decider,
+    /// How long the response's head is waited for, as long as another attempt can be made.
+    try_timeout: Cell<Option<Duration>>,
     began_us: u64,
     latency_us: u64,
     status: Option<u16>,
@@ -61,6 +65,7 @@ impl Ledger {
             generation: target.generation,
             index: target.index,
             decider: target.decider,
+            try_timeout: Cell::new(attempts.try_timeout(target)),
             began_us: attempts.now_us,
             latency_us: 0,
             status: None,
@@ -69,6 +74,33 @@ impl Ledger {
             recorded_sent: 0,
             recorded_received: 0,
         }
+    }
+
+    /// The response's head has to come in time from now on.
+    #[inline]
+    pub(super) fn expect_answer(&self) {
+        let config = &self.settings.config;
+        let within = self.try_timeout.get().unwrap_or(config.response_timeout);
+        self.watch.expect_backend(within.as_millis() as u64);
+    }
+
+    /// Whether the time for the response's head is over. If it is the shorter time of an attempt that another may follow,
+    /// this pays for that one; and when there is nothing to pay it with, this attempt gets the rest of its time.
+    pub(super) fn ran_out(&self) -> Option<Error> {
+        if !self.watch.backend_expired() {
+            return None;
+        }
+        let config = &self.settings.config;
+        let Some(passed) = self.try_timeout.take() else {
+            return Some(Error::ResponseTimeout);
+        };
+        if self.pool.spend(self.worker.id, &config.retry) {
+            return Some(Error::TryTimeout);
+        }
+        let rest = config.response_timeout.saturating_sub(passed);
+        self.watch.release_backend();
+        self.watch.expect_backend(rest.as_millis() as u64);
+        None
     }
 
     /// The response's head is there, or (`None`) the backend did not answer, or not with what can be passed on.
@@ -84,6 +116,13 @@ impl Ledger {
                 .reporter
                 .failures(self.upstream.backend.id, in_a_row);
         }
+    }
+
+    /// The exchange is complete, and its connection can carry another.
+    #[inline]
+    pub(super) fn keep(&self, connection: Plain) {
+        let keep = self.settings.config.idle_connections;
+        self.upstream.put_plain(connection, keep, self.worker.coarse_ms());
     }
 
     /// A piece of the response's body has arrived.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    budget::Budget,
     canary::Canary,
     forward::Target,
     upstream::{Dialing, Upstream},
@@ -21,7 +22,7 @@ use crate::{
     health::Reporter,
     http1::Head,
     policy::{Chooser, Decision, Deployment, Ended, Facts, Instance, Seat, Tried},
-    pool::Pool,
+    pool::{Pool, add},
     rollout::Shadow,
 };
 
@@ -66,6 +67,7 @@ pub(super) struct WorkerPool {
     seat: RefCell<Seat>,
     canary: RefCell<Option<Canary>>,
     shadow: RefCell<Option<Arc<Shadow>>>,
+    pub(super) budget: Budget,
     /// Indexed like the seat's snapshot.
     upstreams: RefCell<Vec<Rc<Upstream>>>,
 }
@@ -92,6 +94,7 @@ impl WorkerPool {
             seat: RefCell::new(seat),
             canary: RefCell::new(None),
             shadow: RefCell::new(None),
+            budget: Budget::default(),
             upstreams,
         }
     }
@@ -155,6 +158,31 @@ impl WorkerPool {
             decider,
         });
         (decision, decider, target)
+    }
+
+    /// Whether a backend besides `tried` and `id` may be picked.
+    pub(super) fn has_another(&self, tried: &Tried, id: u64) -> bool {
+        let seat = self.seat.borrow();
+        let mut members = seat.snapshot().members.iter();
+        members.any(|member| {
+            let own = member.backend.id;
+            member.usable && own != id && !tried.contains(own)
+        })
+    }
+
+    /// Takes from the budget what it costs to send a request again. False, which is counted, if there is not enough.
+    pub(super) fn spend(&self, worker: usize, rule: &config::Retry) -> bool {
+        let seat = self.seat.borrow();
+        let is_paid = self.budget.spend(rule, seat.pool().workers());
+        if !is_paid {
+            add(&seat.pool().counts(worker).retries_denied, 1);
+        }
+        is_paid
+    }
+
+    /// A request goes to another backend.
+    pub(super) fn count_retry(&self, worker: usize) {
+        add(&self.seat.borrow().pool().counts(worker).retries, 1);
     }
 
     /// An attempt begins.
@@ -256,6 +284,7 @@ impl WorkerPool {
             drop_elsewhere(unneeded);
         }
         drop(seat);
+        self.budget.roll();
         let longest_ms = self.settings.borrow().config.idle_timeout.as_millis() as u64;
         self.upstreams
             .borrow()

@@ -227,6 +227,9 @@ async fn handle(
         )
         .await
         {
+            Ok(response) if attempts.give_up(&target, response.status().as_u16()) => {
+                response.into_body().discard().await;
+            }
             Ok(mut response) => {
                 let version = response.version();
                 headers::for_client(response.headers_mut(), &listener.config, version);

@@ -23,7 +23,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{body::RequestBody, client::Watch, plain::Plain};
+use super::{body::RequestBody, client::Watch, error::Error, plain::Plain};
 use crate::{pool::Backend, proxy_header::Endpoints, tls::Offer};
 
 mod shared;
@@ -72,8 +72,8 @@ pub(super) struct Connection {
 pub(super) enum SendError {
     /// The connection failed. If nothing had been written, the request is back where it was.
     Broken(String),
-    /// The response head did not come in time.
-    Timeout,
+    /// The response head did not come in time, as whoever waits says.
+    RanOut(Error),
 }
 
 impl Upstream {
@@ -225,12 +225,13 @@ impl Connection {
         self.drive(cx) && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the response's head, as long as `watch` allows. If the connection is gone before
+    /// Sends a request and waits for the response's head until `ran_out` says why not to. If the connection is gone before
     /// anything is written, the request is put back.
     pub(super) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
         watch: &Watch,
+        ran_out: impl Fn() -> Option<Error>,
     ) -> Result<Response<Incoming>, SendError> {
         let Self {
             sender,
@@ -256,10 +257,9 @@ impl Connection {
                     Poll::Ready(Err(SendError::Broken(error.into_error().to_string())))
                 }
                 Poll::Pending if *is_done => Poll::Ready(Err(SendError::Broken("connection closed".into()))),
-                Poll::Pending if watch.backend_expired() => Poll::Ready(Err(SendError::Timeout)),
                 Poll::Pending => {
                     watch.remember(cx.waker());
-                    Poll::Pending
+                    ran_out().map_or(Poll::Pending, |error| Poll::Ready(Err(SendError::RanOut(error))))
                 }
             }
         })

@@ -41,7 +41,7 @@ use crate::{
 const WATCH_EVERY_MAX: Duration = Duration::from_millis(100);
 const WATCH_EVERY_MIN: Duration = Duration::from_millis(5);
 /// Unused upstream connections are looked at this often.
-const SWEEP_EVERY_MS: u64 = 1000;
+pub(super) const SWEEP_EVERY_MS: u64 = 1000;
 
 /// What all workers share.
 #[derive(Clone)]
@@ -354,7 +354,8 @@ impl WorkerState {
         });
         let backend = pools.values().flat_map(|pool| {
             let config = &pool.settings().config;
-            [config.response_timeout, config.body_timeout]
+            let retried = config.retry.try_timeout.unwrap_or(config.response_timeout);
+            [config.response_timeout, config.body_timeout, retried]
         });
         let shortest = client.chain(backend).min().unwrap_or(WATCH_EVERY_MAX);
         self.watch_every

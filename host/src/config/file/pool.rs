@@ -7,14 +7,14 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol, Retry, addresses,
+        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol, addresses,
         names::{Names, Unique},
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, OUTLIER, POOL, RETRY,
+    BACKEND, HEALTH, OUTLIER, POOL,
     proxy_protocol::send_proxy,
-    record,
+    record, resilience,
     tenant::Tenancy,
     tls::pool_tls,
 };
@@ -43,7 +43,6 @@ const STATUS: RangeInclusive<u16> = 100..=599;
 const CONSECUTIVE_FAILURES: RangeInclusive<u32> = 1..=1000;
 const BASE_EJECTION: RangeInclusive<Duration> = ms(100)..=h(1);
 const MAX_EJECTION: RangeInclusive<Duration> = ms(100)..=h(24);
-const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 /// A request looks for each in turn.
 const HASH_SOURCES_MAX: usize = 8;
 
@@ -93,9 +92,7 @@ pub(super) fn pool(
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, has_tls)),
         outlier: outlier(&table),
-        retry: Retry {
-            attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
-        },
+        retry: resilience::retry(&table),
         record: table.take("record").and_then(|value| record::sampling(&value)),
     })
 }
@@ -123,9 +120,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, false)),
         outlier: outlier(table),
-        retry: Retry {
-            attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
-        },
+        retry: resilience::simulated_retry(table),
         record: None,
     }
 }

@@ -42,7 +42,11 @@ const TABLES: [(&str, &str, Keys); 23] = [
     ("`[pool.NAME.tls]`", "[pool.shop.tls]", file::tls::POOL_TLS),
     ("`[pool.NAME.health]`", "[pool.shop.health]", file::HEALTH),
     ("`[pool.NAME.outlier]`", "[pool.shop.outlier]", file::OUTLIER),
-    ("`[pool.NAME.retry]`", "[pool.shop.retry]", file::RETRY),
+    (
+        "`[pool.NAME.retry]`",
+        "[pool.shop.retry]",
+        file::resilience::RETRY,
+    ),
     ("`[pool.NAME.record]`", "[pool.shop.record]", file::SAMPLING),
     ("`[policy.NAME]`", "[policy.mine]", file::POLICY),
     ("`[policy.NAME.grants]`", "[policy.mine.grants]", file::GRANTS),

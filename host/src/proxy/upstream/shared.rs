@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{SendError, Wire};
 use crate::{
-    proxy::{body::RequestBody, client::Watch},
+    proxy::{body::RequestBody, client::Watch, error::Error},
     proxy_header::Endpoints,
 };
 
@@ -151,12 +151,13 @@ impl SharedConnections {
 }
 
 impl Place {
-    /// Sends a request and waits for the response's head, as long as `watch` allows. If the connection is gone before
+    /// Sends a request and waits for the response's head until `ran_out` says why not to. If the connection is gone before
     /// anything is written, the request is put back. Dropping this future has the backend told that nobody waits.
     pub(in crate::proxy) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
         watch: &Watch,
+        ran_out: impl Fn() -> Option<Error>,
     ) -> Result<Response<Incoming>, SendError> {
         let Some(given) = request.take() else {
             return Err(SendError::Broken("nothing to send".into()));
@@ -169,10 +170,9 @@ impl Place {
                 *request = error.take_message();
                 Poll::Ready(Err(SendError::Broken(error.into_error().to_string())))
             }
-            Poll::Pending if watch.backend_expired() => Poll::Ready(Err(SendError::Timeout)),
             Poll::Pending => {
                 watch.remember(cx.waker());
-                Poll::Pending
+                ran_out().map_or(Poll::Pending, |error| Poll::Ready(Err(SendError::RanOut(error))))
             }
         })
         .await

@@ -1,0 +1,55 @@
+//! What a pool does when its backends fail: which attempts are made again, and how many.
+//!
+//! Owns the values and their defaults; `file/resilience.rs` reads them.
+
+use std::{num::NonZeroU32, time::Duration};
+
+/// `[pool.NAME.retry]`: what happens when an attempt fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Key `attempts`: backends tried for one request, the first included. Default 3, 1 to 10; 1 never retries.
+    pub attempts: NonZeroU32,
+    /// Key `on`: the outcomes after which another backend is tried.
+    pub on: RetryOn,
+    /// Key `budget`: percent of the requests of the last 10 s that may be sent again. Default 20, 0 to 100.
+    pub budget: u8,
+    /// Key `floor`: so many a second may be sent again whatever the budget says, by all workers together. Default 10,
+    /// 0 to 100000.
+    pub floor: u32,
+    /// Key `try_timeout`: `response_timeout` of an attempt after which another can be made. Default none, 1 ms to 24 h.
+    pub try_timeout: Option<Duration>,
+}
+
+/// The outcomes after which another backend is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryOn {
+    /// `"connect"`: there was no connection.
+    pub connect: bool,
+    /// `"reset"`: the connection broke before the response.
+    pub reset: bool,
+    /// These, 400 to 599, without repetition.
+    pub statuses: Vec<u16>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: const { NonZeroU32::new(3).unwrap() },
+            on: RetryOn::default(),
+            budget: 20,
+            floor: 10,
+            try_timeout: None,
+        }
+    }
+}
+
+impl Default for RetryOn {
+    fn default() -> Self {
+        Self {
+            connect: true,
+            reset: true,
+            // What outlier ejection takes for a backend that cannot serve, whatever was asked.
+            statuses: vec![502, 503, 504],
+        }
+    }
+}
