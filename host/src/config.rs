@@ -41,7 +41,7 @@ pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use mistakes::{Mistake, Mistakes};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
-pub use resilience::{Retry, RetryOn};
+pub use resilience::{PoolLimits, Retry, RetryOn};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,
@@ -282,6 +282,8 @@ pub struct Pool {
     pub outlier: Option<Outlier>,
     /// `[pool.NAME.retry]`
     pub retry: Retry,
+    /// `[pool.NAME.limits]`: when it is full; never without the table.
+    pub limits: Option<PoolLimits>,
     /// `[pool.NAME.record]`: which decisions are recorded; none without the table, unless an operator asks.
     pub record: Option<Sampling>,
 }

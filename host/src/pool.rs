@@ -212,6 +212,13 @@ impl Pool {
         self.counts.of(worker)
     }
 
+    /// Requests that wait for a backend with room.
+    pub fn waiting(&self) -> u64 {
+        (0..self.workers())
+            .map(|worker| self.counts(worker).waiting())
+            .sum()
+    }
+
     /// A count, summed over all workers.
     pub fn total(&self, read: impl Fn(&Counts) -> &AtomicU64) -> u64 {
         self.counts.total(read)

@@ -253,6 +253,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
             attempts: count(10),
             ..config::Retry::default()
         },
+        limits: None,
         record: None,
     }
 }

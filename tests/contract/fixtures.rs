@@ -283,6 +283,7 @@ fn pool(backends: &[Backend]) -> Pool {
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        limits: None,
         record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,

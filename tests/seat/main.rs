@@ -145,6 +145,7 @@ fn pool(fallback: &str) -> Pool {
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        limits: None,
         record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,

@@ -216,7 +216,7 @@ fn pool_families(text: &mut Text, pools: &[PoolReading]) {
 /// What workers count of each pool: its name, its help, and where it is.
 type PoolCounter = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
 
-const POOL_COUNTERS: [PoolCounter; 2] = [
+const POOL_COUNTERS: [PoolCounter; 5] = [
     (
         "trimtab_pool_retries_total",
         "Attempts after the first, at another backend.",
@@ -227,9 +227,29 @@ const POOL_COUNTERS: [PoolCounter; 2] = [
         "Requests that were not sent again because the budget was spent.",
         |counts| &counts.retries_denied,
     ),
+    (
+        "trimtab_pool_queued_total",
+        "Requests that had to wait because every backend was full.",
+        |counts| &counts.queued,
+    ),
+    (
+        "trimtab_pool_queue_full_total",
+        "Requests refused because the queue was full, too.",
+        |counts| &counts.queue_full,
+    ),
+    (
+        "trimtab_pool_queue_timeouts_total",
+        "Requests refused because they had waited for too long.",
+        |counts| &counts.queue_timeouts,
+    ),
 ];
 
 fn pool_counters(text: &mut Text, pools: &[PoolReading]) {
+    let help = "Requests that wait because every backend is full.";
+    let mut family = text.family("trimtab_pool_waiting", Gauge, help);
+    for pool in pools {
+        family.sample(&[("pool", pool.name())], pool.view.pool.waiting());
+    }
     for (name, help, read) in POOL_COUNTERS {
         let mut family = text.family(name, Counter, help);
         for pool in pools {

@@ -41,6 +41,7 @@ pub(super) struct Pool {
     usable: usize,
     in_panic: bool,
     retries: Retries,
+    queue: Queue,
     backends: Vec<Backend>,
 }
 
@@ -49,6 +50,14 @@ struct Retries {
     made: u64,
     /// Beyond the budget.
     denied: u64,
+}
+
+#[derive(Serialize)]
+struct Queue {
+    waiting: u64,
+    waited: u64,
+    full: u64,
+    timeouts: u64,
 }
 
 #[derive(Serialize)]
@@ -163,6 +172,12 @@ impl Pool {
             retries: Retries {
                 made: pool.total(|counts| &counts.retries),
                 denied: pool.total(|counts| &counts.retries_denied),
+            },
+            queue: Queue {
+                waiting: pool.waiting(),
+                waited: pool.total(|counts| &counts.queued),
+                full: pool.total(|counts| &counts.queue_full),
+                timeouts: pool.total(|counts| &counts.queue_timeouts),
             },
             backends: reading.backends().map(backend).collect(),
         }

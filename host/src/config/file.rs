@@ -109,6 +109,7 @@ pub(super) const POOL: Keys = &[
     "health",
     "outlier",
     "retry",
+    "limits",
     "record",
 ];
 pub(super) const BACKEND: Keys = &["address", "weight", "zone", "tier", "labels"];

@@ -1,4 +1,4 @@
-//! What a pool does when its backends fail: which attempts are made again, and how many.
+//! What a pool does when its backends fail or are full: which attempts are made again, and who waits.
 //!
 //! Owns the values and their defaults; `file/resilience.rs` reads them.
 
@@ -29,6 +29,19 @@ pub struct RetryOn {
     pub reset: bool,
     /// These, 400 to 599, without repetition.
     pub statuses: Vec<u16>,
+}
+
+/// `[pool.NAME.limits]`: when a backend or the whole pool is full, and who waits then. Without the table nothing ever is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Key `backend_requests`: most requests in flight at one backend. Default no limit, 1 to 1000000.
+    pub backend_requests: Option<NonZeroU32>,
+    /// Key `requests`: most requests in flight in the pool. Default no limit, 1 to 1000000.
+    pub requests: Option<NonZeroU32>,
+    /// Key `queue`: most requests that wait for room. Default 1000, 0 to 1000000.
+    pub queue: u32,
+    /// Key `queue_timeout`: how long one waits. Default 1 s, 1 ms to 1 h.
+    pub queue_timeout: Duration,
 }
 
 impl Default for Retry {

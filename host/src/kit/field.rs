@@ -168,6 +168,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
             attempts: NonZeroU32::MIN,
             ..config::Retry::default()
         },
+        limits: None,
         record: None,
     }
 }

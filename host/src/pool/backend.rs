@@ -50,6 +50,12 @@ impl Backend {
         self.loads.len()
     }
 
+    /// Requests in flight, of all workers.
+    #[inline]
+    pub fn active(&self) -> u32 {
+        self.loads().map(Load::active).sum()
+    }
+
     /// The counters of all workers, to be summed.
     pub fn loads(&self) -> impl Iterator<Item = &Load> {
         self.loads.iter().map(|load| &**load)

@@ -38,6 +38,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
             max_ejected: 50,
         }),
         retry: config::Retry::default(),
+        limits: None,
         record: None,
     }
 }

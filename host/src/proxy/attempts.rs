@@ -4,13 +4,19 @@
 //!
 //! Invariant: a request of which anything was sent is sent again only if that does no harm.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use super::{
     error::Error,
     forward::{Failed, Target},
     journey::Journey,
-    pool::{PoolSettings, WorkerPool},
+    pool::{Decided, PoolSettings, WorkerPool},
+    queue::Place,
     serve::Client,
 };
 use crate::{
@@ -32,6 +38,8 @@ pub(super) struct Attempts<'a> {
     is_repeatable: bool,
     /// The backend to try again, on a new connection: a stored one was closed under the last attempt.
     again: Option<Target>,
+    /// Where the request waits, because every backend is full.
+    place: Option<Place>,
 }
 
 impl<'a> Attempts<'a> {
@@ -56,22 +64,26 @@ impl<'a> Attempts<'a> {
             now_us,
             is_repeatable: keeps_body && is_idempotent(head.method()),
             again: None,
+            place: None,
         }
     }
 
-    /// Which backend is next, and whether a stored connection to it will do.
+    /// Which backend is next, and whether a stored connection to it will do. `None` while all are full: the request has to
+    /// [`enqueue`](Self::enqueue), and to ask again when it is called.
     #[inline]
     pub(super) fn pick(
         &mut self,
         head: &mut Head,
         journey: &mut Journey,
-    ) -> Result<(Target, Freshness), Error> {
-        if self.tried.attempts() > 0 || self.again.is_some() {
+    ) -> Result<Option<(Target, Freshness)>, Error> {
+        if self.place.is_some() {
+            self.now_us = clock::now_us();
+        } else if self.tried.attempts() > 0 || self.again.is_some() {
             self.now_us = clock::now_us();
             self.client.worker.metrics().count(|metrics| &metrics.retries);
         }
         if let Some(again) = self.again.take() {
-            return Ok((again, Freshness::New));
+            return Ok(Some((again, Freshness::New)));
         }
         let random = self.client.worker.random();
         let facts = Facts {
@@ -80,14 +92,90 @@ impl<'a> Attempts<'a> {
             client: self.client.bits,
             now_us: self.now_us,
         };
-        let (decision, decider, target) = self.pool.decide(&facts, &self.tried, head);
+        let decided = match self.settings.config.limits {
+            None => Some(self.pool.decide(&facts, &self.tried, head)),
+            Some(_) => self.decide_within_limits(&facts, head),
+        };
+        let Some((decision, decider, target)) = decided else {
+            return Ok(None);
+        };
         journey.decided(self.pool, &decision, decider, target.as_ref());
         match decision {
             Decision::Reject(status) => Err(Error::Rejected(status)),
             Decision::NoBackend => Err(Error::NoBackend),
             Decision::Send(_) => target
-                .map(|target| (target, Freshness::Any))
+                .map(|target| Some((target, Freshness::Any)))
                 .ok_or(Error::NoBackend),
+        }
+    }
+
+    fn decide_within_limits(&mut self, facts: &Facts, head: &mut Head) -> Option<Decided> {
+        // Nobody that comes later overtakes.
+        if self.place.is_none() && !self.pool.queue.is_empty() {
+            return None;
+        }
+        let limits = self.settings.config.limits.as_ref()?;
+        let worker = &self.client.worker;
+        let decided = self
+            .pool
+            .decide_within((limits, worker.id), facts, &self.tried, head)?;
+        if self.place.take().is_some() {
+            self.client.watch.release_backend();
+        }
+        Some(decided)
+    }
+
+    /// Takes a place in the queue, if the request has none and there is one.
+    pub(super) fn enqueue(&mut self) -> Result<(), Error> {
+        let Some(limits) = self
+            .settings
+            .config
+            .limits
+            .as_ref()
+            .filter(|_| self.place.is_none())
+        else {
+            return Ok(());
+        };
+        let worker = self.client.worker.id;
+        if self.pool.is_queue_full(worker, limits.queue) {
+            return Err(Error::Full("all backends are busy, and too many requests wait"));
+        }
+        self.place = Some(Place::last(self.pool, worker));
+        let within = limits.queue_timeout.as_millis() as u64;
+        self.client.watch.expect_backend(within);
+        Ok(())
+    }
+
+    /// Waits to be called, for as long as a request may wait.
+    pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        if self
+            .place
+            .as_ref()
+            .is_none_or(|place| place.is_called(cx.waker()))
+        {
+            return Poll::Ready(Ok(()));
+        }
+        if self.client.watch.backend_expired() {
+            self.client.watch.release_backend();
+            self.pool.count_queue_timeout(self.client.worker.id);
+            return Poll::Ready(Err(Error::Full("all backends are busy")));
+        }
+        self.client.watch.remember(cx.waker());
+        Poll::Pending
+    }
+
+    /// As [`Attempts::pick`], and waits as long as all backends are full. Dropping this future leaves the queue with it.
+    pub(super) async fn pick_in_turn(
+        &mut self,
+        head: &mut Head,
+        journey: &mut Journey,
+    ) -> Result<(Target, Freshness), Error> {
+        loop {
+            if let Some(picked) = self.pick(head, journey)? {
+                return Ok(picked);
+            }
+            self.enqueue()?;
+            poll_fn(|cx| self.poll_turn(cx)).await?;
         }
     }
 

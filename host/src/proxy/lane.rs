@@ -6,14 +6,14 @@
 //!
 //! Invariant: every request is answered, and its [`Journey`] ends exactly once.
 
-use std::{future::poll_fn, rc::Rc};
+use std::{future::poll_fn, rc::Rc, task::Poll};
 
 use super::{
     accept::Rules,
-    attempts::Attempts,
+    attempts::{Attempts, Freshness},
     client::{ClientStream, Socket},
     error::Error,
-    forward::Failed,
+    forward::{Failed, Target},
     journey::Journey,
     ledger::Ledger,
     plain::{Pipe, Plain},
@@ -170,7 +170,11 @@ impl<S: Socket> Lane<'_, S> {
             return Err(End::Library);
         }
         loop {
-            let (target, freshness) = attempts.pick(self.inbox.head(), journey)?;
+            let (target, freshness) = match attempts.pick(self.inbox.head(), journey)? {
+                Some(picked) => picked,
+                // Boxed because it is rare, and would make every connection's task larger.
+                None => Box::pin(self.wait_for_turn(&mut attempts, journey)).await?,
+            };
             let mut ledger = Ledger::begin(self.client, &attempts, &target);
             match self.exchange(&mut ledger, freshness, &rules.config, pipe).await {
                 Ok((connection, reply)) if attempts.give_up(&target, reply.status) => {
@@ -185,6 +189,26 @@ impl<S: Socket> Lane<'_, S> {
                     drop(ledger);
                     attempts.allow_another(target, failed, is_unsent)?;
                 }
+            }
+        }
+    }
+
+    /// All backends are full, so the request waits, as long as its client does.
+    async fn wait_for_turn(
+        &mut self,
+        attempts: &mut Attempts<'_>,
+        journey: &mut Journey,
+    ) -> Result<(Target, Freshness), End> {
+        loop {
+            attempts.enqueue()?;
+            poll_fn(|cx| match attempts.poll_turn(cx) {
+                Poll::Ready(turn) => Poll::Ready(turn.map_err(End::Error)),
+                Poll::Pending if self.stream.is_gone(cx, &mut self.inbox) => Poll::Ready(Err(End::Gone)),
+                Poll::Pending => Poll::Pending,
+            })
+            .await?;
+            if let Some(picked) = attempts.pick(self.inbox.head(), journey)? {
+                return Ok(picked);
             }
         }
     }

@@ -55,6 +55,9 @@ impl Ledger {
         let worker = client.worker.clone();
         target.upstream.backend.load(worker.id).begin();
         attempts.pool.begin(target);
+        if attempts.settings.config.limits.is_some() {
+            attempts.pool.occupy(worker.id);
+        }
         Self {
             worker,
             settings: attempts.settings.clone(),
@@ -179,5 +182,8 @@ impl Drop for Ledger {
             now_us: self.worker.coarse_ms() * 1000,
         };
         self.pool.end(&ended, self.decider);
+        if self.settings.config.limits.is_some() {
+            self.pool.vacate(self.worker.id);
+        }
     }
 }

@@ -15,6 +15,7 @@ use super::{
     budget::Budget,
     canary::Canary,
     forward::Target,
+    queue::Queue,
     upstream::{Dialing, Upstream},
 };
 use crate::{
@@ -68,9 +69,13 @@ pub(super) struct WorkerPool {
     canary: RefCell<Option<Canary>>,
     shadow: RefCell<Option<Arc<Shadow>>>,
     pub(super) budget: Budget,
+    pub(super) queue: Queue,
     /// Indexed like the seat's snapshot.
     upstreams: RefCell<Vec<Rc<Upstream>>>,
 }
+
+/// What was decided, by whom, and where the request goes then.
+pub(super) type Decided = (Decision, Decider, Option<Target>);
 
 /// Whose decision it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +100,7 @@ impl WorkerPool {
             canary: RefCell::new(None),
             shadow: RefCell::new(None),
             budget: Budget::default(),
+            queue: Queue::default(),
             upstreams,
         }
     }
@@ -123,12 +129,7 @@ impl WorkerPool {
 
     /// Decides one attempt. The target is there exactly if the decision is to send.
     #[inline]
-    pub(super) fn decide(
-        &self,
-        facts: &Facts,
-        tried: &Tried,
-        head: &mut Head,
-    ) -> (Decision, Decider, Option<Target>) {
+    pub(super) fn decide(&self, facts: &Facts, tried: &Tried, head: &mut Head) -> Decided {
         let mut seat = self.seat.borrow_mut();
         if seat.sync(facts.now_us) {
             self.resync(&seat);
@@ -151,13 +152,55 @@ impl WorkerPool {
         {
             shadow.observe((seat.snapshot(), seat.view()), facts, tried, head, choice.index);
         }
-        let target = self.upstreams.borrow().get(choice.index).map(|upstream| Target {
+        let target = self.target((generation, choice.index), decider);
+        (decision, decider, target)
+    }
+
+    /// The backend with this index in the snapshot of this generation.
+    #[inline]
+    pub(super) fn target(&self, (generation, index): (u64, usize), decider: Decider) -> Option<Target> {
+        self.upstreams.borrow().get(index).map(|upstream| Target {
             upstream: upstream.clone(),
             generation,
-            index: choice.index,
+            index,
             decider,
-        });
-        (decision, decider, target)
+        })
+    }
+
+    /// A request begins to wait for a backend with room.
+    pub(super) fn began_to_wait(&self, worker: usize) {
+        self.seat.borrow().pool().counts(worker).begin_waiting();
+    }
+
+    /// A request waits no longer.
+    pub(super) fn ended_to_wait(&self, worker: usize) {
+        self.seat.borrow().pool().counts(worker).end_waiting();
+    }
+
+    /// Whether so many requests wait, over all workers. The one that is refused for it is counted.
+    pub(super) fn is_queue_full(&self, worker: usize, most: u32) -> bool {
+        let seat = self.seat.borrow();
+        let is_full = seat.pool().waiting() >= u64::from(most);
+        if is_full {
+            add(&seat.pool().counts(worker).queue_full, 1);
+        }
+        is_full
+    }
+
+    /// A request has waited for too long.
+    pub(super) fn count_queue_timeout(&self, worker: usize) {
+        add(&self.seat.borrow().pool().counts(worker).queue_timeouts, 1);
+    }
+
+    /// With limits: a request goes to a backend.
+    pub(super) fn occupy(&self, worker: usize) {
+        self.seat.borrow().pool().counts(worker).begin();
+    }
+
+    /// With limits: it is over, so another may.
+    pub(super) fn vacate(&self, worker: usize) {
+        self.seat.borrow().pool().counts(worker).end();
+        self.queue.call();
     }
 
     /// Whether a backend besides `tried` and `id` may be picked.

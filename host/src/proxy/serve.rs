@@ -209,7 +209,7 @@ async fn handle(
     let is_empty = body.as_ref().is_some_and(RequestBody::is_empty);
     let mut attempts = Attempts::new(client, pool, head, is_empty, journey.began_us);
     loop {
-        let (target, freshness) = attempts.pick(head, journey)?;
+        let (target, freshness) = attempts.pick_in_turn(head, journey).await?;
         let config = &attempts.settings.config;
         let question = question
             .as_ref()

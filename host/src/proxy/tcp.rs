@@ -88,7 +88,7 @@ async fn connect(
     let pool = route::find(&rules.routes, head.host(), "/").ok_or(Error::NoRoute)?;
     let mut attempts = Attempts::new(client, pool, head, true, journey.began_us);
     loop {
-        let (target, _) = attempts.pick(head, journey)?;
+        let (target, _) = attempts.pick_in_turn(head, journey).await?;
         let mut ledger = Ledger::begin(client, &attempts, &target);
         let metrics = client.worker.metrics();
         metrics.count(|metrics| &metrics.upstream_connects);

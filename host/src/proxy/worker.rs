@@ -355,7 +355,11 @@ impl WorkerState {
         let backend = pools.values().flat_map(|pool| {
             let config = &pool.settings().config;
             let retried = config.retry.try_timeout.unwrap_or(config.response_timeout);
-            [config.response_timeout, config.body_timeout, retried]
+            let queued = config
+                .limits
+                .as_ref()
+                .map_or(retried, |limits| limits.queue_timeout);
+            [config.response_timeout, config.body_timeout, retried, queued]
         });
         let shortest = client.chain(backend).min().unwrap_or(WATCH_EVERY_MAX);
         self.watch_every

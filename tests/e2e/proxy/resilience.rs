@@ -1,6 +1,7 @@
 //! What becomes of requests when backends fail or are full, on each way that a request can take.
 
 mod budget;
+mod limits;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

@@ -93,6 +93,7 @@ pub(super) fn pool(
         health: table.take("health").and_then(|value| health(&value, has_tls)),
         outlier: outlier(&table),
         retry: resilience::retry(&table),
+        limits: table.take("limits").and_then(|value| resilience::limits(&value)),
         record: table.take("record").and_then(|value| record::sampling(&value)),
     })
 }
@@ -121,6 +122,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         health: table.take("health").and_then(|value| health(&value, false)),
         outlier: outlier(table),
         retry: resilience::simulated_retry(table),
+        limits: None,
         record: None,
     }
 }

@@ -1,22 +1,26 @@
-//! `[pool.NAME.retry]`.
+//! `[pool.NAME.retry]` and `[pool.NAME.limits]`.
 
 use std::{num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
 use toml::de::DeValue;
 
 use crate::config::{
-    Retry, RetryOn,
+    PoolLimits, Retry, RetryOn,
     reader::{Keys, Table, Value},
-    units::{h, ms},
+    units::{h, ms, s},
 };
 
 pub(in crate::config) const RETRY: Keys = &["attempts", "on", "budget", "floor", "try_timeout"];
+pub(in crate::config) const LIMITS: Keys = &["backend_requests", "requests", "queue", "queue_timeout"];
 /// Of a scenario, whose backends either answer or do not.
 const SIMULATED_RETRY: Keys = &["attempts"];
 const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 const PERCENT: RangeInclusive<u32> = 0..=100;
 const FLOOR: RangeInclusive<u32> = 0..=100_000;
 const TRY_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
+const IN_FLIGHT: RangeInclusive<u32> = 1..=1_000_000;
+const QUEUE: RangeInclusive<u32> = 0..=1_000_000;
+const QUEUE_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(1);
 const STATUSES: RangeInclusive<u16> = 400..=599;
 
 pub(super) fn retry(pool: &Table<'_>) -> Retry {
@@ -38,6 +42,24 @@ pub(super) fn simulated_retry(pool: &Table<'_>) -> Retry {
         attempts: attempts(&pool.table("retry", SIMULATED_RETRY)),
         ..Retry::default()
     }
+}
+
+pub(super) fn limits(value: &Value<'_>) -> Option<PoolLimits> {
+    let table = value.table(LIMITS)?;
+    let limit = |key| {
+        let value = table.take(key);
+        value.map(|value| value.whole(IN_FLIGHT).and_then(NonZeroU32::new))
+    };
+    let [backend_requests, requests] = ["backend_requests", "requests"].map(limit);
+    if backend_requests.is_none() && requests.is_none() {
+        table.wrong("limits nothing: expected backend_requests, requests or both");
+    }
+    Some(PoolLimits {
+        backend_requests: backend_requests.flatten(),
+        requests: requests.flatten(),
+        queue: table.whole("queue", QUEUE, 1000),
+        queue_timeout: table.duration("queue_timeout", QUEUE_TIMEOUT, s(1)),
+    })
 }
 
 fn attempts(table: &Table<'_>) -> NonZeroU32 {
