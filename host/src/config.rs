@@ -265,6 +265,9 @@ pub struct Pool {
     /// Key `response_timeout`: from the request's last byte sent to the response head. Above: 504. Default 60 s,
     /// 1 ms to 24 h.
     pub response_timeout: Duration,
+    /// Key `request_timeout`: from a request's head to the end of its response. Above: 504, or the response is cut. Default
+    /// none, 1 ms to 24 h.
+    pub request_timeout: Option<Duration>,
     /// Key `body_timeout`: longest pause in a response's body. Above: the response is cut. Default 60 s, 1 ms to 24 h.
     pub body_timeout: Duration,
     /// Key `idle_timeout`: how long an unused upstream connection is kept. Default 30 s, 0 s (none is kept) to 1 h.

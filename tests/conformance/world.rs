@@ -228,6 +228,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         tls: None,
         send_proxy: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,

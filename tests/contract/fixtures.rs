@@ -276,6 +276,7 @@ fn pool(backends: &[Backend]) -> Pool {
         backends,
         connect_timeout: second,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,

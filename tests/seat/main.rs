@@ -138,6 +138,7 @@ fn pool(fallback: &str) -> Pool {
         tls: None,
         send_proxy: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,

@@ -101,6 +101,7 @@ pub(super) const POOL: Keys = &[
     "send_proxy",
     "connect_timeout",
     "response_timeout",
+    "request_timeout",
     "body_timeout",
     "idle_timeout",
     "idle_connections",

@@ -148,6 +148,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         tls: None,
         send_proxy: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,

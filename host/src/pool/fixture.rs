@@ -25,6 +25,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         tls: None,
         send_proxy: None,
         response_timeout: Duration::from_secs(60),
+        request_timeout: None,
         body_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(30),
         idle_connections: 256,

@@ -155,12 +155,16 @@ impl<'a> Attempts<'a> {
         {
             return Poll::Ready(Ok(()));
         }
-        if self.client.watch.backend_expired() {
-            self.client.watch.release_backend();
+        let watch = &self.client.watch;
+        if watch.request_expired() {
+            return Poll::Ready(Err(Error::RequestTimeout));
+        }
+        if watch.backend_expired() {
+            watch.release_backend();
             self.pool.count_queue_timeout(self.client.worker.id);
             return Poll::Ready(Err(Error::Full("all backends are busy")));
         }
-        self.client.watch.remember(cx.waker());
+        watch.remember(cx.waker());
         Poll::Pending
     }
 
@@ -187,6 +191,9 @@ impl<'a> Attempts<'a> {
         is_unsent: bool,
     ) -> Result<(), Error> {
         let Failed { error, was_stale } = failed;
+        if matches!(error, Error::RequestTimeout) {
+            return Err(error);
+        }
         let may_repeat = self.is_repeatable && matches!(error, Error::Upstream(_) | Error::TryTimeout);
         if !is_unsent && !may_repeat {
             return Err(error);

@@ -64,6 +64,9 @@ pub enum Error {
     /// The same, in the shorter time of an attempt that another one may follow; that one is paid for.
     #[error("backend did not answer in time")]
     TryTimeout,
+    /// The request has taken longer than one may as a whole.
+    #[error("request took too long")]
+    RequestTimeout,
     /// What came is not a response that can be passed on.
     #[error("{0}")]
     BadResponse(&'static str),
@@ -88,6 +91,7 @@ impl Error {
             | Self::Upstream(_)
             | Self::ResponseTimeout
             | Self::TryTimeout
+            | Self::RequestTimeout
             | Self::BadResponse(_) => Fault::Upstream,
         }
     }
@@ -107,7 +111,7 @@ impl Error {
             }
             Self::NoBackend | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Upstream(_) | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
-            Self::ResponseTimeout | Self::TryTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ResponseTimeout | Self::TryTimeout | Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 

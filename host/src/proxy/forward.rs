@@ -5,6 +5,8 @@
 
 use std::{
     cell::Cell,
+    future::{Future, poll_fn},
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -18,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use super::{
     attempts::Freshness,
     body::RequestBody,
+    client::Watch,
     error::Error,
     headers,
     ledger::Ledger,
@@ -106,7 +109,7 @@ impl Exchange {
         let mut carrier = match self.carrier(freshness).await {
             Ok(carrier) => carrier,
             Err(error) => {
-                self.record_failure();
+                self.ledger.fail(&error);
                 self.ledger
                     .worker
                     .metrics()
@@ -151,7 +154,7 @@ impl Exchange {
         };
         // What a client breaks must not have a backend taken out of service.
         if !was_stale && !is_clients {
-            self.record_failure();
+            self.ledger.fail(&error);
         }
         Failed { error, was_stale }
     }
@@ -183,18 +186,18 @@ impl Exchange {
         }
         worker.metrics().count(|metrics| &metrics.upstream_connects);
         let how = (&settings.dialing, *told);
-        // Boxed because they are large and rare, and would make every request's future larger.
-        let opened = match protocol {
-            PoolProtocol::Http1 => Box::pin(upstream.connect(how)).await.map(Carrier::Own),
-            PoolProtocol::Http2 => Box::pin(upstream.connect_shared(how)).await.map(Carrier::Shared),
-            PoolProtocol::Auto => Box::pin(upstream.connect_either(how))
-                .await
-                .map(|either| match either {
+        let opening = async {
+            Ok(match protocol {
+                PoolProtocol::Http1 => Carrier::Own(upstream.connect(how).await?),
+                PoolProtocol::Http2 => Carrier::Shared(upstream.connect_shared(how).await?),
+                PoolProtocol::Auto => match upstream.connect_either(how).await? {
                     Either::Own(connection) => Carrier::Own(connection),
                     Either::Shared(place) => Carrier::Shared(place),
-                }),
+                },
+            })
         };
-        opened.map_err(|error| Error::Connect(error.to_string()))
+        // Boxed because it is large and rare, and would make every request's future larger.
+        opened(Box::pin(opening), watch).await
     }
 
     /// The backend did not answer, or not with what can be passed on.
@@ -281,6 +284,22 @@ impl Exchange {
             self.ledger.upstream.put_idle(connection, keep, now_ms);
         }
     }
+}
+
+/// Waits for a connection, as long as the whole request may take.
+async fn opened(
+    mut opening: Pin<Box<impl Future<Output = io::Result<Carrier>>>>,
+    watch: &Watch,
+) -> Result<Carrier, Error> {
+    poll_fn(|cx| match opening.as_mut().poll(cx) {
+        Poll::Ready(opened) => Poll::Ready(opened.map_err(|error| Error::Connect(error.to_string()))),
+        Poll::Pending if watch.request_expired() => Poll::Ready(Err(Error::RequestTimeout)),
+        Poll::Pending => {
+            watch.remember(cx.waker());
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 impl Drop for Exchange {

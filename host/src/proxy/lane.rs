@@ -169,6 +169,10 @@ impl<S: Socket> Lane<'_, S> {
         if attempts.settings.config.protocol != PoolProtocol::Http1 {
             return Err(End::Library);
         }
+        let within = attempts.settings.config.request_timeout;
+        if within.is_some() {
+            self.client.watch.limit_request(within);
+        }
         loop {
             let (target, freshness) = match attempts.pick(self.inbox.head(), journey)? {
                 Some(picked) => picked,

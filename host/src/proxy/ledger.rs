@@ -90,6 +90,9 @@ impl Ledger {
     /// Whether the time for the response's head is over. If it is the shorter time of an attempt that another may follow,
     /// this pays for that one; and when there is nothing to pay it with, this attempt gets the rest of its time.
     pub(super) fn ran_out(&self) -> Option<Error> {
+        if self.watch.request_expired() {
+            return Some(Error::RequestTimeout);
+        }
         if !self.watch.backend_expired() {
             return None;
         }
@@ -128,6 +131,18 @@ impl Ledger {
         self.upstream.put_plain(connection, keep, self.worker.coarse_ms());
     }
 
+    /// The attempt has failed. Is the request's whole time over, that counts against a backend that has had most of it.
+    pub(super) fn fail(&mut self, error: &Error) {
+        let whole = self.settings.config.request_timeout;
+        if let (Error::RequestTimeout, Some(whole)) = (error, whole) {
+            let had_us = clock::now_us().saturating_sub(self.began_us);
+            if self.watch.is_clients_turn() || u128::from(had_us) * 2 < whole.as_micros() {
+                return;
+            }
+        }
+        self.record(None);
+    }
+
     /// A piece of the response's body has arrived.
     #[inline]
     pub(super) fn received(&mut self, bytes: usize) {
@@ -153,7 +168,7 @@ impl Ledger {
 
     /// Whether the backend has made the client wait for too long.
     pub(super) fn has_stalled(&self) -> bool {
-        self.watch.backend_expired()
+        self.watch.backend_expired() || self.watch.request_expired()
     }
 
     fn record_bytes(&mut self) {

@@ -156,6 +156,14 @@ impl WorkerPool {
         (decision, decider, target)
     }
 
+    /// Takes note of changes of the pool.
+    pub(super) fn sync(&self, now_us: u64) {
+        let mut seat = self.seat.borrow_mut();
+        if seat.sync(now_us) {
+            self.resync(&seat);
+        }
+    }
+
     /// The backend with this index in the snapshot of this generation.
     #[inline]
     pub(super) fn target(&self, (generation, index): (u64, usize), decider: Decider) -> Option<Target> {

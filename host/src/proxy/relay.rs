@@ -79,6 +79,8 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     watch.tunnel_moved();
+    // What it has become is no request any more.
+    watch.limit_request(None);
     poll_fn(|cx| {
         watch.remember(cx.waker());
         if watch.has_expired() {

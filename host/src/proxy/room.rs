@@ -26,6 +26,7 @@ impl WorkerPool {
         tried: &Tried,
         head: &mut Head,
     ) -> Option<Decided> {
+        self.sync(facts.now_us);
         if !self.has_room(limits, worker) {
             return None;
         }

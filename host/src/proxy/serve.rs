@@ -208,6 +208,9 @@ async fn handle(
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
     let is_empty = body.as_ref().is_some_and(RequestBody::is_empty);
     let mut attempts = Attempts::new(client, pool, head, is_empty, journey.began_us);
+    client
+        .watch
+        .limit_request(attempts.settings.config.request_timeout);
     loop {
         let (target, freshness) = attempts.pick_in_turn(head, journey).await?;
         let config = &attempts.settings.config;

@@ -359,7 +359,14 @@ impl WorkerState {
                 .limits
                 .as_ref()
                 .map_or(retried, |limits| limits.queue_timeout);
-            [config.response_timeout, config.body_timeout, retried, queued]
+            let whole = config.request_timeout.unwrap_or(config.response_timeout);
+            [
+                config.response_timeout,
+                config.body_timeout,
+                retried,
+                queued,
+                whole,
+            ]
         });
         let shortest = client.chain(backend).min().unwrap_or(WATCH_EVERY_MAX);
         self.watch_every

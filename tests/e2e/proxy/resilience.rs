@@ -2,6 +2,7 @@
 
 mod budget;
 mod limits;
+mod whole;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -9,7 +10,7 @@ use hyper::{Request, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::atomic::AtomicU64;
 use trimtab::pool::Counts;
-use trimtab_tests::{Balancer, Client, DEADLINE, within};
+use trimtab_tests::{Balancer, Client, DEADLINE, wait_until, within};
 
 /// The way of a request through the balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,4 +92,17 @@ fn active(balancer: &Balancer) -> u32 {
     let snapshot = balancer.view().pool.snapshot();
     let loads = snapshot.members.iter().flat_map(|member| member.backend.loads());
     loads.map(trimtab::pool::Load::active).sum()
+}
+
+/// Requests that wait for a backend of the pool `main` with room.
+fn waiting(balancer: &Balancer) -> u64 {
+    balancer.view().pool.waiting()
+}
+
+/// The last piece of a response reaches a client just before its books are closed.
+async fn until_quiet(balancer: &Balancer) {
+    wait_until("the books are closed", DEADLINE, || {
+        waiting(balancer) == 0 && active(balancer) == 0
+    })
+    .await;
 }

@@ -28,6 +28,7 @@ const POLICY_DEFAULT: &str = "least-connections";
 const FALLBACK_DEFAULT: &str = "least-connections";
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = ms(1)..=s(60);
 const RESPONSE_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
+const REQUEST_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=h(1);
 const SLOW_START: RangeInclusive<Duration> = Duration::ZERO..=h(1);
@@ -85,6 +86,9 @@ pub(super) fn pool(
         send_proxy: send_proxy(&table),
         connect_timeout: table.duration("connect_timeout", CONNECT_TIMEOUT, s(1)),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
+        request_timeout: table
+            .take("request_timeout")
+            .and_then(|value| value.duration(REQUEST_TIMEOUT)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(60)),
         idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(30)),
         idle_connections: table.whole("idle_connections", IDLE_CONNECTIONS, 256) as usize,
@@ -114,6 +118,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         send_proxy: None,
         connect_timeout: s(1),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
+        request_timeout: None,
         body_timeout: s(60),
         idle_timeout: s(30),
         idle_connections: 256,

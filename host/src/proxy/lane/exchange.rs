@@ -68,7 +68,12 @@ impl<S: Socket> Lane<'_, S> {
                     .connect_plain((&ledger.settings.dialing, ledger.told))
             );
             poll_fn(|cx| match connecting.as_mut().poll(cx) {
-                Poll::Ready(connected) => Poll::Ready(Some(connected)),
+                Poll::Ready(connected) => {
+                    Poll::Ready(Some(connected.map_err(|error| Error::Connect(error.to_string()))))
+                }
+                Poll::Pending if self.client.watch.request_expired() => {
+                    Poll::Ready(Some(Err(Error::RequestTimeout)))
+                }
                 Poll::Pending if self.stream.is_gone(cx, &mut self.inbox) => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             })
@@ -78,11 +83,11 @@ impl<S: Socket> Lane<'_, S> {
             Some(Ok(connection)) => Ok(connection),
             None => Err(Broken::Client),
             Some(Err(error)) => {
-                ledger.record(None);
+                ledger.fail(&error);
                 let metrics = ledger.worker.metrics();
                 metrics.count(|metrics| &metrics.upstream_connect_failures);
                 Err(Broken::Backend {
-                    failed: Failed::for_good(Error::Connect(error.to_string())),
+                    failed: Failed::for_good(error),
                     is_unsent: true,
                 })
             }
@@ -221,7 +226,7 @@ fn failed(
     ledger.watch.release_backend();
     let was_stale = connection.is_reused && !has_answered && matches!(error, Error::Upstream(_));
     if !was_stale {
-        ledger.record(None);
+        ledger.fail(&error);
     }
     Broken::Backend {
         failed: Failed { error, was_stale },

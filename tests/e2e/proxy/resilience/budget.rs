@@ -1,6 +1,6 @@
 //! Which outcomes are retried, and that a budget bounds it.
 
-use super::{Asker, WAYS, Way, active, count};
+use super::{Asker, WAYS, Way, count, until_quiet};
 use trimtab_tests::{DEADLINE, Origin, RawOrigin, Setup, ok, wait_until};
 
 const TURNS: &str = "policy = \"round-robin\"\noutlier = \"off\"";
@@ -23,7 +23,7 @@ async fn a_get_answered_with_503_is_tried_elsewhere_and_the_connection_is_kept()
         assert!(busy.requests() >= 4, "{way:?}: {}", busy.requests());
         assert_eq!(count(&balancer, |counts| &counts.retries), busy.requests() as u64);
         assert_eq!(busy.connections(), 1, "{way:?}: its responses were whole");
-        assert_eq!(active(&balancer), 0);
+        until_quiet(&balancer).await;
     }
 }
 
@@ -48,10 +48,10 @@ async fn a_long_answer_that_nobody_gets_ends_with_its_connection() {
             assert_eq!(asker.ask("GET", "/").await, (200, "fine".into()), "{way:?}");
         }
         wait_until("the connections are closed", DEADLINE, || {
-            busy.connections() == 2 && busy.closed() == 2
+            busy.connections() >= 2 && busy.closed() == busy.connections()
         })
         .await;
-        assert_eq!(active(&balancer), 0);
+        until_quiet(&balancer).await;
     }
 }
 
@@ -141,7 +141,7 @@ async fn the_budget_is_a_share_of_the_requests() {
         .start()
         .await;
     let mut asker = Asker::new(&balancer, Way::Own).await;
-    for _ in 0..100 {
+    for _ in 0..105 {
         asker.ask("GET", "/").await;
     }
     let [made, denied] = [
@@ -207,9 +207,12 @@ async fn a_frozen_backend_costs_a_get_the_try_timeout_only() {
         for _ in 0..4 {
             assert_eq!(asker.ask("GET", "/").await, (200, "fine".into()), "{way:?}");
         }
-        assert_eq!(frozen.requests(), 2, "{way:?}");
-        wait_until("the frozen one is let go", DEADLINE, || frozen.closed() == 2).await;
-        assert_eq!(active(&balancer), 0);
+        assert!(frozen.requests() >= 2, "{way:?}");
+        wait_until("the frozen one is let go", DEADLINE, || {
+            frozen.closed() == frozen.connections()
+        })
+        .await;
+        until_quiet(&balancer).await;
     }
 }
 

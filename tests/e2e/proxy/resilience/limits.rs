@@ -1,6 +1,6 @@
 //! What a full backend and a full pool mean: who waits, in which order, and who is refused.
 
-use super::{Asker, WAYS, Way, active, count};
+use super::{Asker, WAYS, Way, active, count, until_quiet, waiting};
 use tokio::task::JoinHandle;
 use trimtab_tests::{Balancer, Client, DEADLINE, Origin, RawOrigin, Setup, get, ok, wait_until};
 
@@ -8,10 +8,6 @@ use trimtab_tests::{Balancer, Client, DEADLINE, Origin, RawOrigin, Setup, get, o
 async fn begin(balancer: &Balancer, way: Way, path: &'static str) -> JoinHandle<(u16, String)> {
     let mut asker = Asker::new(balancer, way).await;
     tokio::spawn(async move { asker.ask("GET", path).await })
-}
-
-fn waiting(balancer: &Balancer) -> u64 {
-    balancer.view().pool.waiting()
 }
 
 async fn until_waiting(balancer: &Balancer, number: u64) {
@@ -38,7 +34,7 @@ async fn who_finds_no_room_waits_and_is_served() {
             assert_eq!(asked.await.unwrap().0, 200, "{way:?}");
         }
         assert_eq!(count(&setup, |counts| &counts.queued), 3, "{way:?}");
-        assert_eq!((waiting(&setup), active(&setup)), (0, 0), "{way:?}");
+        until_quiet(&setup).await;
     }
 }
 
@@ -130,7 +126,7 @@ async fn who_waits_for_too_long_gets_503_and_the_connection_goes_on() {
         origin.release();
         assert_eq!(held.await.unwrap().0, 200, "{way:?}");
         assert_eq!(asker.ask("GET", "/").await.0, 200, "{way:?}");
-        assert_eq!((waiting(&balancer), active(&balancer)), (0, 0), "{way:?}");
+        until_quiet(&balancer).await;
     }
 }
 
@@ -193,7 +189,7 @@ async fn a_client_that_goes_away_leaves_the_queue() {
         origin.release();
         assert_eq!(held.await.unwrap().0, 200, "{way:?}");
         assert_eq!(last.await.unwrap().0, 200, "{way:?}");
-        assert_eq!((waiting(&balancer), active(&balancer)), (0, 0), "{way:?}");
+        until_quiet(&balancer).await;
     }
 }
 
@@ -218,7 +214,7 @@ async fn limits_are_those_of_all_workers_together() {
     for asked in asked {
         assert_eq!(asked.await.unwrap().0, 200);
     }
-    assert_eq!((waiting(&balancer), active(&balancer)), (0, 0));
+    until_quiet(&balancer).await;
 }
 
 #[tokio::test]
