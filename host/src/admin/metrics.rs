@@ -276,6 +276,11 @@ fn backend_gauges(text: &mut Text, pools: &[PoolReading]) {
         b.active.into()
     });
     gauge(
+        "trimtab_backend_connections",
+        "Connections to it, used and unused.",
+        |b| b.member.backend.connections().into(),
+    );
+    gauge(
         "trimtab_backend_latency_seconds",
         "Moving average of the time to a response; 0 before the first.",
         |b| seconds(b.latency_us.into(), 1e6),

@@ -34,6 +34,8 @@ pub struct RetryOn {
 /// `[pool.NAME.limits]`: when a backend or the whole pool is full, and who waits then. Without the table nothing ever is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
+    /// Key `connections`: most connections to one backend, unused ones included. Default no limit, 1 to 1000000.
+    pub connections: Option<NonZeroU32>,
     /// Key `backend_requests`: most requests in flight at one backend. Default no limit, 1 to 1000000.
     pub backend_requests: Option<NonZeroU32>,
     /// Key `requests`: most requests in flight in the pool. Default no limit, 1 to 1000000.

@@ -56,6 +56,11 @@ impl Backend {
         self.loads().map(Load::active).sum()
     }
 
+    /// Connections, used and unused, of all workers.
+    pub fn connections(&self) -> u32 {
+        self.loads().map(Load::connections).sum()
+    }
+
     /// The counters of all workers, to be summed.
     pub fn loads(&self) -> impl Iterator<Item = &Load> {
         self.loads.iter().map(|load| &**load)

@@ -15,7 +15,6 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming};
-use hyper_util::rt::TokioIo;
 
 use super::{
     attempts::Freshness,
@@ -266,11 +265,7 @@ impl Exchange {
                 let stream = hyper::upgrade::on(response).await.ok()?;
                 // It goes on being one of those on the connection.
                 self.carrier = Some(Carrier::Shared(place));
-                Some(Tunnel::new(
-                    Wire::Stream(Box::new(TokioIo::new(stream))),
-                    [],
-                    self,
-                ))
+                Some(Tunnel::new(Wire::of_stream(stream), [], self))
             }
         }
     }
@@ -279,7 +274,7 @@ impl Exchange {
     #[inline]
     pub(super) fn complete(mut self) {
         if let Some(Carrier::Own(connection)) = self.carrier.take() {
-            let keep = self.ledger.settings.config.idle_connections;
+            let keep = self.ledger.unused_kept();
             let now_ms = self.ledger.worker.coarse_ms();
             self.ledger.upstream.put_idle(connection, keep, now_ms);
         }

@@ -127,8 +127,17 @@ impl Ledger {
     /// The exchange is complete, and its connection can carry another.
     #[inline]
     pub(super) fn keep(&self, connection: Plain) {
-        let keep = self.settings.config.idle_connections;
+        let keep = self.unused_kept();
         self.upstream.put_plain(connection, keep, self.worker.coarse_ms());
+    }
+
+    /// How many unused connections to the backend are kept: none while other workers wait for one.
+    #[inline]
+    pub(super) fn unused_kept(&self) -> usize {
+        match self.settings.dialing.most {
+            Some(_) if self.pool.do_others_wait(self.worker.id) => 0,
+            _ => self.settings.config.idle_connections,
+        }
     }
 
     /// The attempt has failed. Is the request's whole time over, that counts against a backend that has had most of it.

@@ -5,7 +5,7 @@
 //! Invariant: an index means the same to the seat, to the upstreams and to the canary, or the canary is not asked.
 
 use std::{
-    cell::{RefCell, RefMut},
+    cell::{Ref, RefCell, RefMut},
     collections::HashMap,
     rc::Rc,
     sync::Arc,
@@ -36,7 +36,7 @@ pub(super) struct PoolSettings {
 
 impl PoolSettings {
     /// What is remembered of TLS sessions is taken over from `known`, if they are of the same kind.
-    pub(super) fn new(pool: &Pool, reporter: Reporter, known: Option<&Self>) -> Self {
+    pub(super) fn new(worker: usize, pool: &Pool, reporter: Reporter, known: Option<&Self>) -> Self {
         let known = known.and_then(|known| known.dialing.tls.as_ref());
         let tls = pool.tls().map(|originator| match known {
             Some(known) if Arc::ptr_eq(known.originator(), originator) => known.clone(),
@@ -46,6 +46,8 @@ impl PoolSettings {
             config: pool.config.clone(),
             reporter,
             dialing: Dialing {
+                worker,
+                most: pool.config.limits.as_ref().and_then(|limits| limits.connections),
                 within: pool.config.connect_timeout,
                 tls,
                 send_proxy: pool.config.send_proxy,
@@ -111,6 +113,11 @@ impl WorkerPool {
 
     pub(super) fn name(&self) -> String {
         self.settings.borrow().config.name.clone()
+    }
+
+    /// Indexed like the seat's snapshot.
+    pub(super) fn upstreams(&self) -> Ref<'_, Vec<Rc<Upstream>>> {
+        self.upstreams.borrow()
     }
 
     #[inline]
@@ -279,7 +286,7 @@ impl WorkerPool {
         policy: Option<(Arc<Deployment>, Box<Instance>)>,
     ) {
         let known = self.settings();
-        let settings = PoolSettings::new(&pool, reporter, Some(&known));
+        let settings = PoolSettings::new(known.dialing.worker, &pool, reporter, Some(&known));
         if !settings.dials_like(&known) {
             self.upstreams
                 .borrow()

@@ -6,12 +6,15 @@
 //!
 //! Invariant: with limits of N, no more than N are in flight, but for what workers begin in the same instant.
 
-use super::pool::{Decided, Decider, WorkerPool};
+use super::{
+    pool::{Decided, Decider, WorkerPool},
+    upstream::Upstream,
+};
 use crate::{
     config::PoolLimits,
     http1::Head,
     policy::{Decision, Facts, Tried},
-    pool::{Backend, Counts},
+    pool::Counts,
 };
 
 /// So many times the policy is asked for one attempt. Then nearly everything is full, and looking is cheaper.
@@ -36,14 +39,14 @@ impl WorkerPool {
             let Some(target) = &decided.2 else {
                 return Some(decided);
             };
-            let backend = &target.upstream.backend;
-            if has_room(limits, backend) {
+            if has_room(limits, &target.upstream) {
                 return Some(decided);
             }
-            if avoided.contains(backend.id) {
+            let id = target.upstream.backend.id;
+            if avoided.contains(id) {
                 break;
             }
-            avoided.push(backend.id);
+            avoided.push(id);
         }
         self.decide_among(limits, facts, tried, head)
     }
@@ -58,9 +61,10 @@ impl WorkerPool {
     ) -> Option<Decided> {
         let mut seat = self.seat();
         let with_room = |tried: &Tried| -> Vec<u32> {
-            let members = (0..).zip(&seat.snapshot().members);
-            let may_be = members.filter(|(_, member)| {
-                member.usable && !tried.contains(member.backend.id) && has_room(limits, &member.backend)
+            let upstreams = self.upstreams();
+            let members = (0..).zip(seat.snapshot().members.iter().zip(&*upstreams));
+            let may_be = members.filter(|(_, (member, upstream))| {
+                member.usable && !tried.contains(member.backend.id) && has_room(limits, upstream)
             });
             may_be.map(|(index, _)| index).collect()
         };
@@ -78,6 +82,21 @@ impl WorkerPool {
         Some((decision, Decider::Active, target))
     }
 
+    /// Whether requests wait in other workers.
+    pub(super) fn do_others_wait(&self, worker: usize) -> bool {
+        let seat = self.seat();
+        let pool = seat.pool();
+        (0..pool.workers()).any(|other| other != worker && pool.counts(other).waiting() > 0)
+    }
+
+    /// Closes unused connections if other workers wait for what they count as.
+    pub(super) fn relieve(&self, worker: usize) {
+        if self.settings().dialing.most.is_some() && self.do_others_wait(worker) {
+            let upstreams = self.upstreams();
+            upstreams.iter().for_each(|upstream| upstream.close_all_unused());
+        }
+    }
+
     /// Whether the pool may have one more request. A worker that has more of them than another in which requests wait
     /// leaves it what becomes free, or those would wait in vain. Without usable backends there is nothing to wait for.
     fn has_room(&self, limits: &PoolLimits, worker: usize) -> bool {
@@ -93,8 +112,10 @@ impl WorkerPool {
 }
 
 /// Whether a backend may get one more request.
-fn has_room(limits: &PoolLimits, backend: &Backend) -> bool {
-    limits
-        .backend_requests
-        .is_none_or(|max| backend.active() < max.get())
+fn has_room(limits: &PoolLimits, upstream: &Upstream) -> bool {
+    let active = || upstream.backend.active();
+    limits.backend_requests.is_none_or(|most| active() < most.get())
+        && limits
+            .connections
+            .is_none_or(|most| upstream.has_connection(most))
 }

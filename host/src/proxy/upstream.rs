@@ -10,6 +10,7 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
+    num::NonZeroU32,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -123,13 +124,46 @@ impl Upstream {
 
     /// Opens a plain connection.
     pub(super) async fn connect_plain(&self, how: How<'_>) -> io::Result<Plain> {
-        let wire = Wire::open(&self.backend, how, Offer::Http1).await?;
+        let wire = self.open(how, Offer::Http1).await?;
         Ok(Plain::new(wire, self.era.get(), how.1))
     }
 
     /// Opens a connection for bytes that we do not look at.
     pub(super) async fn connect_bytes(&self, how: How<'_>) -> io::Result<Wire> {
-        Wire::open(&self.backend, how, Offer::Bytes).await
+        self.open(how, Offer::Bytes).await
+    }
+
+    async fn open(&self, how: How<'_>, offer: Offer) -> io::Result<Wire> {
+        if how
+            .0
+            .most
+            .is_some_and(|most| self.backend.connections() >= most.get())
+        {
+            self.close_unused();
+        }
+        Wire::open(&self.backend, how, offer).await
+    }
+
+    /// Whether a request gets a connection without there being more of them than so many.
+    pub(super) fn has_connection(&self, most: NonZeroU32) -> bool {
+        self.backend.connections() < most.get()
+            || !self.idle_plain.borrow().is_empty()
+            || !self.idle.borrow().is_empty()
+            || self.shared.has_place()
+    }
+
+    /// Closes one unused connection, of whatever kind: another kind is needed.
+    fn close_unused(&self) {
+        if !self.idle_plain.borrow_mut().drop_oldest() && !self.idle.borrow_mut().drop_oldest() {
+            self.shared.drop_unused();
+        }
+    }
+
+    /// Closes all unused connections.
+    pub(super) fn close_all_unused(&self) {
+        self.idle.borrow_mut().clear();
+        self.idle_plain.borrow_mut().clear();
+        while self.shared.drop_unused() {}
     }
 
     /// Stores a plain connection after a complete exchange.
@@ -148,19 +182,19 @@ impl Upstream {
 
     /// Opens an HTTP/2 connection.
     pub(super) async fn connect_shared(&self, how: How<'_>) -> io::Result<Place> {
-        let wire = Wire::open(&self.backend, how, Offer::Http2).await?;
+        let wire = self.open(how, Offer::Http2).await?;
         self.shared.open(wire, how.1).await
     }
 
     /// Opens a connection.
     pub(super) async fn connect(&self, how: How<'_>) -> io::Result<Box<Connection>> {
-        let wire = Wire::open(&self.backend, how, Offer::Http1).await?;
+        let wire = self.open(how, Offer::Http1).await?;
         self.begin(wire, how.1).await
     }
 
     /// Opens a connection of the kind that the backend chooses.
     pub(super) async fn connect_either(&self, how: How<'_>) -> io::Result<Either> {
-        let wire = Wire::open(&self.backend, how, Offer::Either).await?;
+        let wire = self.open(how, Offer::Either).await?;
         match wire.speaks_http2() {
             true => self.shared.open(wire, how.1).await.map(Either::Shared),
             false => self.begin(wire, how.1).await.map(Either::Own),

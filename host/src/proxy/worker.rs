@@ -289,7 +289,10 @@ impl WorkerState {
                         *instance,
                         self.shared.rebuilds.clone(),
                     );
-                    Rc::new(WorkerPool::new(PoolSettings::new(&pool, reporter, None), seat))
+                    Rc::new(WorkerPool::new(
+                        PoolSettings::new(self.id, &pool, reporter, None),
+                        seat,
+                    ))
                 }
                 // The plan's maker knows which pools are new; without a policy there is nobody to decide.
                 (None, None) => {
@@ -431,9 +434,11 @@ async fn watch(state: Rc<WorkerState>) {
                 state.metrics().count(|metrics| &metrics.connections_expired);
             }
         }
+        let pools = state.pools.borrow();
+        pools.values().for_each(|pool| pool.relieve(state.id));
         if now_ms >= swept_ms + SWEEP_EVERY_MS {
             swept_ms = now_ms;
-            state.pools.borrow().values().for_each(|pool| pool.sweep(now_ms));
+            pools.values().for_each(|pool| pool.sweep(now_ms));
         }
     }
 }

@@ -11,7 +11,13 @@ use crate::config::{
 };
 
 pub(in crate::config) const RETRY: Keys = &["attempts", "on", "budget", "floor", "try_timeout"];
-pub(in crate::config) const LIMITS: Keys = &["backend_requests", "requests", "queue", "queue_timeout"];
+pub(in crate::config) const LIMITS: Keys = &[
+    "connections",
+    "backend_requests",
+    "requests",
+    "queue",
+    "queue_timeout",
+];
 /// Of a scenario, whose backends either answer or do not.
 const SIMULATED_RETRY: Keys = &["attempts"];
 const ATTEMPTS: RangeInclusive<u32> = 1..=10;
@@ -50,13 +56,15 @@ pub(super) fn limits(value: &Value<'_>) -> Option<PoolLimits> {
         let value = table.take(key);
         value.map(|value| value.whole(IN_FLIGHT).and_then(NonZeroU32::new))
     };
-    let [backend_requests, requests] = ["backend_requests", "requests"].map(limit);
-    if backend_requests.is_none() && requests.is_none() {
-        table.wrong("limits nothing: expected backend_requests, requests or both");
+    let limits = ["connections", "backend_requests", "requests"].map(limit);
+    if limits.iter().all(Option::is_none) {
+        table.wrong("limits nothing: expected connections, backend_requests or requests");
     }
+    let [connections, backend_requests, requests] = limits.map(Option::flatten);
     Some(PoolLimits {
-        backend_requests: backend_requests.flatten(),
-        requests: requests.flatten(),
+        connections,
+        backend_requests,
+        requests,
         queue: table.whole("queue", QUEUE, 1000),
         queue_timeout: table.duration("queue_timeout", QUEUE_TIMEOUT, s(1)),
     })

@@ -104,6 +104,22 @@ impl SharedConnections {
         all.iter().find(has_room).map(Place::on)
     }
 
+    /// Whether a connection has room for a request of anybody.
+    pub(super) fn has_place(&self) -> bool {
+        self.all.borrow().iter().any(|connection| {
+            let requests = connection.requests.get();
+            let is_open = connection.told.is_none() && connection.sender.is_ready();
+            requests == 0 || (is_open && requests < REQUESTS_MAX)
+        })
+    }
+
+    /// Closes a connection without requests. False if there is none.
+    pub(super) fn drop_unused(&self) -> bool {
+        let mut all = self.all.borrow_mut();
+        let at = all.iter().position(|connection| connection.requests.get() == 0);
+        at.map(|at| all.remove(at)).is_some()
+    }
+
     /// Begins HTTP/2 on a new connection.
     pub(super) async fn open(&self, wire: Wire, told: Option<Endpoints>) -> io::Result<Place> {
         let mut builder = http2::Builder::new(Local);
