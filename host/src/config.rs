@@ -277,6 +277,9 @@ pub struct Pool {
     /// Key `panic_threshold`, in percent: when fewer of the backends are healthy, health is ignored. Default 50, 0 to 100;
     /// 0 turns it off.
     pub panic_threshold: u8,
+    /// Key `drain_timeout`: how long tunnels of a backend go on that drains, or that the file no longer has. Default 5 min,
+    /// 0 s to 24 h.
+    pub drain_timeout: Duration,
     /// Key `slow_start`: how long a backend that came back ramps up to its weight. Default 0 s (off), up to 1 h.
     pub slow_start: Duration,
     /// `[pool.NAME.health]`: active checks; none without the table.

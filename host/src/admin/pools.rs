@@ -89,6 +89,8 @@ pub(super) struct Backend {
     /// How much longer, if it is.
     ejected_s: Option<f64>,
     usable: bool,
+    /// It drains, and nothing of it is in flight any more.
+    drained: bool,
     weight: u32,
     ramp: u8,
     zone: Option<String>,
@@ -229,6 +231,7 @@ impl Backend {
             state: member.state.name(),
             ejected_s: ejected.map(seconds),
             usable: member.usable,
+            drained: member.state == State::Draining && reading.active == 0,
             weight: member.weight,
             ramp: member.ramp,
             zone: reading.spec.zone.clone(),

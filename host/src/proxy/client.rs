@@ -144,6 +144,14 @@ impl Watch {
         }
     }
 
+    /// The tunnel, if it is still one, has to end.
+    pub(super) fn end_tunnel(&self) {
+        if matches!(self.phase.get(), Phase::Tunnel | Phase::HalfTunnel) {
+            self.expired.set(Some(Expired::Body));
+            self.wake();
+        }
+    }
+
     /// Whether the client has not sent, or has not taken, what it should have.
     pub(super) fn has_expired(&self) -> bool {
         self.expired.get() == Some(Expired::Body)

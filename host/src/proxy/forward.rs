@@ -254,6 +254,11 @@ impl Exchange {
         self.ledger.passed()
     }
 
+    /// It has become a tunnel.
+    pub(super) fn tunnel_began(&self) {
+        self.ledger.upstream.tunnel_began(&self.ledger.watch);
+    }
+
     /// What the exchange was on, for another protocol: its socket, and what was read of it after the response's head.
     pub(super) async fn into_tunnel(mut self, response: &mut Response<Incoming>) -> Option<Tunnel> {
         match self.carrier.take()? {

@@ -6,7 +6,7 @@
 
 use std::{
     cell::{Ref, RefCell, RefMut},
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     rc::Rc,
     sync::Arc,
 };
@@ -23,7 +23,7 @@ use crate::{
     health::Reporter,
     http1::Head,
     policy::{Chooser, Decision, Deployment, Ended, Facts, Instance, Seat, Tried},
-    pool::{Pool, add},
+    pool::{Pool, State, add},
     rollout::Shadow,
 };
 
@@ -74,6 +74,8 @@ pub(super) struct WorkerPool {
     pub(super) queue: Queue,
     /// Indexed like the seat's snapshot.
     upstreams: RefCell<Vec<Rc<Upstream>>>,
+    /// Of backends that the file no longer has, as long as there are tunnels to them.
+    gone: RefCell<Vec<Rc<Upstream>>>,
 }
 
 /// What was decided, by whom, and where the request goes then.
@@ -104,6 +106,7 @@ impl WorkerPool {
             budget: Budget::default(),
             queue: Queue::default(),
             upstreams,
+            gone: RefCell::default(),
         }
     }
 
@@ -265,18 +268,19 @@ impl WorkerPool {
     #[cold]
     fn resync(&self, seat: &Seat) {
         let mut upstreams = self.upstreams.borrow_mut();
-        let old: HashMap<u64, Rc<Upstream>> = upstreams
+        let mut old: HashMap<u64, Rc<Upstream>> = upstreams
             .drain(..)
             .map(|upstream| (upstream.backend.id, upstream))
             .collect();
         upstreams.extend(seat.snapshot().members.iter().map(|member| {
-            let known = old
-                .get(&member.backend.id)
-                .filter(|known| Arc::ptr_eq(&known.backend, &member.backend));
-            known
-                .cloned()
-                .unwrap_or_else(|| Rc::new(Upstream::new(member.backend.clone())))
+            let is_same = |known: &Rc<Upstream>| Arc::ptr_eq(&known.backend, &member.backend);
+            match old.entry(member.backend.id) {
+                Entry::Occupied(known) if is_same(known.get()) => known.remove(),
+                _ => Rc::new(Upstream::new(member.backend.clone())),
+            }
         }));
+        let gone = old.into_values().filter(|upstream| upstream.has_tunnels());
+        self.gone.borrow_mut().extend(gone);
     }
 
     pub(super) fn reconfigure(
@@ -323,6 +327,23 @@ impl WorkerPool {
         drop_elsewhere(seat.install(deployment, instance));
     }
 
+    /// Has backends that get nothing new any more end what they have, in time.
+    fn let_go(&self, now_ms: u64) {
+        let within_ms = self.settings.borrow().config.drain_timeout.as_millis() as u64;
+        let seat = self.seat.borrow();
+        let upstreams = self.upstreams.borrow();
+        for (member, upstream) in seat.snapshot().members.iter().zip(&*upstreams) {
+            match member.state {
+                State::Draining => upstream.leave(within_ms, now_ms),
+                _ => upstream.stay(),
+            }
+        }
+        self.gone.borrow_mut().retain(|upstream| {
+            upstream.leave(within_ms, now_ms);
+            upstream.has_tunnels()
+        });
+    }
+
     /// Begins a trial, or ends the one that is.
     pub(super) fn set_canary(&self, canary: Option<Canary>) {
         if let Some(old) = self.canary.replace(canary) {
@@ -336,6 +357,8 @@ impl WorkerPool {
     }
 
     pub(super) fn sweep(&self, now_ms: u64) {
+        self.sync(now_ms * 1000);
+        self.let_go(now_ms);
         let mut seat = self.seat.borrow_mut();
         seat.flush_recording();
         if let Some(unneeded) = seat.sweep(now_ms * 1000) {

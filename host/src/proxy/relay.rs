@@ -53,6 +53,7 @@ impl Tunnel {
             late,
             mut exchange,
         } = self;
+        exchange.tunnel_began();
         let ways = (Way::with(early), Way::with(late));
         let ended = relay((client, &mut wire), ways, &mut exchange, (watch, scratch)).await;
         if ended.as_ref().is_err_and(is_cut) {

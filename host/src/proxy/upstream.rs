@@ -12,6 +12,7 @@ use std::{
     io,
     num::NonZeroU32,
     pin::{Pin, pin},
+    rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -48,6 +49,10 @@ pub(super) struct Upstream {
     idle_plain: RefCell<Store<Plain>>,
     /// Those with HTTP/2, each for many requests.
     shared: SharedConnections,
+    /// Who passes bytes over one of its connections.
+    tunnels: RefCell<Vec<Weak<Watch>>>,
+    /// Since when it gets nothing new; 0 while it does.
+    leaving_ms: Cell<u64>,
     /// Counts how often the way of opening connections has changed. Those of another time are not kept.
     era: Cell<u64>,
 }
@@ -84,6 +89,8 @@ impl Upstream {
             idle: RefCell::default(),
             idle_plain: RefCell::default(),
             shared: SharedConnections::default(),
+            tunnels: RefCell::default(),
+            leaving_ms: Cell::new(0),
             era: Cell::new(0),
         }
     }
@@ -220,6 +227,42 @@ impl Upstream {
             let told = connection.told;
             self.idle.borrow_mut().put(connection, told, (keep, now_ms));
         }
+    }
+
+    /// A tunnel has begun, which the client's watch can end.
+    pub(super) fn tunnel_began(&self, watch: &Rc<Watch>) {
+        let mut tunnels = self.tunnels.borrow_mut();
+        tunnels.retain(|tunnel| tunnel.strong_count() > 0);
+        tunnels.push(Rc::downgrade(watch));
+    }
+
+    /// Whether any may still be there.
+    pub(super) fn has_tunnels(&self) -> bool {
+        self.tunnels
+            .borrow()
+            .iter()
+            .any(|tunnel| tunnel.strong_count() > 0)
+    }
+
+    /// It gets nothing new any more: unused connections are closed, and after this time the tunnels.
+    pub(super) fn leave(&self, within_ms: u64, now_ms: u64) {
+        if self.leaving_ms.get() == 0 {
+            self.leaving_ms.set(now_ms.max(1));
+        }
+        // Those of requests that end only now come later.
+        self.close_all_unused();
+        if now_ms.saturating_sub(self.leaving_ms.get()) >= within_ms {
+            let tunnels = self.tunnels.take();
+            tunnels
+                .iter()
+                .filter_map(Weak::upgrade)
+                .for_each(|watch| watch.end_tunnel());
+        }
+    }
+
+    /// It serves, again or still.
+    pub(super) fn stay(&self) {
+        self.leaving_ms.set(0);
     }
 
     /// Closes the connections that were unused for too long, and those that the backend has closed.

@@ -1,6 +1,8 @@
 //! What becomes of requests when backends fail or are full, on each way that a request can take.
 
 mod budget;
+mod connections;
+mod drain;
 mod limits;
 mod whole;
 
