@@ -20,6 +20,7 @@ mod forward;
 mod gate;
 mod guarded;
 mod headers;
+mod hedge;
 mod http2;
 mod introduction;
 mod journey;

@@ -216,7 +216,7 @@ fn pool_families(text: &mut Text, pools: &[PoolReading]) {
 /// What workers count of each pool: its name, its help, and where it is.
 type PoolCounter = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
 
-const POOL_COUNTERS: [PoolCounter; 5] = [
+const POOL_COUNTERS: [PoolCounter; 7] = [
     (
         "trimtab_pool_retries_total",
         "Attempts after the first, at another backend.",
@@ -226,6 +226,16 @@ const POOL_COUNTERS: [PoolCounter; 5] = [
         "trimtab_pool_retries_denied_total",
         "Requests that were not sent again because the budget was spent.",
         |counts| &counts.retries_denied,
+    ),
+    (
+        "trimtab_pool_hedges_total",
+        "Second attempts beside a first that took long.",
+        |counts| &counts.hedges,
+    ),
+    (
+        "trimtab_pool_hedges_won_total",
+        "Those of them that were quicker.",
+        |counts| &counts.hedges_won,
     ),
     (
         "trimtab_pool_queued_total",

@@ -41,6 +41,7 @@ pub(super) struct Pool {
     usable: usize,
     in_panic: bool,
     retries: Retries,
+    hedges: Hedges,
     queue: Queue,
     backends: Vec<Backend>,
 }
@@ -50,6 +51,12 @@ struct Retries {
     made: u64,
     /// Beyond the budget.
     denied: u64,
+}
+
+#[derive(Serialize)]
+struct Hedges {
+    made: u64,
+    won: u64,
 }
 
 #[derive(Serialize)]
@@ -175,6 +182,10 @@ impl Pool {
             retries: Retries {
                 made: pool.total(|counts| &counts.retries),
                 denied: pool.total(|counts| &counts.retries_denied),
+            },
+            hedges: Hedges {
+                made: pool.total(|counts| &counts.hedges),
+                won: pool.total(|counts| &counts.hedges_won),
             },
             queue: Queue {
                 waiting: pool.waiting(),

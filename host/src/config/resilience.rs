@@ -18,6 +18,8 @@ pub struct Retry {
     pub floor: u32,
     /// Key `try_timeout`: `response_timeout` of an attempt after which another can be made. Default none, 1 ms to 24 h.
     pub try_timeout: Option<Duration>,
+    /// Key `hedge_after`: time after which another backend is asked beside the first. Default none, 1 ms to 24 h.
+    pub hedge_after: Option<Duration>,
 }
 
 /// The outcomes after which another backend is tried.
@@ -54,6 +56,7 @@ impl Default for Retry {
             budget: 20,
             floor: 10,
             try_timeout: None,
+            hedge_after: None,
         }
     }
 }

@@ -20,6 +20,10 @@ pub struct Counts {
     pub retries: AtomicU64,
     /// Requests that would have been sent again, had the budget allowed it.
     pub retries_denied: AtomicU64,
+    /// Second attempts beside a first that took long.
+    pub hedges: AtomicU64,
+    /// Those of them that were quicker.
+    pub hedges_won: AtomicU64,
     /// Requests that had to wait because every backend was full.
     pub queued: AtomicU64,
     /// Requests refused because the queue was full, too.

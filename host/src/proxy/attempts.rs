@@ -14,7 +14,9 @@ use std::{
 use super::{
     error::Error,
     forward::{Failed, Target},
+    hedge::Outcome,
     journey::Journey,
+    ledger::Ledger,
     pool::{Decided, PoolSettings, WorkerPool},
     queue::Place,
     serve::Client,
@@ -161,7 +163,8 @@ impl<'a> Attempts<'a> {
         }
         if watch.backend_expired() {
             watch.release_backend();
-            self.pool.count_queue_timeout(self.client.worker.id);
+            let worker = self.client.worker.id;
+            self.pool.count(worker, |counts| &counts.queue_timeouts);
             return Poll::Ready(Err(Error::Full("all backends are busy")));
         }
         watch.remember(cx.waker());
@@ -242,6 +245,58 @@ impl<'a> Attempts<'a> {
         (self.is_repeatable && self.has_another(target)).then_some(within.min(config.response_timeout))
     }
 
+    /// The attempt at `target` begins.
+    #[inline]
+    pub(super) fn begin(&self, target: &Target) -> Ledger {
+        Ledger::begin(self.client, self, target)
+    }
+
+    /// After which time a second attempt is made beside the one under way, if ever.
+    #[inline]
+    pub(super) fn hedge_after(&self) -> Option<Duration> {
+        let after = self.settings.config.retry.hedge_after?;
+        self.is_repeatable.then_some(after)
+    }
+
+    /// Where a second attempt goes, beside the one at `target`. `None` if there is none, or nothing to pay it with.
+    pub(super) fn hedge(
+        &mut self,
+        target: &Target,
+        head: &mut Head,
+        journey: &mut Journey,
+    ) -> Option<(Target, Freshness)> {
+        let worker = self.client.worker.id;
+        if !self.has_another(target) || !self.pool.spend(worker, &self.settings.config.retry) {
+            return None;
+        }
+        self.tried.push(target.upstream.backend.id);
+        // Nobody waits for room beside an attempt that is under way.
+        let picked = self.pick(head, journey).ok().flatten()?;
+        self.pool.count(worker, |counts| &counts.hedges);
+        Some(picked)
+    }
+
+    /// Whether this is what a request is sent for: a response, and none that others are asked for a better one after.
+    pub(super) fn is_good(&self, outcome: &Outcome) -> bool {
+        let statuses = &self.settings.config.retry.on.statuses;
+        outcome
+            .as_ref()
+            .is_ok_and(|response| !statuses.contains(&response.status().as_u16()))
+    }
+
+    /// The second attempt was quicker.
+    pub(super) fn count_hedge_won(&self) {
+        let worker = self.client.worker.id;
+        self.pool.count(worker, |counts| &counts.hedges_won);
+    }
+
+    /// An attempt under way has the whole time for a response's head, from now on.
+    pub(super) fn expect_answer(&self) {
+        let within = self.settings.config.response_timeout;
+        self.client.watch.release_backend();
+        self.client.watch.expect_backend(within.as_millis() as u64);
+    }
+
     /// Whether another backend may be asked after `target`.
     fn has_another(&self, target: &Target) -> bool {
         self.has_attempts() && self.pool.has_another(&self.tried, target.upstream.backend.id)
@@ -255,7 +310,8 @@ impl<'a> Attempts<'a> {
     /// The next attempt goes to another backend.
     fn leave(&mut self, target: &Target) {
         self.tried.push(target.upstream.backend.id);
-        self.pool.count_retry(self.client.worker.id);
+        let worker = self.client.worker.id;
+        self.pool.count(worker, |counts| &counts.retries);
     }
 }
 

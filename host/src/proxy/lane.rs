@@ -57,7 +57,7 @@ enum End {
     Error(Error),
     /// Nobody is there to answer, or the answer has already begun.
     Gone,
-    /// Its backends speak what only the HTTP library does.
+    /// Its backends speak, or its pool does, what only the way of the HTTP library has.
     Library,
 }
 
@@ -166,7 +166,8 @@ impl<S: Socket> Lane<'_, S> {
         let head = self.inbox.head();
         let pool = route::find(&rules.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
         let mut attempts = Attempts::new(self.client, pool, head, true, journey.began_us);
-        if attempts.settings.config.protocol != PoolProtocol::Http1 {
+        let config = &attempts.settings.config;
+        if config.protocol != PoolProtocol::Http1 || config.retry.hedge_after.is_some() {
             return Err(End::Library);
         }
         let within = attempts.settings.config.request_timeout;

@@ -41,6 +41,8 @@ pub(super) struct Ledger {
     began_us: u64,
     latency_us: u64,
     status: Option<u16>,
+    /// Its outcome is known.
+    is_recorded: bool,
     /// Body bytes from the client so far.
     pub(super) sent: u64,
     received: u64,
@@ -72,6 +74,7 @@ impl Ledger {
             began_us: attempts.now_us,
             latency_us: 0,
             status: None,
+            is_recorded: false,
             sent: 0,
             received: 0,
             recorded_sent: 0,
@@ -114,6 +117,7 @@ impl Ledger {
         let now_us = clock::now_us();
         self.latency_us = now_us.saturating_sub(self.began_us);
         self.status = status;
+        self.is_recorded = true;
         let load = self.upstream.backend.load(self.worker.id);
         load.record_latency(self.latency_us, now_us);
         let in_a_row = load.record_status(status);
@@ -180,6 +184,19 @@ impl Ledger {
         self.watch.backend_expired() || self.watch.request_expired()
     }
 
+    /// The other attempt of a hedged request was quicker, or the client has gone. That it has taken so long already is known
+    /// of it, and nothing else.
+    #[cold]
+    fn cancel(&self, ended: &Ended, after: Duration) {
+        let now_us = clock::now_us();
+        let so_far_us = now_us.saturating_sub(self.began_us);
+        if u128::from(so_far_us) >= after.as_micros() {
+            let load = self.upstream.backend.load(self.worker.id);
+            load.record_latency(so_far_us, now_us);
+        }
+        self.pool.cancel(ended);
+    }
+
     fn record_bytes(&mut self) {
         let load = self.upstream.backend.load(self.worker.id);
         load.record_bytes(
@@ -205,7 +222,10 @@ impl Drop for Ledger {
             status: self.status,
             now_us: self.worker.coarse_ms() * 1000,
         };
-        self.pool.end(&ended, self.decider);
+        match self.settings.config.retry.hedge_after {
+            Some(after) if !self.is_recorded => self.cancel(&ended, after),
+            _ => self.pool.end(&ended, self.decider),
+        }
         if self.settings.config.limits.is_some() {
             self.pool.vacate(self.worker.id);
         }

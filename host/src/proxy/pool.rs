@@ -8,7 +8,7 @@ use std::{
     cell::{Ref, RefCell, RefMut},
     collections::{HashMap, hash_map::Entry},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use super::{
@@ -23,7 +23,7 @@ use crate::{
     health::Reporter,
     http1::Head,
     policy::{Chooser, Decision, Deployment, Ended, Facts, Instance, Seat, Tried},
-    pool::{Pool, State, add},
+    pool::{Counts, Pool, State, add},
     rollout::Shadow,
 };
 
@@ -205,11 +205,6 @@ impl WorkerPool {
         is_full
     }
 
-    /// A request has waited for too long.
-    pub(super) fn count_queue_timeout(&self, worker: usize) {
-        add(&self.seat.borrow().pool().counts(worker).queue_timeouts, 1);
-    }
-
     /// With limits: a request goes to a backend.
     pub(super) fn occupy(&self, worker: usize) {
         self.seat.borrow().pool().counts(worker).begin();
@@ -241,9 +236,9 @@ impl WorkerPool {
         is_paid
     }
 
-    /// A request goes to another backend.
-    pub(super) fn count_retry(&self, worker: usize) {
-        add(&self.seat.borrow().pool().counts(worker).retries, 1);
+    /// Counts one more.
+    pub(super) fn count(&self, worker: usize, counter: impl Fn(&Counts) -> &AtomicU64) {
+        add(counter(self.seat.borrow().pool().counts(worker)), 1);
     }
 
     /// An attempt begins.
@@ -261,6 +256,14 @@ impl WorkerPool {
         self.seat.borrow_mut().end(ended);
         if let Some(canary) = &mut *self.canary.borrow_mut() {
             canary.end(ended, decider);
+        }
+    }
+
+    /// An attempt was given up because another was quicker.
+    pub(super) fn cancel(&self, ended: &Ended) {
+        self.seat.borrow_mut().cancel(ended);
+        if let Some(canary) = &mut *self.canary.borrow_mut() {
+            canary.cancel(ended);
         }
     }
 

@@ -17,7 +17,6 @@ use super::{
     error::Error,
     forward::{Exchange, Failed},
     journey::Journey,
-    ledger::Ledger,
     relay::{Tunnel, is_cut},
     route,
     serve::Client,
@@ -89,7 +88,7 @@ async fn connect(
     let mut attempts = Attempts::new(client, pool, head, true, journey.began_us);
     loop {
         let (target, _) = attempts.pick_in_turn(head, journey).await?;
-        let mut ledger = Ledger::begin(client, &attempts, &target);
+        let mut ledger = attempts.begin(&target);
         let metrics = client.worker.metrics();
         metrics.count(|metrics| &metrics.upstream_connects);
         let how = (&attempts.settings.dialing, ledger.told);

@@ -3,6 +3,7 @@
 mod budget;
 mod connections;
 mod drain;
+mod hedge;
 mod limits;
 mod whole;
 

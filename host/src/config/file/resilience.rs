@@ -10,7 +10,8 @@ use crate::config::{
     units::{h, ms, s},
 };
 
-pub(in crate::config) const RETRY: Keys = &["attempts", "on", "budget", "floor", "try_timeout"];
+pub(in crate::config) const RETRY: Keys =
+    &["attempts", "on", "budget", "floor", "try_timeout", "hedge_after"];
 pub(in crate::config) const LIMITS: Keys = &[
     "connections",
     "backend_requests",
@@ -39,6 +40,9 @@ pub(super) fn retry(pool: &Table<'_>) -> Retry {
         floor: table.whole("floor", FLOOR, default.floor),
         try_timeout: table
             .take("try_timeout")
+            .and_then(|value| value.duration(TRY_TIMEOUT)),
+        hedge_after: table
+            .take("hedge_after")
             .and_then(|value| value.duration(TRY_TIMEOUT)),
     }
 }
