@@ -91,7 +91,7 @@ async fn connections_are_counted_until_they_are_closed() {
 
 #[tokio::test]
 async fn http2_needs_one_connection_for_many_requests() {
-    let origin = trimtab_tests::RawOrigin::start(|mut peer| async move { peer.until_closed().await }).await;
+    let origin = RawOrigin::start(|mut peer| async move { peer.until_closed().await }).await;
     let balancer = Setup::to(origin.address())
         .pool("protocol = \"h2\"\nresponse_timeout = \"1h\"")
         .pool("limits = { connections = 1, queue_timeout = \"1h\" }")

@@ -11,7 +11,8 @@ async fn begin(balancer: &Balancer, way: Way, path: &'static str) -> JoinHandle<
 }
 
 async fn until_waiting(balancer: &Balancer, number: u64) {
-    wait_until("requests wait", DEADLINE, || waiting(balancer) == number).await;
+    let what = format!("{number} wait");
+    wait_until(&what, DEADLINE, || waiting(balancer) == number).await;
 }
 
 #[tokio::test]
