@@ -1,6 +1,7 @@
 //! Which node of a cluster is active: majority leases, as a pure state machine.
 //!
-//! Owns the protocol between members: who asks whom for how long, and when a node may answer for the cluster's address.
+//! Owns the protocol between members: who asks whom for how long, when a node may answer for the cluster's address, and how all
+//! that is written and sealed in datagrams.
 //! It has no socket, no clock and no thread: [`Core::step`] takes the time and what happened, and answers with what is to
 //! be done. So a simulation can try a million seconds of bad luck in one of good (`tests/simulation`).
 //!
@@ -19,11 +20,14 @@ mod candidate;
 mod core;
 mod handover;
 mod message;
+mod session;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod voter;
+pub mod wire;
 
 pub use core::{Action, Closing, Core, Event, PeerView, Standing};
 pub use message::{Ask, Beat, Message, Refusal};
+pub use session::{Session, Verdict};
 pub use settings::{MEMBERS_MAX, Member, MemberId, Mutation, Role, Settings, WhenAlone};
