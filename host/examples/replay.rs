@@ -203,6 +203,7 @@ fn pool() -> Pool {
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold: 50,
+        overflow: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,

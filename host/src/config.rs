@@ -277,6 +277,9 @@ pub struct Pool {
     /// Key `panic_threshold`, in percent: when fewer of the backends are healthy, health is ignored. Default 50, 0 to 100;
     /// 0 turns it off.
     pub panic_threshold: u8,
+    /// Key `overflow`, in percent: how much of the load a tier takes for its share of healthy backends. Default none: one
+    /// tier takes all. 100 to 1000.
+    pub overflow: Option<NonZeroU32>,
     /// Key `drain_timeout`: how long tunnels of a backend go on that drains, or that the file no longer has. Default 5 min,
     /// 0 s to 24 h.
     pub drain_timeout: Duration,

@@ -383,6 +383,7 @@ fn number_zones(backends: &[config::Backend]) -> Vec<u16> {
 fn take_snapshot(config: &config::Pool, slots: &[Slot], generation: u64, now: Instant) -> Snapshot {
     let members = slots.iter().map(|slot| Member {
         backend: slot.backend.clone(),
+        configured: slot.weight(),
         weight: slot.weight(),
         ramp: slot.status.ramp(config.slow_start, now),
         zone: slot.zone,
@@ -391,7 +392,12 @@ fn take_snapshot(config: &config::Pool, slots: &[Slot], generation: u64, now: In
         state: slot.status.state(),
         usable: false,
     });
-    Snapshot::new(generation, members.collect(), config.panic_threshold)
+    Snapshot::new(
+        generation,
+        members.collect(),
+        config.panic_threshold,
+        config.overflow,
+    )
 }
 
 #[cfg(test)]

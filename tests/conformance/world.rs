@@ -233,6 +233,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold,
+        overflow: None,
         drain_timeout: second,
         slow_start,
         // Without active checks a reload would forget who is down.

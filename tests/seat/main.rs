@@ -143,6 +143,7 @@ fn pool(fallback: &str) -> Pool {
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold: 0,
+        overflow: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,

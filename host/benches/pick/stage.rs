@@ -70,6 +70,7 @@ pub(crate) fn pool(size: usize) -> Pool {
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold: 50,
+        overflow: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,

@@ -303,7 +303,7 @@ fn backend_gauges(text: &mut Text, pools: &[PoolReading]) {
     gauge(
         "trimtab_backend_weight",
         "As configured or set by an operator.",
-        |b| b.member.weight.into(),
+        |b| b.member.configured.into(),
     );
     gauge(
         "trimtab_backend_ramp_ratio",

@@ -243,7 +243,7 @@ impl Backend {
             ejected_s: ejected.map(seconds),
             usable: member.usable,
             drained: member.state == State::Draining && reading.active == 0,
-            weight: member.weight,
+            weight: member.configured,
             ramp: member.ramp,
             zone: reading.spec.zone.clone(),
             tier: member.tier,

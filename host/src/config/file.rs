@@ -106,6 +106,7 @@ pub(super) const POOL: Keys = &[
     "idle_timeout",
     "idle_connections",
     "panic_threshold",
+    "overflow",
     "drain_timeout",
     "slow_start",
     "health",

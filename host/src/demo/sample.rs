@@ -83,7 +83,7 @@ impl BackendSample {
             .map(|load| load.picks.load(std::sync::atomic::Ordering::Relaxed));
         Self {
             state: member.state,
-            weight: member.weight,
+            weight: member.configured,
             active: backend.loads().map(BackendLoad::active).sum(),
             picks: picks.sum(),
             latency_us: latency.average_us(now_us),

@@ -153,6 +153,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold,
+        overflow: None,
         drain_timeout: second,
         slow_start: SLOW_START,
         // Without active checks a reload would forget who is down.

@@ -3,9 +3,11 @@
 //! Owns the rule which backends are usable (tiers, panic threshold). It must not know how a backend got into its state.
 //! A pick, its fallback and the policy's last `update` all look at the same snapshot, so an index means one thing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use super::{Backend, State};
+
+mod overflow;
 
 /// The backends of a pool as picks see them.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Member {
     /// Identity and live counters.
     pub backend: Arc<Backend>,
     /// As configured or set by an operator; 0 receives nothing new.
+    pub configured: u32,
+    /// What policies weigh by: the same, unless several tiers share the load; 0 exactly if that is.
     pub weight: u32,
     /// Slow start, 1 to 100 percent of the weight.
     pub ramp: u8,
@@ -44,7 +48,7 @@ pub struct Member {
 impl Member {
     /// Could serve if it were healthy.
     fn is_candidate(&self) -> bool {
-        self.weight > 0 && self.state != State::Draining
+        self.configured > 0 && self.state != State::Draining
     }
 
     fn is_ready(&self) -> bool {
@@ -57,7 +61,19 @@ impl Snapshot {
     /// none does, the first tier with a ready backend serves and its health is ignored (panic), since sending everything
     /// to the few that are left would take them down too; without any ready backend, the first tier with a candidate.
     /// With a threshold of 0 there is no panic: the first tier with a ready backend serves, with its ready ones.
-    pub(super) fn new(generation: u64, mut members: Vec<Member>, panic_threshold: u8) -> Self {
+    ///
+    /// With `overflow`, tiers that are not healthy enough share with later ones before any of this (`snapshot/overflow.rs`).
+    pub(super) fn new(
+        generation: u64,
+        mut members: Vec<Member>,
+        panic_threshold: u8,
+        overflow: Option<NonZeroU32>,
+    ) -> Self {
+        if let Some(factor) = overflow
+            && overflow::share(&mut members, factor, panic_threshold)
+        {
+            return Self::of(generation, members, false);
+        }
         let mut tiers: Vec<u8> = members.iter().map(|member| member.tier).collect();
         tiers.sort_unstable();
         tiers.dedup();
@@ -82,6 +98,10 @@ impl Snapshot {
                 (None, None) => false,
             };
         }
+        Self::of(generation, members, in_panic)
+    }
+
+    fn of(generation: u64, members: Vec<Member>, in_panic: bool) -> Self {
         let usable = members.iter().filter(|member| member.usable).count();
         Self {
             generation,

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::config;
 
+mod overflow;
 mod random;
 
 const A: &str = "10.0.0.1:80";

@@ -5,6 +5,7 @@ mod connections;
 mod drain;
 mod hedge;
 mod limits;
+mod overflow;
 mod whole;
 
 use bytes::Bytes;

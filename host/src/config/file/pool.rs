@@ -31,6 +31,7 @@ const RESPONSE_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const REQUEST_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=h(1);
+const OVERFLOW: RangeInclusive<u32> = 100..=1000;
 const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=h(24);
 const SLOW_START: RangeInclusive<Duration> = Duration::ZERO..=h(1);
 const IDLE_CONNECTIONS: RangeInclusive<u32> = 0..=65536;
@@ -94,6 +95,10 @@ pub(super) fn pool(
         idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(30)),
         idle_connections: table.whole("idle_connections", IDLE_CONNECTIONS, 256) as usize,
         panic_threshold: percent(&table, "panic_threshold"),
+        overflow: table
+            .take("overflow")
+            .and_then(|value| value.whole(OVERFLOW))
+            .and_then(NonZeroU32::new),
         drain_timeout: table.duration("drain_timeout", DRAIN_TIMEOUT, s(300)),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, has_tls)),
@@ -125,6 +130,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         idle_timeout: s(30),
         idle_connections: 256,
         panic_threshold: percent(table, "panic_threshold"),
+        overflow: None,
         drain_timeout: s(300),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, false)),

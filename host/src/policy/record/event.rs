@@ -261,6 +261,7 @@ impl BackendEvent {
         backend.id = self.id;
         Member {
             backend: backend.into(),
+            configured: self.weight,
             weight: self.weight,
             ramp: self.ramp,
             zone: self.zone,
