@@ -193,21 +193,26 @@ fn pool() -> Pool {
         tenant: None,
         hash_on: vec![config::HashOn::ClientIp],
         backends: (0..BACKENDS).map(backend).collect(),
+        discover: None,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         send_proxy: None,
         tls: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold: 50,
+        drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
+            ..config::Retry::default()
         },
+        limits: None,
         record: None,
     };
     let sockets: Vec<_> = config

@@ -20,6 +20,7 @@ use crate::proxy_header;
 
 mod addresses;
 pub mod author;
+mod discover;
 mod file;
 mod grants;
 mod listener;
@@ -27,6 +28,7 @@ mod mistakes;
 mod names;
 mod proxy_protocol;
 mod reader;
+mod resilience;
 mod scenario;
 mod syntax;
 mod tenant;
@@ -35,11 +37,13 @@ mod tests;
 mod tls;
 mod units;
 
-pub(crate) use file::policy::builtin as builtin_policy;
+pub use discover::{Discover, DiscoverFrom, Family};
+pub(crate) use file::{discover::listed_backends, policy::builtin as builtin_policy};
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use mistakes::{Mistake, Mistakes};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
+pub use resilience::{PoolLimits, Retry, RetryOn};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,
@@ -55,6 +59,9 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// How long a graceful stop waits for requests in flight. Key `drain`, default 10 s, 0 s to 1 h.
     pub drain: Duration,
+    /// How long listeners still accept after the stop has begun and `/readyz` says so, before `drain` begins. Key
+    /// `drain_delay`, default 0 s, 0 s to 1 h.
+    pub drain_delay: Duration,
     /// The admin listener; `None` only with `admin.listen = "off"`.
     pub admin: Option<Admin>,
     /// What is logged, and how.
@@ -249,8 +256,10 @@ pub struct Pool {
     /// Key `hash_on`: what the `key` of a pick is made of; a string or a list of strings, of which the first that the
     /// request has is used. Default client-ip.
     pub hash_on: Vec<HashOn>,
-    /// Key `backends`: at least one, unique addresses.
+    /// Key `backends`: unique addresses; at least one without `discover`.
     pub backends: Vec<Backend>,
+    /// `[pool.NAME.discover]`: where more of them are found; nowhere without the table.
+    pub discover: Option<Discover>,
     /// Key `protocol`: what is spoken with the backends. Default http1.
     pub protocol: PoolProtocol,
     /// `[pool.NAME.tls]`: TLS with the backends; none without the table.
@@ -263,6 +272,9 @@ pub struct Pool {
     /// Key `response_timeout`: from the request's last byte sent to the response head. Above: 504. Default 60 s,
     /// 1 ms to 24 h.
     pub response_timeout: Duration,
+    /// Key `request_timeout`: from a request's head to the end of its response. Above: 504, or the response is cut. Default
+    /// none, 1 ms to 24 h.
+    pub request_timeout: Option<Duration>,
     /// Key `body_timeout`: longest pause in a response's body. Above: the response is cut. Default 60 s, 1 ms to 24 h.
     pub body_timeout: Duration,
     /// Key `idle_timeout`: how long an unused upstream connection is kept. Default 30 s, 0 s (none is kept) to 1 h.
@@ -272,6 +284,9 @@ pub struct Pool {
     /// Key `panic_threshold`, in percent: when fewer of the backends are healthy, health is ignored. Default 50, 0 to 100;
     /// 0 turns it off.
     pub panic_threshold: u8,
+    /// Key `drain_timeout`: how long tunnels of a backend go on that drains, or that the file no longer has. Default 5 min,
+    /// 0 s to 24 h.
+    pub drain_timeout: Duration,
     /// Key `slow_start`: how long a backend that came back ramps up to its weight. Default 0 s (off), up to 1 h.
     pub slow_start: Duration,
     /// `[pool.NAME.health]`: active checks; none without the table.
@@ -280,6 +295,8 @@ pub struct Pool {
     pub outlier: Option<Outlier>,
     /// `[pool.NAME.retry]`
     pub retry: Retry,
+    /// `[pool.NAME.limits]`: when it is full; never without the table.
+    pub limits: Option<PoolLimits>,
     /// `[pool.NAME.record]`: which decisions are recorded; none without the table, unless an operator asks.
     pub record: Option<Sampling>,
 }
@@ -296,7 +313,7 @@ pub enum PoolProtocol {
 }
 
 /// An entry of `backends`: one server. A plain string is an address with the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Backend {
     /// Key `address`, required: `address:port`, `[v6]:port` or `name:port`; a name is resolved when the file is loaded.
     pub address: String,
@@ -375,13 +392,6 @@ pub struct Outlier {
     pub max_ejection: Duration,
     /// Key `max_ejected`, in percent of the pool: more are never ejected at once, though one always may be. Default 50, 0 to 100.
     pub max_ejected: u8,
-}
-
-/// `[pool.NAME.retry]`: what happens when an attempt fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Key `attempts`: backends tried for one request, the first included. Default 3, 1 to 10; 1 never retries.
-    pub attempts: NonZeroU32,
 }
 
 /// `[pool.NAME.record]`: which decisions are recorded.

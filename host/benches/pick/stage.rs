@@ -60,21 +60,26 @@ pub(crate) fn pool(size: usize) -> Pool {
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
+        discover: None,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         send_proxy: None,
         tls: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold: 50,
+        drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        limits: None,
         record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
+            ..config::Retry::default()
         },
     };
     let now = Instant::now();

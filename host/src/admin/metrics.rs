@@ -19,7 +19,9 @@ use super::{
     },
 };
 use crate::{
+    discovery::Report,
     metrics::{DURATION_BOUNDS_US, Metrics, Worker},
+    pool::Counts,
     tenant::Tenant,
 };
 
@@ -36,6 +38,7 @@ pub(super) fn render(context: &Context) -> String {
     traffic(&mut text, metrics);
     duration(&mut text, metrics);
     pool_families(&mut text, &pools);
+    discovery_families(&mut text, &pools);
     backend_gauges(&mut text, &pools);
     backend_counters(&mut text, &pools);
     policy::families(&mut text, &pools);
@@ -68,6 +71,11 @@ fn control(text: &mut Text, metrics: &Metrics) {
         "trimtab_reloads_refused_total",
         "Configurations or components refused while another was serving.",
         &metrics.reloads_refused,
+    );
+    counter(
+        "trimtab_process_upgrades_failed_total",
+        "Processes that were started to take over and do not serve.",
+        &metrics.upgrades_failed,
     );
     counter(
         "trimtab_policy_swaps_total",
@@ -190,6 +198,42 @@ fn seconds(value: u64, per_second: f64) -> f64 {
     value as f64 / per_second
 }
 
+/// Of pools whose backends are found.
+fn discovery_families(text: &mut Text, pools: &[PoolReading]) {
+    let report = |pool: &PoolReading| Some((pool.name().to_owned(), pool.view.discovery.as_ref()?.report()));
+    let reports: Vec<(String, Report)> = pools.iter().filter_map(report).collect();
+    let mut family = |name, kind, help, read: fn(&Report) -> u64| {
+        let mut family = text.family(name, kind, help);
+        for (pool, report) in &reports {
+            family.sample(&[("pool", pool)], read(report));
+        }
+    };
+    family(
+        "trimtab_discovery_ok",
+        Gauge,
+        "1 if the last answer of the pool's source was good.",
+        |report| u64::from(report.error.is_none() && report.good.is_some()),
+    );
+    family(
+        "trimtab_discovery_backends",
+        Gauge,
+        "Backends in the last good answer.",
+        |report| report.backends as u64,
+    );
+    family(
+        "trimtab_discovery_updates_total",
+        Counter,
+        "Answers that named other backends than the one before.",
+        |report| report.updates,
+    );
+    family(
+        "trimtab_discovery_failures_total",
+        Counter,
+        "Times that the pool's source failed.",
+        |report| report.failures,
+    );
+}
+
 fn pool_families(text: &mut Text, pools: &[PoolReading]) {
     let mut family = text.family("trimtab_pool_usable", Gauge, "Backends that may be picked.");
     for pool in pools {
@@ -200,6 +244,7 @@ fn pool_families(text: &mut Text, pools: &[PoolReading]) {
     for pool in pools {
         family.sample(&[("pool", pool.name())], u8::from(pool.snapshot.in_panic));
     }
+    pool_counters(text, pools);
     let help = "How often backends entered a state.";
     let mut family = text.family("trimtab_pool_transitions_total", Counter, help);
     for pool in pools {
@@ -207,6 +252,61 @@ fn pool_families(text: &mut Text, pools: &[PoolReading]) {
         let counts = [counts.ready, counts.down, counts.ejected, counts.draining];
         for (state, count) in STATES.iter().zip(counts) {
             family.sample(&[("pool", pool.name()), ("state", state)], count);
+        }
+    }
+}
+
+/// What workers count of each pool: its name, its help, and where it is.
+type PoolCounter = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
+
+const POOL_COUNTERS: [PoolCounter; 7] = [
+    (
+        "trimtab_pool_retries_total",
+        "Attempts after the first, at another backend.",
+        |counts| &counts.retries,
+    ),
+    (
+        "trimtab_pool_retries_denied_total",
+        "Requests that were not sent again because the budget was spent.",
+        |counts| &counts.retries_denied,
+    ),
+    (
+        "trimtab_pool_hedges_total",
+        "Second attempts beside a first that took long.",
+        |counts| &counts.hedges,
+    ),
+    (
+        "trimtab_pool_hedges_won_total",
+        "Those of them that were quicker.",
+        |counts| &counts.hedges_won,
+    ),
+    (
+        "trimtab_pool_queued_total",
+        "Requests that had to wait because every backend was full.",
+        |counts| &counts.queued,
+    ),
+    (
+        "trimtab_pool_queue_full_total",
+        "Requests refused because the queue was full, too.",
+        |counts| &counts.queue_full,
+    ),
+    (
+        "trimtab_pool_queue_timeouts_total",
+        "Requests refused because they had waited for too long.",
+        |counts| &counts.queue_timeouts,
+    ),
+];
+
+fn pool_counters(text: &mut Text, pools: &[PoolReading]) {
+    let help = "Requests that wait because every backend is full.";
+    let mut family = text.family("trimtab_pool_waiting", Gauge, help);
+    for pool in pools {
+        family.sample(&[("pool", pool.name())], pool.view.pool.waiting());
+    }
+    for (name, help, read) in POOL_COUNTERS {
+        let mut family = text.family(name, Counter, help);
+        for pool in pools {
+            family.sample(&[("pool", pool.name())], pool.view.pool.total(read));
         }
     }
 }
@@ -228,6 +328,11 @@ fn backend_gauges(text: &mut Text, pools: &[PoolReading]) {
     gauge("trimtab_backend_active", "Requests in flight.", |b| {
         b.active.into()
     });
+    gauge(
+        "trimtab_backend_connections",
+        "Connections to it, used and unused.",
+        |b| b.member.backend.connections().into(),
+    );
     gauge(
         "trimtab_backend_latency_seconds",
         "Moving average of the time to a response; 0 before the first.",

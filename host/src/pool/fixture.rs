@@ -20,15 +20,18 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends: addresses.iter().map(|address| backend(address)).collect(),
+        discover: None,
         connect_timeout: Duration::from_secs(1),
         protocol: config::PoolProtocol::Http1,
         tls: None,
         send_proxy: None,
         response_timeout: Duration::from_secs(60),
+        request_timeout: None,
         body_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(30),
         idle_connections: 256,
         panic_threshold: 50,
+        drain_timeout: Duration::from_secs(300),
         slow_start: Duration::ZERO,
         health: None,
         outlier: Some(config::Outlier {
@@ -37,7 +40,8 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
             max_ejection: Duration::from_secs(300),
             max_ejected: 50,
         }),
-        retry: config::Retry { attempts: count(3) },
+        retry: config::Retry::default(),
+        limits: None,
         record: None,
     }
 }

@@ -11,6 +11,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     task::Waker,
+    time::Duration,
 };
 
 use super::gate::Gate;
@@ -52,6 +53,18 @@ pub(super) enum Expired {
     Body,
 }
 
+/// Whether the worker wants a connection to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    /// It does not.
+    No,
+    /// After its current request, or now if there is none.
+    Soon,
+    /// After its current request, or the next one: somebody else listens, so a client loses nothing by being told with an
+    /// answer, and may lose a request that crosses the end of a connection.
+    WithAnAnswer,
+}
+
 /// The watched state of one connection. Times are in milliseconds of the worker's coarse clock; 0 is "not waiting".
 pub(super) struct Watch {
     phase: Cell<Phase>,
@@ -63,8 +76,11 @@ pub(super) struct Watch {
     backend_deadline_ms: Cell<u64>,
     backend_within_ms: Cell<u64>,
     backend_expired: Cell<bool>,
+    /// When the whole request has to be over.
+    request_deadline_ms: Cell<u64>,
+    request_expired: Cell<bool>,
     expired: Cell<Option<Expired>>,
-    stopping: Cell<bool>,
+    stopping: Cell<Stopping>,
     /// What the client sent as a body was none.
     body_failed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -85,8 +101,10 @@ impl Watch {
             backend_deadline_ms: Cell::new(0),
             backend_within_ms: Cell::new(0),
             backend_expired: Cell::new(false),
+            request_deadline_ms: Cell::new(0),
+            request_expired: Cell::new(false),
             expired: Cell::new(None),
-            stopping: Cell::new(false),
+            stopping: Cell::new(Stopping::No),
             body_failed: Cell::new(false),
             waker: RefCell::new(None),
             gate: Gate::default(),
@@ -102,7 +120,7 @@ impl Watch {
     /// The connection is as good as one that has just been accepted.
     pub(super) fn handshake_ended(&self) {
         self.enter(Phase::Fresh);
-        if self.stopping.get() {
+        if self.stopping.get() == Stopping::Soon {
             self.stop();
         }
     }
@@ -138,6 +156,14 @@ impl Watch {
         }
     }
 
+    /// The tunnel, if it is still one, has to end.
+    pub(super) fn end_tunnel(&self) {
+        if matches!(self.phase.get(), Phase::Tunnel | Phase::HalfTunnel) {
+            self.expired.set(Some(Expired::Body));
+            self.wake();
+        }
+    }
+
     /// Whether the client has not sent, or has not taken, what it should have.
     pub(super) fn has_expired(&self) -> bool {
         self.expired.get() == Some(Expired::Body)
@@ -161,6 +187,7 @@ impl Watch {
     /// A request head is complete.
     pub(super) fn request_began(&self) {
         self.body_failed.set(false);
+        self.limit_request(None);
         self.enter(Phase::Busy);
     }
 
@@ -187,6 +214,25 @@ impl Watch {
     /// Whether it was the client who made the request fail.
     pub(super) fn body_failed(&self) -> bool {
         self.body_failed.get()
+    }
+
+    /// The whole request has to be over after this time, or may take as long as it does.
+    #[inline]
+    pub(super) fn limit_request(&self, within: Option<Duration>) {
+        let deadline = within.map_or(0, |within| self.clock.get() + within.as_millis().max(1) as u64);
+        self.request_deadline_ms.set(deadline);
+        self.request_expired.set(false);
+    }
+
+    /// Whether the whole request has taken too long.
+    #[inline]
+    pub(super) fn request_expired(&self) -> bool {
+        self.request_expired.get()
+    }
+
+    /// Whether it is the client who keeps us from going on.
+    pub(super) fn is_clients_turn(&self) -> bool {
+        self.body_wait_ms.get() > 0 || self.write_wait_ms.get() > 0
     }
 
     /// The backend must act before this much time has passed, counted from the first such call since it last did.
@@ -218,7 +264,7 @@ impl Watch {
 
     /// Ends the connection after its current requests, though the worker does not want it.
     pub(super) fn begin_stopping(&self) {
-        self.stopping.set(true);
+        self.stopping.set(Stopping::Soon);
         if self.phase.get() == Phase::Quiet {
             self.enter(Phase::Quiet);
         }
@@ -226,7 +272,16 @@ impl Watch {
 
     /// Whether the worker wants this connection to end after its current request.
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.get()
+        self.stopping.get() != Stopping::No
+    }
+
+    /// Whether it is time to tell a library so, which would close a connection without a request at once.
+    pub(super) fn is_stopping_now(&self) -> bool {
+        match self.stopping.get() {
+            Stopping::No => false,
+            Stopping::Soon => true,
+            Stopping::WithAnAnswer => !self.is_between_requests(),
+        }
     }
 
     fn is_between_requests(&self) -> bool {
@@ -235,27 +290,43 @@ impl Watch {
 
     /// Asks the connection to end after its current request, or now if there is none.
     pub(super) fn stop(&self) {
-        self.stopping.set(true);
+        self.stopping.set(Stopping::Soon);
         if self.is_between_requests() {
             self.expired.set(Some(Expired::Idle));
         }
         self.wake();
     }
 
+    /// Asks the connection to end with its current request, or with the next one if there is none. True if it waits for
+    /// that.
+    pub(super) fn stop_with_an_answer(&self) -> bool {
+        // A connection with many requests can be told without an answer.
+        if self.stopping.get() == Stopping::No {
+            self.stopping.set(Stopping::WithAnAnswer);
+            self.wake();
+        }
+        self.is_between_requests()
+    }
+
     /// Looks whether anyone has waited too long. True if the connection was ended by this.
     pub(super) fn check(&self, limits: &Limits) -> bool {
         let now = self.clock.get();
-        let over = |since: u64, limit: std::time::Duration| {
-            since > 0 && now.saturating_sub(since) > limit.as_millis() as u64
-        };
+        let over =
+            |since: u64, limit: Duration| since > 0 && now.saturating_sub(since) > limit.as_millis() as u64;
         // While the client keeps us from reading or writing, the backend can do nothing about it.
-        let is_clients_turn = self.body_wait_ms.get() > 0 || self.write_wait_ms.get() > 0;
+        let is_clients_turn = self.is_clients_turn();
         let deadline = self.backend_deadline_ms.get();
         if deadline > 0 && now > deadline && !is_clients_turn && !self.backend_expired.replace(true) {
             self.wake();
         }
+        let whole = self.request_deadline_ms.get();
+        if whole > 0 && now > whole && !self.request_expired.replace(true) {
+            self.wake();
+        }
         let waits = over(self.body_wait_ms.get(), limits.body_timeout)
-            || over(self.write_wait_ms.get(), limits.body_timeout);
+            || over(self.write_wait_ms.get(), limits.body_timeout)
+            // All others notice by themselves; one that is written to is woken by nobody else.
+            || (self.request_expired.get() && self.write_wait_ms.get() > 0);
         let is_silent = match self.phase.get() {
             Phase::HalfTunnel => over(self.since_ms.get(), limits.half_closed_timeout),
             _ => over(self.since_ms.get(), limits.tunnel_timeout),
@@ -270,7 +341,7 @@ impl Watch {
                 Some(Expired::Head)
             }
             // One that was told to end gets less time.
-            Phase::Quiet if self.stopping.get() && over(self.since_ms.get(), limits.header_timeout) => {
+            Phase::Quiet if self.is_stopping() && over(self.since_ms.get(), limits.header_timeout) => {
                 Some(Expired::Idle)
             }
             Phase::Idle | Phase::Quiet if over(self.since_ms.get(), limits.idle_timeout) => {

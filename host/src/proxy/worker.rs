@@ -19,7 +19,7 @@ use tokio::sync::{
 };
 
 use super::{
-    accept::{self, ListenerState, Rules},
+    accept::{ListenerState, Rules},
     access::AccessLog,
     canary::Canary,
     client::Watch,
@@ -41,7 +41,7 @@ use crate::{
 const WATCH_EVERY_MAX: Duration = Duration::from_millis(100);
 const WATCH_EVERY_MIN: Duration = Duration::from_millis(5);
 /// Unused upstream connections are looked at this often.
-const SWEEP_EVERY_MS: u64 = 1000;
+pub(super) const SWEEP_EVERY_MS: u64 = 1000;
 
 /// What all workers share.
 #[derive(Clone)]
@@ -80,7 +80,16 @@ pub enum Message {
         shadow: Option<Arc<Shadow>>,
     },
     /// Accept nothing more, finish what is under way, and end; after this time in any case.
-    Stop(Duration),
+    Stop(Duration, Idle),
+}
+
+/// What becomes of connections without a request when a worker stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// They are closed: nobody would listen to their next request.
+    Close,
+    /// They end with the answer to their next request, if one comes in time: another process listens already.
+    Answer,
 }
 
 /// A configuration as one worker gets it.
@@ -99,8 +108,8 @@ pub struct ListenerPlan {
     pub config: Arc<config::Listener>,
     /// What it needs for TLS; `None` without.
     pub tls: Option<Arc<Terminator>>,
-    /// Its socket; `None` where the worker has it already.
-    pub socket: Option<std::net::TcpListener>,
+    /// Its sockets; none where the worker has them already.
+    pub sockets: Vec<std::net::TcpListener>,
 }
 
 /// A pool of a [`Plan`].
@@ -164,7 +173,7 @@ impl Worker {
                     } => state.install(&pool, deployment, *instance),
                     Message::Shadow { pool, shadow } => state.set_shadow(&pool, shadow),
                     Message::Canary { pool, canary } => state.set_canary(&pool, canary.map(|plan| *plan)),
-                    Message::Stop(within) => return state.stop(within).await,
+                    Message::Stop(within, idle) => return state.stop(within, idle).await,
                 }
             }
         });
@@ -289,7 +298,10 @@ impl WorkerState {
                         *instance,
                         self.shared.rebuilds.clone(),
                     );
-                    Rc::new(WorkerPool::new(PoolSettings::new(&pool, reporter, None), seat))
+                    Rc::new(WorkerPool::new(
+                        PoolSettings::new(self.id, &pool, reporter, None),
+                        seat,
+                    ))
                 }
                 // The plan's maker knows which pools are new; without a policy there is nobody to decide.
                 (None, None) => {
@@ -306,7 +318,7 @@ impl WorkerState {
 
     fn apply_listeners(self: &Rc<Self>, plans: Vec<ListenerPlan>) {
         let mut listeners = HashMap::new();
-        for ListenerPlan { config, tls, socket } in plans {
+        for ListenerPlan { config, tls, sockets } in plans {
             let key = config.key();
             let rules = Rc::new(self.rules(config, tls));
             let known = self.listeners.borrow_mut().remove(&key);
@@ -317,9 +329,7 @@ impl WorkerState {
                 }
                 None => Rc::new(ListenerState::new(rules)),
             };
-            if let Some(socket) = socket {
-                tokio::task::spawn_local(accept::accept(self.clone(), listener.clone(), socket));
-            }
+            sockets.into_iter().for_each(|socket| listener.open(self, socket));
             listeners.insert(key, listener);
         }
         let closed = self.listeners.replace(listeners);
@@ -354,7 +364,19 @@ impl WorkerState {
         });
         let backend = pools.values().flat_map(|pool| {
             let config = &pool.settings().config;
-            [config.response_timeout, config.body_timeout]
+            let retried = config.retry.try_timeout.unwrap_or(config.response_timeout);
+            let queued = config
+                .limits
+                .as_ref()
+                .map_or(retried, |limits| limits.queue_timeout);
+            let whole = config.request_timeout.unwrap_or(config.response_timeout);
+            [
+                config.response_timeout,
+                config.body_timeout,
+                retried,
+                queued,
+                whole,
+            ]
         });
         let shortest = client.chain(backend).min().unwrap_or(WATCH_EVERY_MAX);
         self.watch_every
@@ -381,23 +403,35 @@ impl WorkerState {
         }
     }
 
-    async fn stop(&self, within: Duration) {
+    /// Tells every connection. How many are idle and stay until their next request.
+    fn tell_to_stop(&self, idle: Idle) -> usize {
+        let connections = self.connections.borrow();
+        let watches = connections.values().map(|(watch, _)| watch);
+        match idle {
+            Idle::Close => {
+                watches.for_each(|watch| watch.stop());
+                0
+            }
+            Idle::Answer => watches.filter(|watch| watch.stop_with_an_answer()).count(),
+        }
+    }
+
+    async fn stop(&self, within: Duration, idle: Idle) {
         let listeners = self.listeners.take();
         listeners.values().for_each(|listener| listener.close());
         let deadline = tokio::time::Instant::now() + within;
+        let mut waiting = 0;
         while tokio::time::Instant::now() < deadline {
             // Connections that the listeners' queues still held come in during the first rounds, so all are told again.
-            self.connections
-                .borrow()
-                .values()
-                .for_each(|(watch, _)| watch.stop());
+            waiting = self.tell_to_stop(idle);
             let are_closed = listeners.values().all(|listener| listener.is_closed());
             if are_closed && self.connections.borrow().is_empty() {
                 return;
             }
             tokio::time::sleep(WATCH_EVERY_MIN).await;
         }
-        let cut = self.connections.borrow().len();
+        // Closing what is idle cuts nothing.
+        let cut = self.connections.borrow().len().saturating_sub(waiting);
         if cut > 0 {
             tracing::warn!(
                 worker = self.id,
@@ -419,9 +453,11 @@ async fn watch(state: Rc<WorkerState>) {
                 state.metrics().count(|metrics| &metrics.connections_expired);
             }
         }
+        let pools = state.pools.borrow();
+        pools.values().for_each(|pool| pool.relieve(state.id));
         if now_ms >= swept_ms + SWEEP_EVERY_MS {
             swept_ms = now_ms;
-            state.pools.borrow().values().for_each(|pool| pool.sweep(now_ms));
+            pools.values().for_each(|pool| pool.sweep(now_ms));
         }
     }
 }

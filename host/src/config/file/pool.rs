@@ -7,14 +7,15 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol, Retry, addresses,
+        Backend, Discover, DiscoverFrom, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol,
+        PoolTls, addresses,
         names::{Names, Unique},
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, OUTLIER, POOL, RETRY,
+    BACKEND, HEALTH, OUTLIER, POOL, discover,
     proxy_protocol::send_proxy,
-    record,
+    record, resilience,
     tenant::Tenancy,
     tls::pool_tls,
 };
@@ -28,8 +29,10 @@ const POLICY_DEFAULT: &str = "least-connections";
 const FALLBACK_DEFAULT: &str = "least-connections";
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = ms(1)..=s(60);
 const RESPONSE_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
+const REQUEST_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=h(1);
+const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=h(24);
 const SLOW_START: RangeInclusive<Duration> = Duration::ZERO..=h(1);
 const IDLE_CONNECTIONS: RangeInclusive<u32> = 0..=65536;
 const PERCENT: RangeInclusive<u32> = 0..=100;
@@ -43,7 +46,6 @@ const STATUS: RangeInclusive<u16> = 100..=599;
 const CONSECUTIVE_FAILURES: RangeInclusive<u32> = 1..=1000;
 const BASE_EJECTION: RangeInclusive<Duration> = ms(100)..=h(1);
 const MAX_EJECTION: RangeInclusive<Duration> = ms(100)..=h(24);
-const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 /// A request looks for each in turn.
 const HASH_SOURCES_MAX: usize = 8;
 
@@ -62,6 +64,18 @@ pub(super) fn pool(
     let tls = table.take("tls");
     let has_tls = tls.is_some();
     let protocol = protocol(&table, has_tls);
+    let discover = table.take("discover");
+    let is_found = discover.is_some();
+    let discover = discover.and_then(|value| discover::discover(&value, directory));
+    let is_empty = |value: Value<'_>| value.kind().as_array().is_some_and(|list| list.is_empty());
+    let backends = match table.take("backends").is_none_or(is_empty) {
+        // What is found is enough.
+        true if is_found => Vec::new(),
+        _ => backends(&table),
+    };
+    let tls = tls
+        .and_then(|value| pool_tls(&value, directory))
+        .map(|tls| named(tls, discover.as_ref(), &backends));
     Some(Pool {
         name: name.to_owned(),
         policy: match table.take("policy") {
@@ -80,24 +94,40 @@ pub(super) fn pool(
         hash_on: table
             .take("hash_on")
             .map_or_else(|| vec![HashOn::ClientIp], |value| hash_on(&value)),
-        backends: backends(&table),
+        backends,
+        discover,
         protocol,
-        tls: tls.and_then(|value| pool_tls(&value, directory)),
+        tls,
         send_proxy: send_proxy(&table),
         connect_timeout: table.duration("connect_timeout", CONNECT_TIMEOUT, s(1)),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
+        request_timeout: table
+            .take("request_timeout")
+            .and_then(|value| value.duration(REQUEST_TIMEOUT)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(60)),
         idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(30)),
         idle_connections: table.whole("idle_connections", IDLE_CONNECTIONS, 256) as usize,
         panic_threshold: percent(&table, "panic_threshold"),
+        drain_timeout: table.duration("drain_timeout", DRAIN_TIMEOUT, s(300)),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, has_tls)),
         outlier: outlier(&table),
-        retry: Retry {
-            attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
-        },
+        retry: resilience::retry(&table),
+        limits: table.take("limits").and_then(|value| resilience::limits(&value)),
         record: table.take("record").and_then(|value| record::sampling(&value)),
     })
+}
+
+/// Backends that are all found by one name have certificates for that name.
+fn named(tls: PoolTls, discover: Option<&Discover>, listed: &[Backend]) -> PoolTls {
+    let found = match discover.map(|discover| &discover.from) {
+        Some(DiscoverFrom::Dns { name, .. }) if listed.is_empty() => Some(name.clone()),
+        _ => None,
+    };
+    PoolTls {
+        server_name: tls.server_name.or(found),
+        ..tls
+    }
 }
 
 /// What of a pool a simulation has: without its name, policy and backends, and without what only sockets need.
@@ -111,21 +141,23 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
             .take("hash_on")
             .map_or_else(|| vec![hash_on_default], |value| hash_on(&value)),
         backends: Vec::new(),
+        discover: None,
         protocol: PoolProtocol::Http1,
         tls: None,
         send_proxy: None,
         connect_timeout: s(1),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
+        request_timeout: None,
         body_timeout: s(60),
         idle_timeout: s(30),
         idle_connections: 256,
         panic_threshold: percent(table, "panic_threshold"),
+        drain_timeout: s(300),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, false)),
         outlier: outlier(table),
-        retry: Retry {
-            attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
-        },
+        retry: resilience::simulated_retry(table),
+        limits: None,
         record: None,
     }
 }
@@ -199,7 +231,8 @@ pub(in crate::config) fn hash_source(text: &str) -> Result<HashOn, String> {
     source.ok_or_else(|| "expected client-ip, path, host, header:NAME, cookie:NAME or query:NAME".to_owned())
 }
 
-fn backends(table: &Table<'_>) -> Vec<Backend> {
+/// A list of backends under the key `backends`.
+pub(super) fn backends(table: &Table<'_>) -> Vec<Backend> {
     let Some(value) = table.require("backends") else {
         return Vec::new();
     };
