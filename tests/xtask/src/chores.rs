@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// All tests. nextest runs no doctests, so cargo runs these first; the last lines are nextest's own summary.
+use crate::again;
+
+/// All tests; in CI, those that failed once more. nextest runs no doctests, so cargo runs these first; the last lines are nextest's own summary.
 pub(crate) fn test(root: &Path) -> Result<()> {
     let nextest = cargo(root, "nextest --version")
         .stdout(Stdio::null())
@@ -14,6 +16,9 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     if nextest.is_ok_and(|status| status.success()) {
         run(cargo(root, "test --workspace --doc"))?;
         return run(cargo(root, "nextest run --workspace"));
+    }
+    if std::env::var_os("NEXTEST_PROFILE").is_some_and(|profile| profile == "ci") {
+        return again::test(|arguments| cargo(root, arguments));
     }
     run(cargo(root, "test --workspace"))
 }
