@@ -149,6 +149,9 @@ pub(super) async fn serve(
         .and_then(|()| headers::settle(&mut parts, &listener.config, client.scheme));
     let mut head = Head::from_parts(&parts);
     let mut journey = Journey::begin(&client, &head);
+    if parts.version == http::Version::HTTP_10 {
+        journey.is_old();
+    }
     let result = match checked {
         Ok(()) => handle(&client, &listener, (&parts, &mut head), body, &mut journey).await,
         Err(error) => Err(error),
