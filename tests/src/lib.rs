@@ -15,6 +15,7 @@ mod origin;
 mod raw;
 mod wait;
 
+pub mod fault;
 pub mod frames;
 pub mod guest;
 pub mod tls;
