@@ -80,34 +80,39 @@ impl Signals {
     }
 }
 
+/// Of listeners and pools, so many are named when a balancer starts; tenants have thousands.
+const NAMED_MAX: usize = 20;
+
 fn announce(handle: &Handle) {
-    let listeners: Vec<String> = handle
-        .listeners()
-        .iter()
-        .map(|(name, address)| format!("{name}={address}"))
-        .collect();
-    let pools: Vec<String> = handle
-        .pools()
-        .iter()
-        .map(|view| {
-            let candidate = &view.deployment.candidate;
-            format!(
-                "{}={}@{}",
-                view.pool.name(),
-                candidate.spec.name,
-                candidate.version
-            )
-        })
-        .collect();
+    let (listeners, pools) = (handle.listeners(), handle.pools());
+    let listeners = named(&listeners, |(name, address)| format!("{name}={address}"));
+    let pools = named(&pools, |view| {
+        let candidate = &view.deployment.candidate;
+        format!(
+            "{}={}@{}",
+            view.pool.name(),
+            candidate.spec.name,
+            candidate.version
+        )
+    });
     let admin = handle
         .admin()
         .map_or("off".to_owned(), |address| address.to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listeners = listeners.join(" "),
+        listeners,
         admin,
         workers = handle.metrics().workers.len(),
-        pools = pools.join(" "),
+        pools,
         "trimtab runs"
     );
+}
+
+/// The first of them by name, and how many more there are.
+fn named<T>(all: &[T], name: impl Fn(&T) -> String) -> String {
+    let mut names: Vec<String> = all.iter().take(NAMED_MAX).map(name).collect();
+    if all.len() > NAMED_MAX {
+        names.push(format!("and {} more", all.len() - NAMED_MAX));
+    }
+    names.join(" ")
 }

@@ -1,6 +1,6 @@
 //! How soon the kernel runs a thread that others compete with for a core.
 //!
-//! Owns the one system call that no library wraps. It must not know what the threads do.
+//! Owns the two system calls that no library wraps. It must not know what the threads do.
 //!
 //! A thread that wakes takes the core from one with a longer slice at once (EEVDF with `PREEMPT_SHORT`, Linux 6.12 and
 //! later); otherwise it waits for up to the rest of that slice, by default 3 ms. That would add 3 ms to the deadline of
@@ -22,6 +22,23 @@ pub fn take_slices_of(slice: Duration) {
     set_slice(slice);
     #[cfg(not(target_os = "linux"))]
     let _ = slice;
+}
+
+/// Has the calling thread run when nobody else wants its core (`SCHED_IDLE`): it then gets 3 parts of 1027 of a busy core,
+/// and whoever wakes takes the core from it at once. Takes no privilege; where it fails, the thread competes like anyone
+/// else. Such a thread must hold nothing that others wait for.
+pub fn run_in_idle_time() {
+    #[cfg(target_os = "linux")]
+    set_idle();
+}
+
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "neither std nor rustix wraps sched_setscheduler")]
+fn set_idle() {
+    // SAFETY: all zeros are a value of this struct of integers; and the priority that this class has to have.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel reads the struct, which lives on; 0 is the calling thread.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
 }
 
 #[cfg(target_os = "linux")]
@@ -66,5 +83,19 @@ mod tests {
         // Before Linux 6.12 there is nothing to read, before and after.
         let wanted = if before == 0 { 0 } else { 100_000 };
         assert_eq!(runtime(), wanted);
+    }
+
+    #[test]
+    #[allow(unsafe_code, reason = "as in the code tested")]
+    fn a_thread_may_ask_for_idle_time_and_no_other_follows() {
+        // SAFETY: 0 is the calling thread, and nothing is written.
+        let class = || unsafe { libc::sched_getscheduler(0) };
+        let before = class();
+        let of_the_other = std::thread::spawn(move || {
+            run_in_idle_time();
+            class()
+        });
+        assert_eq!(of_the_other.join().unwrap(), libc::SCHED_IDLE);
+        assert_eq!(class(), before);
     }
 }

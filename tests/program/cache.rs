@@ -1,6 +1,10 @@
 //! Compiled code on disk: used when this program wrote it, and compiled again whenever anything is not as it left it.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use trimtab::{policy::Maker, server::Source};
 use trimtab_tests::{Balancer, Directory, Origin, Setup, get, guest::Guest};
@@ -24,8 +28,7 @@ impl Stage {
         }
     }
 
-    /// Starts a balancer, asks it once and stops it; says where its code came from.
-    async fn run(&self) -> Maker {
+    async fn start(&self) -> Balancer {
         let setup = Setup::to(self.origin.address())
             .top(&format!("state = {{ {} }}", self.state))
             .pool("policy = \"mine\"")
@@ -35,7 +38,12 @@ impl Stage {
             directory: self.directory.path().to_owned(),
         };
         let balancer = Balancer::run(source, child()).await;
-        let balancer = balancer.unwrap_or_else(|error| panic!("{error}"));
+        balancer.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts a balancer, asks it once and stops it; says where its code came from.
+    async fn run(&self) -> Maker {
+        let balancer = self.start().await;
         assert_eq!(get(balancer.address, "/").await.status, 200);
         let deployment = balancer.view().deployment;
         assert_eq!(deployment.total(|stats| &stats.decisions), 1);
@@ -77,6 +85,35 @@ async fn the_second_start_compiles_nothing() {
     let stage = Stage::new().await;
     assert_eq!(stage.run().await, Maker::Compiler);
     assert_eq!(stage.run().await, Maker::Cache);
+}
+
+/// How much of a file this process has in memory, in KiB; `None` if it does not map it.
+fn resident_kib(path: &Path) -> Option<u64> {
+    let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let path = path.to_str().unwrap();
+    let mut parts = maps.split("VmFlags:").filter(|part| part.contains(path));
+    let first = parts.next()?;
+    let sizes = std::iter::once(first).chain(parts).map(|part| {
+        let line = part.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    });
+    Some(sizes.sum())
+}
+
+#[tokio::test]
+async fn kept_code_is_in_memory_only_once_it_is_used() {
+    let stage = Stage::new().await;
+    for maker in [Maker::Compiler, Maker::Cache] {
+        let balancer = stage.start().await;
+        let code = stage.code();
+        assert_eq!(resident_kib(&code), Some(0), "{maker:?}: nobody asked yet");
+        assert_eq!(get(balancer.address, "/").await.status, 200);
+        let deployment = balancer.view().deployment;
+        assert_eq!(deployment.total(|stats| &stats.decisions), 1);
+        assert_eq!(deployment.candidate.code.maker, maker);
+        assert!(resident_kib(&code) > Some(0), "{maker:?}: it decided");
+        balancer.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -194,6 +194,12 @@ impl Seat {
         &self.view
     }
 
+    /// The worker it is in.
+    #[inline]
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
     /// The backends that indices refer to.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot

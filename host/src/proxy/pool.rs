@@ -146,7 +146,13 @@ impl WorkerPool {
             && decider == Decider::Active
             && choice.chooser == Chooser::Policy
         {
-            shadow.observe((seat.snapshot(), seat.view()), facts, tried, head, choice.index);
+            shadow.observe(
+                (seat.worker(), seat.snapshot(), seat.view()),
+                facts,
+                tried,
+                head,
+                choice.index,
+            );
         }
         let target = self.upstreams.borrow().get(choice.index).map(|upstream| Target {
             upstream: upstream.clone(),

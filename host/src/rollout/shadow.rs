@@ -1,17 +1,16 @@
 //! A candidate that decides beside the version in service, and whose decisions nobody follows.
 //!
-//! Owns a thread of low priority in which it decides, by what workers saw when they decided, and the comparison. A worker
-//! copies what it saw of a sample and never waits: what the thread cannot take is dropped and counted. It must not change
-//! anything that is routed.
+//! Owns a thread for idle time in which it decides, by what workers saw when they decided, and the comparison. A worker
+//! copies what it saw of a sample into a box of its own. It never waits and never wakes the thread, which looks into the
+//! boxes by itself: what finds no room is dropped and counted. It must not change anything that is routed.
 //!
 //! Invariant: a candidate that fails costs nothing but its own thread's time, and little of that: it rests after each
 //! fault, longer each time.
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -23,14 +22,15 @@ use crate::{
     http1::Head,
     policy::{Answer, Candidate, Facts, Trial, Tried},
     pool::{Figures, Snapshot, View},
+    sched,
 };
 
-/// Observations that wait to be decided.
-const WAITING_MAX: usize = 1024;
+/// Observations of one worker that wait to be decided.
+const WAITING_MAX: usize = 512;
+/// How long the thread sleeps when there are none. A wake-up by a worker would be a system call of a request's.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const REST_MIN: Duration = Duration::from_millis(50);
 const REST_MAX: Duration = Duration::from_secs(10);
-/// Of all priorities the last.
-const NICE: i32 = 19;
 
 /// A candidate in the shadow of the version in service.
 #[derive(Debug)]
@@ -39,8 +39,18 @@ pub struct Shadow {
     candidate: Arc<Candidate>,
     share: u64,
     began: Instant,
-    counts: Arc<Counts>,
-    observations: SyncSender<Box<Observation>>,
+    shared: Arc<Shared>,
+}
+
+/// What workers and the thread know of each other.
+#[derive(Debug)]
+struct Shared {
+    counts: Counts,
+    /// By worker.
+    boxes: Box<[Mutex<Vec<Observation>>]>,
+    /// The thread takes nothing: the candidate failed a moment ago.
+    is_resting: AtomicBool,
+    is_over: AtomicBool,
 }
 
 /// A decision as a worker made it, with all that it saw.
@@ -102,22 +112,25 @@ pub struct ShadowReport {
 }
 
 impl Shadow {
-    /// Starts its thread, which ends with the last reference to this.
+    /// Starts its thread, which ends with this. `share` is in thousandths.
     ///
     /// # Errors
     /// When no thread can be had.
     pub fn start(
         candidate: Arc<Candidate>,
         pool: &str,
-        backends: usize,
+        (backends, workers): (usize, usize),
         share: u64,
     ) -> std::io::Result<Self> {
-        let counts = Arc::new(Counts::new(backends));
-        let (observations, received) = sync_channel(WAITING_MAX);
+        let shared = Arc::new(Shared {
+            counts: Counts::new(backends),
+            boxes: (0..workers).map(|_| Mutex::default()).collect(),
+            is_resting: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        });
         let thread = Thread {
             candidate: candidate.clone(),
-            counts: counts.clone(),
-            received,
+            shared: shared.clone(),
             trial: None,
             rest: REST_MIN,
         };
@@ -131,16 +144,16 @@ impl Shadow {
             candidate,
             share,
             began: Instant::now(),
-            counts,
-            observations,
+            shared,
         })
     }
 
-    /// Tells of a decision, if it belongs to the sample. Never waits.
+    /// Tells of a worker's decision, if it belongs to the sample. Never waits: in the moment in which the thread empties
+    /// the box, the decision is dropped.
     #[inline]
     pub fn observe(
         &self,
-        (snapshot, view): (&Arc<Snapshot>, &View),
+        (worker, snapshot, view): (usize, &Arc<Snapshot>, &View),
         facts: &Facts,
         tried: &Tried,
         head: &Head,
@@ -149,22 +162,23 @@ impl Shadow {
         if !is_sampled(facts.random, self.share) {
             return;
         }
+        let Some(mut waiting) = self.shared.room(worker) else {
+            self.shared.counts.dropped.fetch_add(1, Relaxed);
+            return;
+        };
         let figures = |index| Figures {
             active: view.active(index),
             latency_us: view.latency_us(index),
             throughput: view.throughput(index),
         };
-        let observation = Observation {
+        waiting.push(Observation {
             snapshot: snapshot.clone(),
             columns: (0..snapshot.members.len()).map(figures).collect(),
             facts: *facts,
             tried: *tried,
             head: head.copy(),
             picked,
-        };
-        if self.observations.try_send(Box::new(observation)).is_err() {
-            self.counts.dropped.fetch_add(1, Relaxed);
-        }
+        });
     }
 
     /// The comparison up to now.
@@ -179,7 +193,7 @@ impl Shadow {
             rests,
             spent_ns,
             picks,
-        } = &*self.counts;
+        } = &self.shared.counts;
         // Counted after the decision they belong to, so looked at before: no share is above 1.
         let (agreed, spent_ns) = (agreed.load(Relaxed), spent_ns.load(Relaxed));
         let all = compared.load(Relaxed);
@@ -211,6 +225,28 @@ impl Shadow {
     }
 }
 
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Relaxed);
+    }
+}
+
+impl Shared {
+    /// A worker's box, if the thread will take what is put there.
+    #[inline]
+    fn room(&self, worker: usize) -> Option<MutexGuard<'_, Vec<Observation>>> {
+        if self.is_resting.load(Relaxed) {
+            return None;
+        }
+        let waiting = match self.boxes.get(worker)?.try_lock() {
+            Ok(waiting) => waiting,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        (waiting.len() < WAITING_MAX).then_some(waiting)
+    }
+}
+
 impl Counts {
     fn new(backends: usize) -> Self {
         Self {
@@ -230,8 +266,7 @@ impl Counts {
 /// Where the candidate decides.
 struct Thread {
     candidate: Arc<Candidate>,
-    counts: Arc<Counts>,
-    received: Receiver<Box<Observation>>,
+    shared: Arc<Shared>,
     /// The candidate, and the backends it knows.
     trial: Option<(Trial, Arc<Snapshot>)>,
     rest: Duration,
@@ -239,17 +274,51 @@ struct Thread {
 
 impl Thread {
     fn run(mut self) {
-        // Without the right to it, it competes like anyone else.
-        let _ = rustix::process::nice(NICE);
-        while let Ok(observation) = self.received.recv() {
-            if self.decide(*observation).is_none() {
-                self.counts.faults.fetch_add(1, Relaxed);
-                self.counts.rests.fetch_add(1, Relaxed);
-                self.trial = None;
-                std::thread::park_timeout(self.rest);
-                self.rest = (self.rest * 2).min(REST_MAX);
+        // Where the kernel does not know of idle time, or refuses, it competes like anyone else.
+        sched::run_in_idle_time();
+        while !self.shared.is_over.load(Relaxed) {
+            if !self.look() {
+                std::thread::park_timeout(LOOK_AGAIN);
             }
         }
+    }
+
+    /// Decides what waits; whether anything did.
+    fn look(&mut self) -> bool {
+        let shared = self.shared.clone();
+        let mut found = false;
+        for waiting in &shared.boxes {
+            // Workers only try, so this is held for a moment at most. The box's memory goes and comes with the load.
+            let taken = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            found |= !taken.is_empty();
+            let mut taken = taken.into_iter();
+            while let Some(observation) = taken.next()
+                && !shared.is_over.load(Relaxed)
+            {
+                if self.decide(observation).is_none() {
+                    shared.counts.faults.fetch_add(1, Relaxed);
+                    shared.counts.dropped.fetch_add(taken.len() as u64, Relaxed);
+                    self.take_rest();
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// Begins anew after a pause that grows.
+    fn take_rest(&mut self) {
+        self.shared.counts.rests.fetch_add(1, Relaxed);
+        self.trial = None;
+        self.shared.is_resting.store(true, Relaxed);
+        let until = Instant::now() + self.rest;
+        while !self.shared.is_over.load(Relaxed)
+            && let Some(rest) = until.checked_duration_since(Instant::now())
+        {
+            std::thread::park_timeout(rest.min(REST_MIN));
+        }
+        self.shared.is_resting.store(false, Relaxed);
+        self.rest = (self.rest * 2).min(REST_MAX);
     }
 
     /// `None` if the candidate failed and is beyond use.
@@ -273,7 +342,7 @@ impl Thread {
             Answer::Index(index) => Some(trial.accept(index, &tried)),
             _ => None,
         };
-        let counts = &self.counts;
+        let counts = &self.shared.counts;
         let count = |counter: &AtomicU64| counter.fetch_add(1, Relaxed);
         counts.spent_ns.fetch_add(spent.as_nanos() as u64, Relaxed);
         count(&counts.compared);

@@ -360,9 +360,11 @@ pub(super) async fn build(
 ) -> Result<Vec<Instance>, StartError> {
     let (pool, spec, candidate) = (pool.clone(), candidate.spec.clone(), candidate.clone());
     let built = tokio::task::spawn_blocking(move || {
-        (0..workers)
+        let built = (0..workers)
             .map(|_| Instance::build(&candidate, &pool))
-            .collect::<Result<Vec<_>, _>>()
+            .collect::<Result<Vec<_>, _>>();
+        candidate.code.forget_pages();
+        built
     });
     let built = built
         .await

@@ -64,7 +64,8 @@ impl Control {
         // Settings that it does not take are better told now than counted as faults.
         let tried = prepare::build(&view.pool, &candidate, 1).await;
         tried.map_err(|error| told(&version, &pool, reason(error)))?;
-        let shadow = Shadow::start(candidate, &pool, view.pool.config.backends.len(), share);
+        let size = (view.pool.config.backends.len(), self.workers.len());
+        let shadow = Shadow::start(candidate, &pool, size, share);
         let shadow = Arc::new(shadow.map_err(|error| Denial::Refused(format!("no thread for it: {error}")))?);
         let report = shadow.report();
         tracing::info!(pool, version = report.version, share, "shadow begun");

@@ -299,6 +299,7 @@ pub(super) fn shadow(bench: &mut Bench<'_>) -> Result<()> {
         "p50 us",
         "p99 us",
         "x none",
+        "+-",
         "p99.9 us",
         "CPU us/request",
         "failed",
@@ -352,7 +353,8 @@ fn shadowed(
     Ok(samples)
 }
 
-/// The ratio is the middle of those of windows that follow each other.
+/// The ratio is the middle of those of windows that follow each other; beside it is the standard error of a middle, that
+/// is 1.25 times that of a mean.
 fn shadow_row(load: &str, name: &str, of: &[Sample], none: &[Sample]) -> Vec<String> {
     let mut ratios: Vec<f64> = of
         .iter()
@@ -360,6 +362,9 @@ fn shadow_row(load: &str, name: &str, of: &[Sample], none: &[Sample]) -> Vec<Str
         .map(|(of, none)| of.figures.p99_us / none.figures.p99_us)
         .collect();
     ratios.sort_by(f64::total_cmp);
+    let count = ratios.len() as f64;
+    let mean = ratios.iter().sum::<f64>() / count;
+    let spread = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
     let failed = of
         .iter()
         .map(|sample| sample.figures.failed() + sample.figures.unsent);
@@ -369,6 +374,7 @@ fn shadow_row(load: &str, name: &str, of: &[Sample], none: &[Sample]) -> Vec<Str
         number(middle(of, |sample| sample.figures.p50_us), 0),
         number(middle(of, |sample| sample.figures.p99_us), 0),
         number(ratios[ratios.len() / 2], 3),
+        number(1.25 * (spread / count).sqrt(), 3),
         number(middle(of, |sample| sample.figures.p999_us), 0),
         number(middle(of, |sample| sample.cpu_us_per_request), 2),
         failed.sum::<u64>().to_string(),
