@@ -24,7 +24,8 @@ const KNOWN: [(&str, &str); 2] = [
 #[tokio::test]
 async fn httpwg_finds_nothing_but_what_is_known() {
     install("httpwg").await;
-    let origin = Origin::start("a").await;
+    // It wants a body of some bytes, to be sent by twos and threes.
+    let origin = Origin::start("some-words").await;
     let balancer = Setup::to(origin.address()).start().await;
     let mut suite = Command::new(tools().join("bin/httpwg"));
     suite

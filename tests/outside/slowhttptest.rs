@@ -70,10 +70,10 @@ async fn slow_readers_are_let_go() {
     let origin = RawOrigin::answering(ok(&"x".repeat(8 << 20))).await;
     let setup = Setup::to(origin.address()).listener("limits = { body_timeout = \"1s\" }");
     let balancer = setup.start().await;
-    // A window of 512 to 1024 bytes, of which 32 are read every 5 seconds.
+    // A window of 512 to 1024 bytes, of which 512 are read each second: far too little for another byte to be written.
     attack(
         &balancer,
-        &["-X", "-w", "512", "-y", "1024", "-n", "5", "-z", "32"],
+        &["-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "512"],
     )
     .await;
 }

@@ -31,6 +31,8 @@ use crate::{backends::LARGE_BYTES, node::Node};
 const EACH: usize = 3;
 /// Between two rounds of a task: enough load to matter, and the machine is not full.
 const PAUSE: Duration = Duration::from_millis(2);
+/// A round that takes longer never ends.
+const HANGS: Duration = Duration::from_secs(60);
 /// Failures that are shown of each kind.
 const SHOWN: usize = 5;
 const UPLOAD_BYTES: usize = 200_000;
@@ -49,11 +51,32 @@ struct Doors {
 /// The tasks.
 pub(crate) struct Traffic {
     is_over: Arc<AtomicBool>,
-    tasks: Vec<JoinHandle<(&'static str, u64, Vec<String>, u64)>>,
+    tasks: Vec<JoinHandle<(&'static str, Kind)>>,
 }
 
-/// What became of it, by kind: done, failed, and the first failures.
-pub(crate) struct Done(BTreeMap<&'static str, (u64, u64, Vec<String>)>);
+/// What became of it, by kind.
+pub(crate) struct Done(BTreeMap<&'static str, Kind>);
+
+#[derive(Default)]
+struct Kind {
+    done: u64,
+    failed: u64,
+    /// The first ones, in words.
+    failures: Vec<String>,
+}
+
+impl Kind {
+    fn add(&mut self, round: Round) {
+        match round {
+            Ok(count) => self.done += count,
+            Err(failure) => {
+                self.failed += 1;
+                self.failures.push(failure);
+                self.failures.truncate(SHOWN);
+            }
+        }
+    }
+}
 
 macro_rules! each_kind {
     ($traffic:ident, $doors:ident: $($name:literal => $round:path),* $(,)?) => {
@@ -94,23 +117,13 @@ impl Traffic {
     {
         let is_over = self.is_over.clone();
         self.tasks.push(tokio::task::spawn_local(async move {
-            let (mut done, mut failed, mut failures) = (0, 0, Vec::new());
+            let mut kind = Kind::default();
             while !is_over.load(Relaxed) {
-                match tokio::time::timeout(Duration::from_secs(60), round(doors.clone())).await {
-                    Ok(Ok(count)) => done += count,
-                    Ok(Err(failure)) => {
-                        failed += 1;
-                        failures.push(failure);
-                    }
-                    Err(_) => {
-                        failed += 1;
-                        failures.push("hangs".to_owned());
-                    }
-                }
-                failures.truncate(SHOWN);
+                let round = tokio::time::timeout(HANGS, round(doors.clone())).await;
+                kind.add(round.unwrap_or_else(|_| Err("hangs".to_owned())));
                 tokio::time::sleep(PAUSE).await;
             }
-            (name, done, failures, failed)
+            (name, kind)
         }));
     }
 
@@ -118,11 +131,11 @@ impl Traffic {
         self.is_over.store(true, Relaxed);
         let mut all = BTreeMap::new();
         for task in self.tasks {
-            let (name, done, failures, failed) = task.await.expect("a client");
-            let of: &mut (u64, u64, Vec<String>) = all.entry(name).or_default();
-            of.0 += done;
-            of.1 += failed;
-            of.2.extend(failures);
+            let (name, kind) = task.await.expect("a client");
+            let of: &mut Kind = all.entry(name).or_default();
+            of.done += kind.done;
+            of.failed += kind.failed;
+            of.failures.extend(kind.failures);
         }
         Done(all)
     }
@@ -132,7 +145,12 @@ impl Done {
     /// Any is one too many; and a kind that did nothing has shown nothing.
     pub(crate) fn failures(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        for (name, (done, failed, failures)) in &self.0 {
+        for (name, kind) in &self.0 {
+            let Kind {
+                done,
+                failed,
+                failures,
+            } = kind;
             if *failed > 0 {
                 wrong.push(format!("{name}: {failed} failed: {failures:?}"));
             }
@@ -147,7 +165,7 @@ impl Done {
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:28} {:>9} {:>7}", "traffic", "done", "failed")?;
-        for (name, (done, failed, _)) in &self.0 {
+        for (name, Kind { done, failed, .. }) in &self.0 {
             writeln!(f, "{name:28} {done:>9} {failed:>7}")?;
         }
         Ok(())
