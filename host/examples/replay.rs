@@ -198,16 +198,20 @@ fn pool() -> Pool {
         send_proxy: None,
         tls: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold: 50,
+        drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
+            ..config::Retry::default()
         },
+        limits: None,
         record: None,
     };
     let sockets: Vec<_> = config

@@ -27,6 +27,7 @@ mod mistakes;
 mod names;
 mod proxy_protocol;
 mod reader;
+mod resilience;
 mod scenario;
 mod syntax;
 mod tenant;
@@ -40,6 +41,7 @@ pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use mistakes::{Mistake, Mistakes};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
+pub use resilience::{PoolLimits, Retry, RetryOn};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,
@@ -263,6 +265,9 @@ pub struct Pool {
     /// Key `response_timeout`: from the request's last byte sent to the response head. Above: 504. Default 60 s,
     /// 1 ms to 24 h.
     pub response_timeout: Duration,
+    /// Key `request_timeout`: from a request's head to the end of its response. Above: 504, or the response is cut. Default
+    /// none, 1 ms to 24 h.
+    pub request_timeout: Option<Duration>,
     /// Key `body_timeout`: longest pause in a response's body. Above: the response is cut. Default 60 s, 1 ms to 24 h.
     pub body_timeout: Duration,
     /// Key `idle_timeout`: how long an unused upstream connection is kept. Default 30 s, 0 s (none is kept) to 1 h.
@@ -272,6 +277,9 @@ pub struct Pool {
     /// Key `panic_threshold`, in percent: when fewer of the backends are healthy, health is ignored. Default 50, 0 to 100;
     /// 0 turns it off.
     pub panic_threshold: u8,
+    /// Key `drain_timeout`: how long tunnels of a backend go on that drains, or that the file no longer has. Default 5 min,
+    /// 0 s to 24 h.
+    pub drain_timeout: Duration,
     /// Key `slow_start`: how long a backend that came back ramps up to its weight. Default 0 s (off), up to 1 h.
     pub slow_start: Duration,
     /// `[pool.NAME.health]`: active checks; none without the table.
@@ -280,6 +288,8 @@ pub struct Pool {
     pub outlier: Option<Outlier>,
     /// `[pool.NAME.retry]`
     pub retry: Retry,
+    /// `[pool.NAME.limits]`: when it is full; never without the table.
+    pub limits: Option<PoolLimits>,
     /// `[pool.NAME.record]`: which decisions are recorded; none without the table, unless an operator asks.
     pub record: Option<Sampling>,
 }
@@ -375,13 +385,6 @@ pub struct Outlier {
     pub max_ejection: Duration,
     /// Key `max_ejected`, in percent of the pool: more are never ejected at once, though one always may be. Default 50, 0 to 100.
     pub max_ejected: u8,
-}
-
-/// `[pool.NAME.retry]`: what happens when an attempt fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Key `attempts`: backends tried for one request, the first included. Default 3, 1 to 10; 1 never retries.
-    pub attempts: NonZeroU32,
 }
 
 /// `[pool.NAME.record]`: which decisions are recorded.

@@ -23,11 +23,13 @@ use crossbeam_utils::CachePadded;
 use crate::{config, tenant::Tenant, tls::Originator};
 
 mod backend;
+mod counts;
 mod load;
 mod snapshot;
 mod view;
 
 pub use backend::{Backend, State};
+pub use counts::Counts;
 pub use load::{LatencySum, Load};
 pub use snapshot::{Member, Snapshot};
 pub use view::{Figures, View};
@@ -35,6 +37,7 @@ pub use view::{Figures, View};
 pub(crate) use load::add;
 
 use backend::Status;
+use counts::AllCounts;
 
 /// The backends of a route.
 #[derive(Debug)]
@@ -47,6 +50,7 @@ pub struct Pool {
     snapshot: ArcSwap<Snapshot>,
     generation: CachePadded<AtomicU64>,
     generations: Generations,
+    counts: AllCounts,
 }
 
 /// Generations count over all pools, so that they never repeat for a policy that outlives its pool in a reload.
@@ -146,6 +150,8 @@ impl Pool {
             })
             .collect();
         let snapshot = take_snapshot(&config, &slots, generation, now);
+        let known_counts = previous.map(|pool| pool.counts.clone());
+        let known_counts = known_counts.filter(|counts| counts.workers() == workers);
         Self {
             config,
             tenant: None,
@@ -154,6 +160,7 @@ impl Pool {
             snapshot: ArcSwap::from_pointee(snapshot),
             generation: CachePadded::new(AtomicU64::new(generation)),
             generations,
+            counts: known_counts.unwrap_or_else(|| AllCounts::new(workers)),
         }
     }
 
@@ -192,6 +199,29 @@ impl Pool {
     /// The pool's name.
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// How many workers serve it.
+    pub fn workers(&self) -> usize {
+        self.counts.workers()
+    }
+
+    /// What this worker counts of it.
+    #[inline]
+    pub fn counts(&self, worker: usize) -> &Counts {
+        self.counts.of(worker)
+    }
+
+    /// Requests that wait for a backend with room.
+    pub fn waiting(&self) -> u64 {
+        (0..self.workers())
+            .map(|worker| self.counts(worker).waiting())
+            .sum()
+    }
+
+    /// A count, summed over all workers.
+    pub fn total(&self, read: impl Fn(&Counts) -> &AtomicU64) -> u64 {
+        self.counts.total(read)
     }
 
     /// The backends now.

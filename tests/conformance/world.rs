@@ -228,10 +228,12 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         tls: None,
         send_proxy: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold,
+        drain_timeout: second,
         slow_start,
         // Without active checks a reload would forget who is down.
         health: Some(config::Health {
@@ -249,7 +251,11 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
             max_ejection: 60 * second,
             max_ejected: 50,
         }),
-        retry: config::Retry { attempts: count(10) },
+        retry: config::Retry {
+            attempts: count(10),
+            ..config::Retry::default()
+        },
+        limits: None,
         record: None,
     }
 }

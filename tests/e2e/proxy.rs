@@ -10,6 +10,7 @@ mod http2;
 mod lanes;
 mod limits;
 mod proxy_protocol;
+mod resilience;
 mod retries;
 mod routes;
 mod tcp;

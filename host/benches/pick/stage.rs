@@ -65,16 +65,20 @@ pub(crate) fn pool(size: usize) -> Pool {
         send_proxy: None,
         tls: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold: 50,
+        drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        limits: None,
         record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
+            ..config::Retry::default()
         },
     };
     let now = Instant::now();

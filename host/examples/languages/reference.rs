@@ -122,16 +122,20 @@ fn pool(weights: Vec<u32>) -> Pool {
         tls: None,
         connect_timeout: second,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold: 50,
+        drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        limits: None,
         record: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
+            ..config::Retry::default()
         },
     };
     Pool::new(Arc::new(config), &sockets, 1, None, Instant::now())

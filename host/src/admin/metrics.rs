@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     metrics::{DURATION_BOUNDS_US, Metrics, Worker},
+    pool::Counts,
     tenant::Tenant,
 };
 
@@ -200,6 +201,7 @@ fn pool_families(text: &mut Text, pools: &[PoolReading]) {
     for pool in pools {
         family.sample(&[("pool", pool.name())], u8::from(pool.snapshot.in_panic));
     }
+    pool_counters(text, pools);
     let help = "How often backends entered a state.";
     let mut family = text.family("trimtab_pool_transitions_total", Counter, help);
     for pool in pools {
@@ -207,6 +209,61 @@ fn pool_families(text: &mut Text, pools: &[PoolReading]) {
         let counts = [counts.ready, counts.down, counts.ejected, counts.draining];
         for (state, count) in STATES.iter().zip(counts) {
             family.sample(&[("pool", pool.name()), ("state", state)], count);
+        }
+    }
+}
+
+/// What workers count of each pool: its name, its help, and where it is.
+type PoolCounter = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
+
+const POOL_COUNTERS: [PoolCounter; 7] = [
+    (
+        "trimtab_pool_retries_total",
+        "Attempts after the first, at another backend.",
+        |counts| &counts.retries,
+    ),
+    (
+        "trimtab_pool_retries_denied_total",
+        "Requests that were not sent again because the budget was spent.",
+        |counts| &counts.retries_denied,
+    ),
+    (
+        "trimtab_pool_hedges_total",
+        "Second attempts beside a first that took long.",
+        |counts| &counts.hedges,
+    ),
+    (
+        "trimtab_pool_hedges_won_total",
+        "Those of them that were quicker.",
+        |counts| &counts.hedges_won,
+    ),
+    (
+        "trimtab_pool_queued_total",
+        "Requests that had to wait because every backend was full.",
+        |counts| &counts.queued,
+    ),
+    (
+        "trimtab_pool_queue_full_total",
+        "Requests refused because the queue was full, too.",
+        |counts| &counts.queue_full,
+    ),
+    (
+        "trimtab_pool_queue_timeouts_total",
+        "Requests refused because they had waited for too long.",
+        |counts| &counts.queue_timeouts,
+    ),
+];
+
+fn pool_counters(text: &mut Text, pools: &[PoolReading]) {
+    let help = "Requests that wait because every backend is full.";
+    let mut family = text.family("trimtab_pool_waiting", Gauge, help);
+    for pool in pools {
+        family.sample(&[("pool", pool.name())], pool.view.pool.waiting());
+    }
+    for (name, help, read) in POOL_COUNTERS {
+        let mut family = text.family(name, Counter, help);
+        for pool in pools {
+            family.sample(&[("pool", pool.name())], pool.view.pool.total(read));
         }
     }
 }
@@ -228,6 +285,11 @@ fn backend_gauges(text: &mut Text, pools: &[PoolReading]) {
     gauge("trimtab_backend_active", "Requests in flight.", |b| {
         b.active.into()
     });
+    gauge(
+        "trimtab_backend_connections",
+        "Connections to it, used and unused.",
+        |b| b.member.backend.connections().into(),
+    );
     gauge(
         "trimtab_backend_latency_seconds",
         "Moving average of the time to a response; 0 before the first.",

@@ -40,7 +40,31 @@ pub(super) struct Pool {
     policy: Policy,
     usable: usize,
     in_panic: bool,
+    retries: Retries,
+    hedges: Hedges,
+    queue: Queue,
     backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Retries {
+    made: u64,
+    /// Beyond the budget.
+    denied: u64,
+}
+
+#[derive(Serialize)]
+struct Hedges {
+    made: u64,
+    won: u64,
+}
+
+#[derive(Serialize)]
+struct Queue {
+    waiting: u64,
+    waited: u64,
+    full: u64,
+    timeouts: u64,
 }
 
 #[derive(Serialize)]
@@ -72,11 +96,14 @@ pub(super) struct Backend {
     /// How much longer, if it is.
     ejected_s: Option<f64>,
     usable: bool,
+    /// It drains, and nothing of it is in flight any more.
+    drained: bool,
     weight: u32,
     ramp: u8,
     zone: Option<String>,
     tier: u8,
     active: u32,
+    connections: u32,
     latency_us: u32,
     mbit_per_s: f64,
     picks: u64,
@@ -141,6 +168,7 @@ impl Pool {
     fn new(reading: &PoolReading) -> Self {
         let checks: BTreeMap<u64, CheckResult> = reading.view.supervisor.checks().into_iter().collect();
         let now = Instant::now();
+        let pool = &reading.view.pool;
         let backend = |backend: BackendReading<'_>| {
             let check = checks.get(&backend.member.backend.id);
             Backend::new(&backend, check, now)
@@ -151,6 +179,20 @@ impl Pool {
             policy: Policy::new(&reading.view.deployment, &reading.view.pool.config.fallback),
             usable: reading.snapshot.usable,
             in_panic: reading.snapshot.in_panic,
+            retries: Retries {
+                made: pool.total(|counts| &counts.retries),
+                denied: pool.total(|counts| &counts.retries_denied),
+            },
+            hedges: Hedges {
+                made: pool.total(|counts| &counts.hedges),
+                won: pool.total(|counts| &counts.hedges_won),
+            },
+            queue: Queue {
+                waiting: pool.waiting(),
+                waited: pool.total(|counts| &counts.queued),
+                full: pool.total(|counts| &counts.queue_full),
+                timeouts: pool.total(|counts| &counts.queue_timeouts),
+            },
             backends: reading.backends().map(backend).collect(),
         }
     }
@@ -200,11 +242,13 @@ impl Backend {
             state: member.state.name(),
             ejected_s: ejected.map(seconds),
             usable: member.usable,
+            drained: member.state == State::Draining && reading.active == 0,
             weight: member.weight,
             ramp: member.ramp,
             zone: reading.spec.zone.clone(),
             tier: member.tier,
             active: reading.active,
+            connections: member.backend.connections(),
             latency_us: reading.latency_us,
             mbit_per_s: reading.bytes_per_second as f64 * 8.0 / 1e6,
             picks: reading.total(|load| &load.picks),

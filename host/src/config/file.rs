@@ -36,6 +36,7 @@ pub(super) mod policy;
 pub(super) mod pool;
 pub(super) mod proxy_protocol;
 mod record;
+pub(super) mod resilience;
 pub(super) mod tenant;
 pub(super) mod tls;
 
@@ -100,14 +101,17 @@ pub(super) const POOL: Keys = &[
     "send_proxy",
     "connect_timeout",
     "response_timeout",
+    "request_timeout",
     "body_timeout",
     "idle_timeout",
     "idle_connections",
     "panic_threshold",
+    "drain_timeout",
     "slow_start",
     "health",
     "outlier",
     "retry",
+    "limits",
     "record",
 ];
 pub(super) const BACKEND: Keys = &["address", "weight", "zone", "tier", "labels"];
@@ -120,7 +124,6 @@ pub(super) const OUTLIER: Keys = &[
     "max_ejection",
     "max_ejected",
 ];
-pub(super) const RETRY: Keys = &["attempts"];
 pub(super) const SAMPLING: Keys = &["picks", "every", "headers", "show"];
 pub(super) const POLICY: Keys = &[
     "tenant",

@@ -148,10 +148,12 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         tls: None,
         send_proxy: None,
         response_timeout: second,
+        request_timeout: None,
         body_timeout: second,
         idle_timeout: second,
         idle_connections: 1,
         panic_threshold,
+        drain_timeout: second,
         slow_start: SLOW_START,
         // Without active checks a reload would forget who is down.
         health: Some(config::Health {
@@ -166,7 +168,9 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         outlier: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
+            ..config::Retry::default()
         },
+        limits: None,
         record: None,
     }
 }

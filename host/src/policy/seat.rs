@@ -344,15 +344,29 @@ impl Seat {
     /// An attempt has ended. The backend's own counters are the caller's business.
     #[inline]
     pub fn end(&mut self, ended: &Ended) {
-        let index = if ended.generation == self.snapshot.generation {
-            Some(ended.index)
-        } else {
-            self.snapshot.position(ended.backend)
-        };
-        let Some(index) = index else { return };
+        let Some(index) = self.index_of(ended) else { return };
         self.view.end(index);
         if let Some(instance) = &mut self.instance {
             instance.observe(index, ended.latency_us, ended.bytes, ended.status, ended.now_us);
+        }
+    }
+}
+
+impl Seat {
+    /// An attempt was given up before its outcome was known, so the policy is told of none.
+    pub fn cancel(&mut self, ended: &Ended) {
+        if let Some(index) = self.index_of(ended) {
+            self.view.end(index);
+        }
+    }
+
+    /// Where the backend of an attempt is now.
+    #[inline]
+    fn index_of(&self, ended: &Ended) -> Option<usize> {
+        if ended.generation == self.snapshot.generation {
+            Some(ended.index)
+        } else {
+            self.snapshot.position(ended.backend)
         }
     }
 }

@@ -74,17 +74,20 @@ pub enum Reason {
     Quarantined,
     /// The pool's tenant has used its share of the worker's time.
     Throttled,
+    /// The backends that it named are full.
+    Full,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Fault,
         Self::Abstained,
         Self::Rebuilding,
         Self::BreakerOpen,
         Self::Quarantined,
         Self::Throttled,
+        Self::Full,
     ];
 
     /// The word used in logs, metrics and the admin API.
@@ -96,6 +99,7 @@ impl Reason {
             Self::BreakerOpen => "breaker-open",
             Self::Quarantined => "quarantined",
             Self::Throttled => "throttled",
+            Self::Full => "full",
         }
     }
 }

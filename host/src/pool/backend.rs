@@ -50,6 +50,17 @@ impl Backend {
         self.loads.len()
     }
 
+    /// Requests in flight, of all workers.
+    #[inline]
+    pub fn active(&self) -> u32 {
+        self.loads().map(Load::active).sum()
+    }
+
+    /// Connections, used and unused, of all workers.
+    pub fn connections(&self) -> u32 {
+        self.loads().map(Load::connections).sum()
+    }
+
     /// The counters of all workers, to be summed.
     pub fn loads(&self) -> impl Iterator<Item = &Load> {
         self.loads.iter().map(|load| &**load)

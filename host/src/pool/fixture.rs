@@ -25,10 +25,12 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         tls: None,
         send_proxy: None,
         response_timeout: Duration::from_secs(60),
+        request_timeout: None,
         body_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(30),
         idle_connections: 256,
         panic_threshold: 50,
+        drain_timeout: Duration::from_secs(300),
         slow_start: Duration::ZERO,
         health: None,
         outlier: Some(config::Outlier {
@@ -37,7 +39,8 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
             max_ejection: Duration::from_secs(300),
             max_ejected: 50,
         }),
-        retry: config::Retry { attempts: count(3) },
+        retry: config::Retry::default(),
+        limits: None,
         record: None,
     }
 }

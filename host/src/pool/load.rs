@@ -29,6 +29,7 @@ pub(crate) fn add(counter: &AtomicU64, by: u64) {
 #[derive(Debug, Default)]
 pub struct Load {
     active: AtomicU32,
+    connections: AtomicU32,
     failures_in_a_row: AtomicU32,
     /// Times this backend was picked.
     pub picks: AtomicU64,
@@ -60,6 +61,25 @@ impl Load {
     #[inline]
     pub fn active(&self) -> u32 {
         self.active.load(Relaxed)
+    }
+
+    /// Connections to it, used and unused.
+    #[inline]
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// A connection is being opened.
+    pub fn connection_opened(&self) {
+        self.connections
+            .store(self.connections().wrapping_add(1), Relaxed);
+    }
+
+    /// A connection is closed, or did not come about.
+    pub fn connection_closed(&self) {
+        debug_assert!(self.connections() > 0, "a connection is closed once");
+        self.connections
+            .store(self.connections().saturating_sub(1), Relaxed);
     }
 
     /// A request begins.

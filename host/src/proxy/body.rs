@@ -8,6 +8,7 @@
 
 use std::{
     cell::Cell,
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -19,6 +20,9 @@ use hyper::body::Incoming;
 
 use super::{client::Watch, forward::Exchange, journey::Journey};
 use crate::http1::is_about_message;
+
+/// Of a response that nobody gets; a longer one ends with its connection.
+const DISCARDED_PIECES_MAX: usize = 4;
 
 /// The body of a request to a backend.
 pub(super) enum RequestBody {
@@ -171,6 +175,19 @@ impl ResponseBody {
             journey: None,
             watch: None,
         }
+    }
+
+    /// Nobody gets it. What of it has arrived is read, so that a connection whose response is whole is kept.
+    pub(super) async fn discard(mut self) {
+        poll_fn(|cx| {
+            for _ in 0..DISCARDED_PIECES_MAX {
+                if !matches!(Pin::new(&mut self).poll_frame(cx), Poll::Ready(Some(Ok(_)))) {
+                    break;
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Notes whether the next piece is asked for.

@@ -85,6 +85,10 @@ impl Canary {
         self.seat.begin(target.generation, target.index);
     }
 
+    pub(super) fn cancel(&mut self, ended: &Ended) {
+        self.seat.cancel(ended);
+    }
+
     pub(super) fn end(&mut self, ended: &Ended, decider: Decider) {
         let arm = match decider {
             Decider::Active => &self.split.active,

@@ -11,6 +11,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     task::Waker,
+    time::Duration,
 };
 
 use super::gate::Gate;
@@ -63,6 +64,9 @@ pub(super) struct Watch {
     backend_deadline_ms: Cell<u64>,
     backend_within_ms: Cell<u64>,
     backend_expired: Cell<bool>,
+    /// When the whole request has to be over.
+    request_deadline_ms: Cell<u64>,
+    request_expired: Cell<bool>,
     expired: Cell<Option<Expired>>,
     stopping: Cell<bool>,
     /// What the client sent as a body was none.
@@ -85,6 +89,8 @@ impl Watch {
             backend_deadline_ms: Cell::new(0),
             backend_within_ms: Cell::new(0),
             backend_expired: Cell::new(false),
+            request_deadline_ms: Cell::new(0),
+            request_expired: Cell::new(false),
             expired: Cell::new(None),
             stopping: Cell::new(false),
             body_failed: Cell::new(false),
@@ -138,6 +144,14 @@ impl Watch {
         }
     }
 
+    /// The tunnel, if it is still one, has to end.
+    pub(super) fn end_tunnel(&self) {
+        if matches!(self.phase.get(), Phase::Tunnel | Phase::HalfTunnel) {
+            self.expired.set(Some(Expired::Body));
+            self.wake();
+        }
+    }
+
     /// Whether the client has not sent, or has not taken, what it should have.
     pub(super) fn has_expired(&self) -> bool {
         self.expired.get() == Some(Expired::Body)
@@ -161,6 +175,7 @@ impl Watch {
     /// A request head is complete.
     pub(super) fn request_began(&self) {
         self.body_failed.set(false);
+        self.limit_request(None);
         self.enter(Phase::Busy);
     }
 
@@ -187,6 +202,25 @@ impl Watch {
     /// Whether it was the client who made the request fail.
     pub(super) fn body_failed(&self) -> bool {
         self.body_failed.get()
+    }
+
+    /// The whole request has to be over after this time, or may take as long as it does.
+    #[inline]
+    pub(super) fn limit_request(&self, within: Option<Duration>) {
+        let deadline = within.map_or(0, |within| self.clock.get() + within.as_millis().max(1) as u64);
+        self.request_deadline_ms.set(deadline);
+        self.request_expired.set(false);
+    }
+
+    /// Whether the whole request has taken too long.
+    #[inline]
+    pub(super) fn request_expired(&self) -> bool {
+        self.request_expired.get()
+    }
+
+    /// Whether it is the client who keeps us from going on.
+    pub(super) fn is_clients_turn(&self) -> bool {
+        self.body_wait_ms.get() > 0 || self.write_wait_ms.get() > 0
     }
 
     /// The backend must act before this much time has passed, counted from the first such call since it last did.
@@ -245,17 +279,22 @@ impl Watch {
     /// Looks whether anyone has waited too long. True if the connection was ended by this.
     pub(super) fn check(&self, limits: &Limits) -> bool {
         let now = self.clock.get();
-        let over = |since: u64, limit: std::time::Duration| {
-            since > 0 && now.saturating_sub(since) > limit.as_millis() as u64
-        };
+        let over =
+            |since: u64, limit: Duration| since > 0 && now.saturating_sub(since) > limit.as_millis() as u64;
         // While the client keeps us from reading or writing, the backend can do nothing about it.
-        let is_clients_turn = self.body_wait_ms.get() > 0 || self.write_wait_ms.get() > 0;
+        let is_clients_turn = self.is_clients_turn();
         let deadline = self.backend_deadline_ms.get();
         if deadline > 0 && now > deadline && !is_clients_turn && !self.backend_expired.replace(true) {
             self.wake();
         }
+        let whole = self.request_deadline_ms.get();
+        if whole > 0 && now > whole && !self.request_expired.replace(true) {
+            self.wake();
+        }
         let waits = over(self.body_wait_ms.get(), limits.body_timeout)
-            || over(self.write_wait_ms.get(), limits.body_timeout);
+            || over(self.write_wait_ms.get(), limits.body_timeout)
+            // All others notice by themselves; one that is written to is woken by nobody else.
+            || (self.request_expired.get() && self.write_wait_ms.get() > 0);
         let is_silent = match self.phase.get() {
             Phase::HalfTunnel => over(self.since_ms.get(), limits.half_closed_timeout),
             _ => over(self.since_ms.get(), limits.tunnel_timeout),

@@ -52,6 +52,9 @@ pub enum Error {
     /// No backend of the pool is usable.
     #[error("no usable backend")]
     NoBackend,
+    /// Every backend is full, and the queue as well, or the request has waited in it for too long.
+    #[error("{0}")]
+    Full(&'static str),
     /// The backend could not be reached. Nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(String),
@@ -61,6 +64,12 @@ pub enum Error {
     /// The response head did not come in time.
     #[error("backend did not answer in time")]
     ResponseTimeout,
+    /// The same, in the shorter time of an attempt that another one may follow; that one is paid for.
+    #[error("backend did not answer in time")]
+    TryTimeout,
+    /// The request has taken longer than one may as a whole.
+    #[error("request took too long")]
+    RequestTimeout,
     /// What came is not a response that can be passed on.
     #[error("{0}")]
     BadResponse(&'static str),
@@ -81,9 +90,12 @@ impl Error {
             | Self::NoRoute => Fault::Downstream,
             Self::Rejected(_) => Fault::Policy,
             Self::NoBackend
+            | Self::Full(_)
             | Self::Connect(_)
             | Self::Upstream(_)
             | Self::ResponseTimeout
+            | Self::TryTimeout
+            | Self::RequestTimeout
             | Self::BadResponse(_) => Fault::Upstream,
         }
     }
@@ -101,9 +113,9 @@ impl Error {
             Self::Rejected(status) => {
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
             }
-            Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Upstream(_) | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
-            Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ResponseTimeout | Self::TryTimeout | Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -128,6 +140,12 @@ impl Error {
                 let fields = response.headers_mut();
                 fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
                 fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            // Well-behaved clients and crawlers come back, and not at once (RFC 9110, 10.2.3).
+            Self::Full(_) => {
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Method(_) => {
                 let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");

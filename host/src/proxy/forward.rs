@@ -5,6 +5,8 @@
 
 use std::{
     cell::Cell,
+    future::{Future, poll_fn},
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -13,11 +15,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming};
-use hyper_util::rt::TokioIo;
 
 use super::{
     attempts::Freshness,
     body::RequestBody,
+    client::Watch,
     error::Error,
     headers,
     ledger::Ledger,
@@ -106,7 +108,7 @@ impl Exchange {
         let mut carrier = match self.carrier(freshness).await {
             Ok(carrier) => carrier,
             Err(error) => {
-                self.record_failure();
+                self.ledger.fail(&error);
                 self.ledger
                     .worker
                     .metrics()
@@ -115,15 +117,15 @@ impl Exchange {
             }
         };
         let watch = &self.ledger.watch;
-        let response_timeout = self.ledger.settings.config.response_timeout;
-        watch.expect_backend(response_timeout.as_millis() as u64);
+        self.ledger.expect_answer();
+        let ran_out = || self.ledger.ran_out();
         let result = match &mut carrier {
-            Carrier::Own(connection) => connection.send(request, watch).await,
+            Carrier::Own(connection) => connection.send(request, watch, ran_out).await,
             Carrier::Shared(place) => {
                 if let Some(request) = request {
                     headers::into_http2(request, self.ledger.settings.dialing.scheme());
                 }
-                place.send(request, watch).await
+                place.send(request, watch, ran_out).await
             }
         };
         watch.release_backend();
@@ -140,10 +142,10 @@ impl Exchange {
     fn failed(&mut self, error: SendError, is_reused: bool) -> Failed {
         let error = match error {
             SendError::Broken(reason) => Error::Upstream(reason),
-            SendError::Timeout => Error::ResponseTimeout,
+            SendError::RanOut(error) => error,
         };
         let is_clients = self.ledger.watch.body_failed();
-        let was_stale = is_reused && !is_clients && !matches!(error, Error::ResponseTimeout);
+        let was_stale = is_reused && !is_clients && matches!(error, Error::Upstream(_));
         let error = if is_clients {
             Error::BadRequest("malformed body")
         } else {
@@ -151,7 +153,7 @@ impl Exchange {
         };
         // What a client breaks must not have a backend taken out of service.
         if !was_stale && !is_clients {
-            self.record_failure();
+            self.ledger.fail(&error);
         }
         Failed { error, was_stale }
     }
@@ -183,18 +185,18 @@ impl Exchange {
         }
         worker.metrics().count(|metrics| &metrics.upstream_connects);
         let how = (&settings.dialing, *told);
-        // Boxed because they are large and rare, and would make every request's future larger.
-        let opened = match protocol {
-            PoolProtocol::Http1 => Box::pin(upstream.connect(how)).await.map(Carrier::Own),
-            PoolProtocol::Http2 => Box::pin(upstream.connect_shared(how)).await.map(Carrier::Shared),
-            PoolProtocol::Auto => Box::pin(upstream.connect_either(how))
-                .await
-                .map(|either| match either {
+        let opening = async {
+            Ok(match protocol {
+                PoolProtocol::Http1 => Carrier::Own(upstream.connect(how).await?),
+                PoolProtocol::Http2 => Carrier::Shared(upstream.connect_shared(how).await?),
+                PoolProtocol::Auto => match upstream.connect_either(how).await? {
                     Either::Own(connection) => Carrier::Own(connection),
                     Either::Shared(place) => Carrier::Shared(place),
-                }),
+                },
+            })
         };
-        opened.map_err(|error| Error::Connect(error.to_string()))
+        // Boxed because it is large and rare, and would make every request's future larger.
+        opened(Box::pin(opening), watch).await
     }
 
     /// The backend did not answer, or not with what can be passed on.
@@ -252,6 +254,11 @@ impl Exchange {
         self.ledger.passed()
     }
 
+    /// It has become a tunnel.
+    pub(super) fn tunnel_began(&self) {
+        self.ledger.upstream.tunnel_began(&self.ledger.watch);
+    }
+
     /// What the exchange was on, for another protocol: its socket, and what was read of it after the response's head.
     pub(super) async fn into_tunnel(mut self, response: &mut Response<Incoming>) -> Option<Tunnel> {
         match self.carrier.take()? {
@@ -263,11 +270,7 @@ impl Exchange {
                 let stream = hyper::upgrade::on(response).await.ok()?;
                 // It goes on being one of those on the connection.
                 self.carrier = Some(Carrier::Shared(place));
-                Some(Tunnel::new(
-                    Wire::Stream(Box::new(TokioIo::new(stream))),
-                    [],
-                    self,
-                ))
+                Some(Tunnel::new(Wire::of_stream(stream), [], self))
             }
         }
     }
@@ -276,11 +279,27 @@ impl Exchange {
     #[inline]
     pub(super) fn complete(mut self) {
         if let Some(Carrier::Own(connection)) = self.carrier.take() {
-            let keep = self.ledger.settings.config.idle_connections;
+            let keep = self.ledger.unused_kept();
             let now_ms = self.ledger.worker.coarse_ms();
             self.ledger.upstream.put_idle(connection, keep, now_ms);
         }
     }
+}
+
+/// Waits for a connection, as long as the whole request may take.
+async fn opened(
+    mut opening: Pin<Box<impl Future<Output = io::Result<Carrier>>>>,
+    watch: &Watch,
+) -> Result<Carrier, Error> {
+    poll_fn(|cx| match opening.as_mut().poll(cx) {
+        Poll::Ready(opened) => Poll::Ready(opened.map_err(|error| Error::Connect(error.to_string()))),
+        Poll::Pending if watch.request_expired() => Poll::Ready(Err(Error::RequestTimeout)),
+        Poll::Pending => {
+            watch.remember(cx.waker());
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 impl Drop for Exchange {

@@ -6,14 +6,14 @@
 //!
 //! Invariant: every request is answered, and its [`Journey`] ends exactly once.
 
-use std::{future::poll_fn, rc::Rc};
+use std::{future::poll_fn, rc::Rc, task::Poll};
 
 use super::{
     accept::Rules,
-    attempts::Attempts,
+    attempts::{Attempts, Freshness},
     client::{ClientStream, Socket},
     error::Error,
-    forward::Failed,
+    forward::{Failed, Target},
     journey::Journey,
     ledger::Ledger,
     plain::{Pipe, Plain},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::PoolProtocol,
-    http1::{Inbox, Received, Reply, write_answer},
+    http1::{Framing, Inbox, Received, Reply, write_answer},
 };
 
 mod exchange;
@@ -57,7 +57,7 @@ enum End {
     Error(Error),
     /// Nobody is there to answer, or the answer has already begun.
     Gone,
-    /// Its backends speak what only the HTTP library does.
+    /// Its backends speak, or its pool does, what only the way of the HTTP library has.
     Library,
 }
 
@@ -166,13 +166,25 @@ impl<S: Socket> Lane<'_, S> {
         let head = self.inbox.head();
         let pool = route::find(&rules.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
         let mut attempts = Attempts::new(self.client, pool, head, true, journey.began_us);
-        if attempts.settings.config.protocol != PoolProtocol::Http1 {
+        let config = &attempts.settings.config;
+        if config.protocol != PoolProtocol::Http1 || config.retry.hedge_after.is_some() {
             return Err(End::Library);
         }
+        let within = attempts.settings.config.request_timeout;
+        if within.is_some() {
+            self.client.watch.limit_request(within);
+        }
         loop {
-            let (target, freshness) = attempts.pick(self.inbox.head(), journey)?;
+            let (target, freshness) = match attempts.pick(self.inbox.head(), journey)? {
+                Some(picked) => picked,
+                // Boxed because it is rare, and would make every connection's task larger.
+                None => Box::pin(self.wait_for_turn(&mut attempts, journey)).await?,
+            };
             let mut ledger = Ledger::begin(self.client, &attempts, &target);
             match self.exchange(&mut ledger, freshness, &rules.config, pipe).await {
+                Ok((connection, reply)) if attempts.give_up(&target, reply.status) => {
+                    discard(&ledger, connection, &reply, pipe);
+                }
                 Ok((connection, reply)) => {
                     journey.status = reply.status;
                     return self.relay(ledger, connection, &reply, pipe).await;
@@ -182,6 +194,26 @@ impl<S: Socket> Lane<'_, S> {
                     drop(ledger);
                     attempts.allow_another(target, failed, is_unsent)?;
                 }
+            }
+        }
+    }
+
+    /// All backends are full, so the request waits, as long as its client does.
+    async fn wait_for_turn(
+        &mut self,
+        attempts: &mut Attempts<'_>,
+        journey: &mut Journey,
+    ) -> Result<(Target, Freshness), End> {
+        loop {
+            attempts.enqueue()?;
+            poll_fn(|cx| match attempts.poll_turn(cx) {
+                Poll::Ready(turn) => Poll::Ready(turn.map_err(End::Error)),
+                Poll::Pending if self.stream.is_gone(cx, &mut self.inbox) => Poll::Ready(Err(End::Gone)),
+                Poll::Pending => Poll::Pending,
+            })
+            .await?;
+            if let Some(picked) = attempts.pick(self.inbox.head(), journey)? {
+                return Ok(picked);
             }
         }
     }
@@ -220,6 +252,18 @@ impl<S: Socket> Lane<'_, S> {
     async fn write(&mut self, first: &[u8], second: &[u8]) -> bool {
         let mut written = 0;
         poll_fn(|cx| self.stream.poll_write_two(cx, first, second, &mut written)).await
+    }
+}
+
+/// Keeps the connection of a response that nobody gets, if all of that is there.
+fn discard(ledger: &Ledger, connection: Plain, reply: &Reply, pipe: &mut Pipe) {
+    let body = match reply.framing {
+        Framing::Empty => Some(0),
+        Framing::Length(length) => usize::try_from(length).ok(),
+        Framing::Chunked | Framing::Close => None,
+    };
+    if reply.keeps_alive && body == Some(pipe.input.unread().len()) {
+        ledger.keep(connection);
     }
 }
 

@@ -5,12 +5,14 @@
 //!
 //! Invariant: a [`Ledger`] begins and ends its backend's `active` exactly once, however the attempt ends.
 
-use std::{rc::Rc, task::Context};
+use std::{cell::Cell, rc::Rc, task::Context, time::Duration};
 
 use super::{
     attempts::Attempts,
     client::Watch,
+    error::Error,
     forward::Target,
+    plain::Plain,
     pool::{Decider, PoolSettings, WorkerPool},
     serve::Client,
     upstream::Upstream,
@@ -34,9 +36,13 @@ pub(super) struct Ledger {
     generation: u64,
     index: usize,
     decider: Decider,
+    /// How long the response's head is waited for, as long as another attempt can be made.
+    try_timeout: Cell<Option<Duration>>,
     began_us: u64,
     latency_us: u64,
     status: Option<u16>,
+    /// Its outcome is known.
+    is_recorded: bool,
     /// Body bytes from the client so far.
     pub(super) sent: u64,
     received: u64,
@@ -51,6 +57,9 @@ impl Ledger {
         let worker = client.worker.clone();
         target.upstream.backend.load(worker.id).begin();
         attempts.pool.begin(target);
+        if attempts.settings.config.limits.is_some() {
+            attempts.pool.occupy(worker.id);
+        }
         Self {
             worker,
             settings: attempts.settings.clone(),
@@ -61,9 +70,11 @@ impl Ledger {
             generation: target.generation,
             index: target.index,
             decider: target.decider,
+            try_timeout: Cell::new(attempts.try_timeout(target)),
             began_us: attempts.now_us,
             latency_us: 0,
             status: None,
+            is_recorded: false,
             sent: 0,
             received: 0,
             recorded_sent: 0,
@@ -71,11 +82,42 @@ impl Ledger {
         }
     }
 
+    /// The response's head has to come in time from now on.
+    #[inline]
+    pub(super) fn expect_answer(&self) {
+        let config = &self.settings.config;
+        let within = self.try_timeout.get().unwrap_or(config.response_timeout);
+        self.watch.expect_backend(within.as_millis() as u64);
+    }
+
+    /// Whether the time for the response's head is over. If it is the shorter time of an attempt that another may follow,
+    /// this pays for that one; and when there is nothing to pay it with, this attempt gets the rest of its time.
+    pub(super) fn ran_out(&self) -> Option<Error> {
+        if self.watch.request_expired() {
+            return Some(Error::RequestTimeout);
+        }
+        if !self.watch.backend_expired() {
+            return None;
+        }
+        let config = &self.settings.config;
+        let Some(passed) = self.try_timeout.take() else {
+            return Some(Error::ResponseTimeout);
+        };
+        if self.pool.spend(self.worker.id, &config.retry) {
+            return Some(Error::TryTimeout);
+        }
+        let rest = config.response_timeout.saturating_sub(passed);
+        self.watch.release_backend();
+        self.watch.expect_backend(rest.as_millis() as u64);
+        None
+    }
+
     /// The response's head is there, or (`None`) the backend did not answer, or not with what can be passed on.
     pub(super) fn record(&mut self, status: Option<u16>) {
         let now_us = clock::now_us();
         self.latency_us = now_us.saturating_sub(self.began_us);
         self.status = status;
+        self.is_recorded = true;
         let load = self.upstream.backend.load(self.worker.id);
         load.record_latency(self.latency_us, now_us);
         let in_a_row = load.record_status(status);
@@ -84,6 +126,34 @@ impl Ledger {
                 .reporter
                 .failures(self.upstream.backend.id, in_a_row);
         }
+    }
+
+    /// The exchange is complete, and its connection can carry another.
+    #[inline]
+    pub(super) fn keep(&self, connection: Plain) {
+        let keep = self.unused_kept();
+        self.upstream.put_plain(connection, keep, self.worker.coarse_ms());
+    }
+
+    /// How many unused connections to the backend are kept: none while other workers wait for one.
+    #[inline]
+    pub(super) fn unused_kept(&self) -> usize {
+        match self.settings.dialing.most {
+            Some(_) if self.pool.do_others_wait(self.worker.id) => 0,
+            _ => self.settings.config.idle_connections,
+        }
+    }
+
+    /// The attempt has failed. Is the request's whole time over, that counts against a backend that has had most of it.
+    pub(super) fn fail(&mut self, error: &Error) {
+        let whole = self.settings.config.request_timeout;
+        if let (Error::RequestTimeout, Some(whole)) = (error, whole) {
+            let had_us = clock::now_us().saturating_sub(self.began_us);
+            if self.watch.is_clients_turn() || u128::from(had_us) * 2 < whole.as_micros() {
+                return;
+            }
+        }
+        self.record(None);
     }
 
     /// A piece of the response's body has arrived.
@@ -111,7 +181,20 @@ impl Ledger {
 
     /// Whether the backend has made the client wait for too long.
     pub(super) fn has_stalled(&self) -> bool {
-        self.watch.backend_expired()
+        self.watch.backend_expired() || self.watch.request_expired()
+    }
+
+    /// The other attempt of a hedged request was quicker, or the client has gone. That it has taken so long already is known
+    /// of it, and nothing else.
+    #[cold]
+    fn cancel(&self, ended: &Ended, after: Duration) {
+        let now_us = clock::now_us();
+        let so_far_us = now_us.saturating_sub(self.began_us);
+        if u128::from(so_far_us) >= after.as_micros() {
+            let load = self.upstream.backend.load(self.worker.id);
+            load.record_latency(so_far_us, now_us);
+        }
+        self.pool.cancel(ended);
     }
 
     fn record_bytes(&mut self) {
@@ -139,6 +222,12 @@ impl Drop for Ledger {
             status: self.status,
             now_us: self.worker.coarse_ms() * 1000,
         };
-        self.pool.end(&ended, self.decider);
+        match self.settings.config.retry.hedge_after {
+            Some(after) if !self.is_recorded => self.cancel(&ended, after),
+            _ => self.pool.end(&ended, self.decider),
+        }
+        if self.settings.config.limits.is_some() {
+            self.pool.vacate(self.worker.id);
+        }
     }
 }

@@ -53,6 +53,7 @@ impl Tunnel {
             late,
             mut exchange,
         } = self;
+        exchange.tunnel_began();
         let ways = (Way::with(early), Way::with(late));
         let ended = relay((client, &mut wire), ways, &mut exchange, (watch, scratch)).await;
         if ended.as_ref().is_err_and(is_cut) {
@@ -79,6 +80,8 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     watch.tunnel_moved();
+    // What it has become is no request any more.
+    watch.limit_request(None);
     poll_fn(|cx| {
         watch.remember(cx.waker());
         if watch.has_expired() {

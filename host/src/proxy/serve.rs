@@ -22,8 +22,9 @@ use super::{
     body::{RequestBody, ResponseBody},
     client::Watch,
     error::Error,
-    forward::{Exchange, Failed, Target},
+    forward::{Exchange, Failed},
     headers,
+    hedge::{self, Outcome},
     journey::Journey,
     ledger::Ledger,
     relay::Tunnel,
@@ -127,6 +128,9 @@ impl Client {
     }
 }
 
+/// Body bytes that went to a backend.
+pub(super) type Sent = Rc<Cell<u64>>;
+
 /// Serves one request.
 ///
 /// Dropping this future, as happens when the client goes away, drops the attempt under way and with it the upstream
@@ -216,12 +220,15 @@ async fn handle(
 ) -> Result<Response<ResponseBody>, Error> {
     let question = upgrade::asked(parts, &listener.config)?;
     let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
-    let sent = Rc::new(Cell::new(0));
+    let sent = Sent::default();
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
     let is_empty = body.as_ref().is_some_and(RequestBody::is_empty);
     let mut attempts = Attempts::new(client, pool, head, is_empty, journey.began_us);
+    client
+        .watch
+        .limit_request(attempts.settings.config.request_timeout);
     loop {
-        let (target, freshness) = attempts.pick(head, journey)?;
+        let (target, freshness) = attempts.pick_in_turn(head, journey).await?;
         let config = &attempts.settings.config;
         let question = question
             .as_ref()
@@ -230,15 +237,25 @@ async fn handle(
         if let (Some(question), Some(request)) = (question, &mut request) {
             question.announce(request.headers_mut());
         }
-        match forward(
-            client,
-            (&attempts, question),
-            (&target, freshness),
-            &mut request,
-            &sent,
-        )
-        .await
-        {
+        let ledger = attempts.begin(&target);
+        let attempt = forward((client, question), (ledger, freshness), &mut request, &sent);
+        let (target, outcome) = match attempts.hedge_after().filter(|_| question.is_none()) {
+            None => (target, attempt.await),
+            // Boxed because it is large, and most pools never need it.
+            Some(after) => {
+                Box::pin(hedge::race(
+                    (client, &sent),
+                    (&mut attempts, &mut *head, &mut *journey),
+                    (target, after, attempt),
+                    || for_backend(client, parts, None, &listener.config),
+                ))
+                .await
+            }
+        };
+        match outcome {
+            Ok(response) if attempts.give_up(&target, response.status().as_u16()) => {
+                response.into_body().discard().await;
+            }
             Ok(mut response) => {
                 let version = response.version();
                 headers::for_client(response.headers_mut(), &listener.config, version);
@@ -272,14 +289,12 @@ fn for_backend(
 }
 
 /// Takes the request, and leaves it where it was if nothing of it was sent.
-async fn forward(
-    client: &Client,
-    (attempts, question): (&Attempts<'_>, Option<&Question>),
-    (target, freshness): (&Target, Freshness),
+pub(super) async fn forward(
+    (client, question): (&Client, Option<&Question>),
+    (ledger, freshness): (Ledger, Freshness),
     request: &mut Option<Request<RequestBody>>,
-    sent: &Rc<Cell<u64>>,
-) -> Result<Response<ResponseBody>, Failed> {
-    let ledger = Ledger::begin(client, attempts, target);
+    sent: &Sent,
+) -> Outcome {
     let mut exchange = Exchange::new(ledger, sent, question.is_some());
     let mut response = exchange.send(request, freshness).await?;
     let wrong = if question.is_some_and(|question| question.is_agreed(&response)) {

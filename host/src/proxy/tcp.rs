@@ -17,7 +17,6 @@ use super::{
     error::Error,
     forward::{Exchange, Failed},
     journey::Journey,
-    ledger::Ledger,
     relay::{Tunnel, is_cut},
     route,
     serve::Client,
@@ -88,8 +87,8 @@ async fn connect(
     let pool = route::find(&rules.routes, head.host(), "/").ok_or(Error::NoRoute)?;
     let mut attempts = Attempts::new(client, pool, head, true, journey.began_us);
     loop {
-        let (target, _) = attempts.pick(head, journey)?;
-        let mut ledger = Ledger::begin(client, &attempts, &target);
+        let (target, _) = attempts.pick_in_turn(head, journey).await?;
+        let mut ledger = attempts.begin(&target);
         let metrics = client.worker.metrics();
         metrics.count(|metrics| &metrics.upstream_connects);
         let how = (&attempts.settings.dialing, ledger.told);

@@ -10,7 +10,9 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
+    num::NonZeroU32,
     pin::{Pin, pin},
+    rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -23,7 +25,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{body::RequestBody, client::Watch, plain::Plain};
+use super::{body::RequestBody, client::Watch, error::Error, plain::Plain};
 use crate::{pool::Backend, proxy_header::Endpoints, tls::Offer};
 
 mod shared;
@@ -47,6 +49,10 @@ pub(super) struct Upstream {
     idle_plain: RefCell<Store<Plain>>,
     /// Those with HTTP/2, each for many requests.
     shared: SharedConnections,
+    /// Who passes bytes over one of its connections.
+    tunnels: RefCell<Vec<Weak<Watch>>>,
+    /// Since when it gets nothing new; 0 while it does.
+    leaving_ms: Cell<u64>,
     /// Counts how often the way of opening connections has changed. Those of another time are not kept.
     era: Cell<u64>,
 }
@@ -72,8 +78,8 @@ pub(super) struct Connection {
 pub(super) enum SendError {
     /// The connection failed. If nothing had been written, the request is back where it was.
     Broken(String),
-    /// The response head did not come in time.
-    Timeout,
+    /// The response head did not come in time, as whoever waits says.
+    RanOut(Error),
 }
 
 impl Upstream {
@@ -83,6 +89,8 @@ impl Upstream {
             idle: RefCell::default(),
             idle_plain: RefCell::default(),
             shared: SharedConnections::default(),
+            tunnels: RefCell::default(),
+            leaving_ms: Cell::new(0),
             era: Cell::new(0),
         }
     }
@@ -123,13 +131,46 @@ impl Upstream {
 
     /// Opens a plain connection.
     pub(super) async fn connect_plain(&self, how: How<'_>) -> io::Result<Plain> {
-        let wire = Wire::open(&self.backend, how, Offer::Http1).await?;
+        let wire = self.open(how, Offer::Http1).await?;
         Ok(Plain::new(wire, self.era.get(), how.1))
     }
 
     /// Opens a connection for bytes that we do not look at.
     pub(super) async fn connect_bytes(&self, how: How<'_>) -> io::Result<Wire> {
-        Wire::open(&self.backend, how, Offer::Bytes).await
+        self.open(how, Offer::Bytes).await
+    }
+
+    async fn open(&self, how: How<'_>, offer: Offer) -> io::Result<Wire> {
+        if how
+            .0
+            .most
+            .is_some_and(|most| self.backend.connections() >= most.get())
+        {
+            self.close_unused();
+        }
+        Wire::open(&self.backend, how, offer).await
+    }
+
+    /// Whether a request gets a connection without there being more of them than so many.
+    pub(super) fn has_connection(&self, most: NonZeroU32) -> bool {
+        self.backend.connections() < most.get()
+            || !self.idle_plain.borrow().is_empty()
+            || !self.idle.borrow().is_empty()
+            || self.shared.has_place()
+    }
+
+    /// Closes one unused connection, of whatever kind: another kind is needed.
+    fn close_unused(&self) {
+        if !self.idle_plain.borrow_mut().drop_oldest() && !self.idle.borrow_mut().drop_oldest() {
+            self.shared.drop_unused();
+        }
+    }
+
+    /// Closes all unused connections.
+    pub(super) fn close_all_unused(&self) {
+        self.idle.borrow_mut().clear();
+        self.idle_plain.borrow_mut().clear();
+        while self.shared.drop_unused() {}
     }
 
     /// Stores a plain connection after a complete exchange.
@@ -148,19 +189,19 @@ impl Upstream {
 
     /// Opens an HTTP/2 connection.
     pub(super) async fn connect_shared(&self, how: How<'_>) -> io::Result<Place> {
-        let wire = Wire::open(&self.backend, how, Offer::Http2).await?;
+        let wire = self.open(how, Offer::Http2).await?;
         self.shared.open(wire, how.1).await
     }
 
     /// Opens a connection.
     pub(super) async fn connect(&self, how: How<'_>) -> io::Result<Box<Connection>> {
-        let wire = Wire::open(&self.backend, how, Offer::Http1).await?;
+        let wire = self.open(how, Offer::Http1).await?;
         self.begin(wire, how.1).await
     }
 
     /// Opens a connection of the kind that the backend chooses.
     pub(super) async fn connect_either(&self, how: How<'_>) -> io::Result<Either> {
-        let wire = Wire::open(&self.backend, how, Offer::Either).await?;
+        let wire = self.open(how, Offer::Either).await?;
         match wire.speaks_http2() {
             true => self.shared.open(wire, how.1).await.map(Either::Shared),
             false => self.begin(wire, how.1).await.map(Either::Own),
@@ -186,6 +227,42 @@ impl Upstream {
             let told = connection.told;
             self.idle.borrow_mut().put(connection, told, (keep, now_ms));
         }
+    }
+
+    /// A tunnel has begun, which the client's watch can end.
+    pub(super) fn tunnel_began(&self, watch: &Rc<Watch>) {
+        let mut tunnels = self.tunnels.borrow_mut();
+        tunnels.retain(|tunnel| tunnel.strong_count() > 0);
+        tunnels.push(Rc::downgrade(watch));
+    }
+
+    /// Whether any may still be there.
+    pub(super) fn has_tunnels(&self) -> bool {
+        self.tunnels
+            .borrow()
+            .iter()
+            .any(|tunnel| tunnel.strong_count() > 0)
+    }
+
+    /// It gets nothing new any more: unused connections are closed, and after this time the tunnels.
+    pub(super) fn leave(&self, within_ms: u64, now_ms: u64) {
+        if self.leaving_ms.get() == 0 {
+            self.leaving_ms.set(now_ms.max(1));
+        }
+        // Those of requests that end only now come later.
+        self.close_all_unused();
+        if now_ms.saturating_sub(self.leaving_ms.get()) >= within_ms {
+            let tunnels = self.tunnels.take();
+            tunnels
+                .iter()
+                .filter_map(Weak::upgrade)
+                .for_each(|watch| watch.end_tunnel());
+        }
+    }
+
+    /// It serves, again or still.
+    pub(super) fn stay(&self) {
+        self.leaving_ms.set(0);
     }
 
     /// Closes the connections that were unused for too long, and those that the backend has closed.
@@ -225,12 +302,13 @@ impl Connection {
         self.drive(cx) && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the response's head, as long as `watch` allows. If the connection is gone before
+    /// Sends a request and waits for the response's head until `ran_out` says why not to. If the connection is gone before
     /// anything is written, the request is put back.
     pub(super) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
         watch: &Watch,
+        ran_out: impl Fn() -> Option<Error>,
     ) -> Result<Response<Incoming>, SendError> {
         let Self {
             sender,
@@ -256,10 +334,9 @@ impl Connection {
                     Poll::Ready(Err(SendError::Broken(error.into_error().to_string())))
                 }
                 Poll::Pending if *is_done => Poll::Ready(Err(SendError::Broken("connection closed".into()))),
-                Poll::Pending if watch.backend_expired() => Poll::Ready(Err(SendError::Timeout)),
                 Poll::Pending => {
                     watch.remember(cx.waker());
-                    Poll::Pending
+                    ran_out().map_or(Poll::Pending, |error| Poll::Ready(Err(SendError::RanOut(error))))
                 }
             }
         })

@@ -41,7 +41,7 @@ use crate::{
 const WATCH_EVERY_MAX: Duration = Duration::from_millis(100);
 const WATCH_EVERY_MIN: Duration = Duration::from_millis(5);
 /// Unused upstream connections are looked at this often.
-const SWEEP_EVERY_MS: u64 = 1000;
+pub(super) const SWEEP_EVERY_MS: u64 = 1000;
 
 /// What all workers share.
 #[derive(Clone)]
@@ -289,7 +289,10 @@ impl WorkerState {
                         *instance,
                         self.shared.rebuilds.clone(),
                     );
-                    Rc::new(WorkerPool::new(PoolSettings::new(&pool, reporter, None), seat))
+                    Rc::new(WorkerPool::new(
+                        PoolSettings::new(self.id, &pool, reporter, None),
+                        seat,
+                    ))
                 }
                 // The plan's maker knows which pools are new; without a policy there is nobody to decide.
                 (None, None) => {
@@ -354,7 +357,19 @@ impl WorkerState {
         });
         let backend = pools.values().flat_map(|pool| {
             let config = &pool.settings().config;
-            [config.response_timeout, config.body_timeout]
+            let retried = config.retry.try_timeout.unwrap_or(config.response_timeout);
+            let queued = config
+                .limits
+                .as_ref()
+                .map_or(retried, |limits| limits.queue_timeout);
+            let whole = config.request_timeout.unwrap_or(config.response_timeout);
+            [
+                config.response_timeout,
+                config.body_timeout,
+                retried,
+                queued,
+                whole,
+            ]
         });
         let shortest = client.chain(backend).min().unwrap_or(WATCH_EVERY_MAX);
         self.watch_every
@@ -419,9 +434,11 @@ async fn watch(state: Rc<WorkerState>) {
                 state.metrics().count(|metrics| &metrics.connections_expired);
             }
         }
+        let pools = state.pools.borrow();
+        pools.values().for_each(|pool| pool.relieve(state.id));
         if now_ms >= swept_ms + SWEEP_EVERY_MS {
             swept_ms = now_ms;
-            state.pools.borrow().values().for_each(|pool| pool.sweep(now_ms));
+            pools.values().for_each(|pool| pool.sweep(now_ms));
         }
     }
 }

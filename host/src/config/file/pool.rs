@@ -7,14 +7,14 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol, Retry, addresses,
+        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol, addresses,
         names::{Names, Unique},
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, OUTLIER, POOL, RETRY,
+    BACKEND, HEALTH, OUTLIER, POOL,
     proxy_protocol::send_proxy,
-    record,
+    record, resilience,
     tenant::Tenancy,
     tls::pool_tls,
 };
@@ -28,8 +28,10 @@ const POLICY_DEFAULT: &str = "least-connections";
 const FALLBACK_DEFAULT: &str = "least-connections";
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = ms(1)..=s(60);
 const RESPONSE_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
+const REQUEST_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(1)..=h(24);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=h(1);
+const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=h(24);
 const SLOW_START: RangeInclusive<Duration> = Duration::ZERO..=h(1);
 const IDLE_CONNECTIONS: RangeInclusive<u32> = 0..=65536;
 const PERCENT: RangeInclusive<u32> = 0..=100;
@@ -43,7 +45,6 @@ const STATUS: RangeInclusive<u16> = 100..=599;
 const CONSECUTIVE_FAILURES: RangeInclusive<u32> = 1..=1000;
 const BASE_EJECTION: RangeInclusive<Duration> = ms(100)..=h(1);
 const MAX_EJECTION: RangeInclusive<Duration> = ms(100)..=h(24);
-const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 /// A request looks for each in turn.
 const HASH_SOURCES_MAX: usize = 8;
 
@@ -86,16 +87,19 @@ pub(super) fn pool(
         send_proxy: send_proxy(&table),
         connect_timeout: table.duration("connect_timeout", CONNECT_TIMEOUT, s(1)),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
+        request_timeout: table
+            .take("request_timeout")
+            .and_then(|value| value.duration(REQUEST_TIMEOUT)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(60)),
         idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(30)),
         idle_connections: table.whole("idle_connections", IDLE_CONNECTIONS, 256) as usize,
         panic_threshold: percent(&table, "panic_threshold"),
+        drain_timeout: table.duration("drain_timeout", DRAIN_TIMEOUT, s(300)),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, has_tls)),
         outlier: outlier(&table),
-        retry: Retry {
-            attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
-        },
+        retry: resilience::retry(&table),
+        limits: table.take("limits").and_then(|value| resilience::limits(&value)),
         record: table.take("record").and_then(|value| record::sampling(&value)),
     })
 }
@@ -116,16 +120,17 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         send_proxy: None,
         connect_timeout: s(1),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
+        request_timeout: None,
         body_timeout: s(60),
         idle_timeout: s(30),
         idle_connections: 256,
         panic_threshold: percent(table, "panic_threshold"),
+        drain_timeout: s(300),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, false)),
         outlier: outlier(table),
-        retry: Retry {
-            attempts: count(&table.table("retry", RETRY), "attempts", ATTEMPTS, 3),
-        },
+        retry: resilience::simulated_retry(table),
+        limits: None,
         record: None,
     }
 }

@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 23] = [
+const TABLES: [(&str, &str, Keys); 24] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -42,7 +42,16 @@ const TABLES: [(&str, &str, Keys); 23] = [
     ("`[pool.NAME.tls]`", "[pool.shop.tls]", file::tls::POOL_TLS),
     ("`[pool.NAME.health]`", "[pool.shop.health]", file::HEALTH),
     ("`[pool.NAME.outlier]`", "[pool.shop.outlier]", file::OUTLIER),
-    ("`[pool.NAME.retry]`", "[pool.shop.retry]", file::RETRY),
+    (
+        "`[pool.NAME.retry]`",
+        "[pool.shop.retry]",
+        file::resilience::RETRY,
+    ),
+    (
+        "`[pool.NAME.limits]`",
+        "[pool.shop.limits]",
+        file::resilience::LIMITS,
+    ),
     ("`[pool.NAME.record]`", "[pool.shop.record]", file::SAMPLING),
     ("`[policy.NAME]`", "[policy.mine]", file::POLICY),
     ("`[policy.NAME.grants]`", "[policy.mine.grants]", file::GRANTS),
@@ -116,6 +125,9 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     }
     if header == "[listener.proxy_protocol]" {
         set(header, "trusted", "[\"10.0.0.0/8\"]");
+    }
+    if header == "[pool.shop.limits]" {
+        set(header, "requests", "1000");
     }
     if header == "[pool.shop.tls]" {
         set("[pool.shop.tls]", "min_version", "\"1.2\"");

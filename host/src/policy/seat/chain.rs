@@ -53,15 +53,7 @@ impl Seat {
         {
             return decision;
         }
-        let ground = Ground {
-            snapshot: &self.snapshot,
-            view: &self.view,
-            tried,
-            facts,
-            head,
-            among: None,
-        };
-        let built_in = self.native.choose(self.algorithm, &ground);
+        let built_in = self.ask_built_in(None, facts, tried, head);
         let (index, step) = match built_in {
             Some(index) => (Some(index), Step::BuiltIn),
             // All were tried, so one of them is tried again.
@@ -74,6 +66,33 @@ impl Seat {
             return Decision::NoBackend;
         };
         self.chosen(index, reason, step, None)
+    }
+
+    /// The built-in's choice among these, because those that the policy named are full. None of them may be tried or
+    /// unusable.
+    pub fn choose_among(&mut self, among: &[u32], facts: &Facts, tried: &Tried, head: &mut Head) -> Decision {
+        match self.ask_built_in(Some(among), facts, tried, head) {
+            Some(index) => self.chosen(index, Reason::Full, Step::BuiltIn, None),
+            None => Decision::NoBackend,
+        }
+    }
+
+    fn ask_built_in(
+        &mut self,
+        among: Option<&[u32]>,
+        facts: &Facts,
+        tried: &Tried,
+        head: &Head,
+    ) -> Option<usize> {
+        let ground = Ground {
+            snapshot: &self.snapshot,
+            view: &self.view,
+            tried,
+            facts,
+            head,
+            among,
+        };
+        self.native.choose(self.algorithm, &ground)
     }
 
     /// The last good version's decision, if there is one and it has one. One that fails is let go.

@@ -38,8 +38,7 @@ impl<S: Socket> Lane<'_, S> {
         pipe: &mut Pipe,
     ) -> Result<Answered, Broken> {
         let mut connection = self.connection(ledger, freshness).await?;
-        let within = ledger.settings.config.response_timeout.as_millis() as u64;
-        self.client.watch.expect_backend(within);
+        ledger.expect_answer();
         self.send(ledger, &mut connection, listener, pipe).await?;
         let reply = self.reply(ledger, &mut connection, listener, pipe).await?;
         self.client.watch.release_backend();
@@ -69,7 +68,12 @@ impl<S: Socket> Lane<'_, S> {
                     .connect_plain((&ledger.settings.dialing, ledger.told))
             );
             poll_fn(|cx| match connecting.as_mut().poll(cx) {
-                Poll::Ready(connected) => Poll::Ready(Some(connected)),
+                Poll::Ready(connected) => {
+                    Poll::Ready(Some(connected.map_err(|error| Error::Connect(error.to_string()))))
+                }
+                Poll::Pending if self.client.watch.request_expired() => {
+                    Poll::Ready(Some(Err(Error::RequestTimeout)))
+                }
                 Poll::Pending if self.stream.is_gone(cx, &mut self.inbox) => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             })
@@ -79,11 +83,11 @@ impl<S: Socket> Lane<'_, S> {
             Some(Ok(connection)) => Ok(connection),
             None => Err(Broken::Client),
             Some(Err(error)) => {
-                ledger.record(None);
+                ledger.fail(&error);
                 let metrics = ledger.worker.metrics();
                 metrics.count(|metrics| &metrics.upstream_connect_failures);
                 Err(Broken::Backend {
-                    failed: Failed::for_good(Error::Connect(error.to_string())),
+                    failed: Failed::for_good(error),
                     is_unsent: true,
                 })
             }
@@ -121,9 +125,11 @@ impl<S: Socket> Lane<'_, S> {
             match connection.poll_write_two(cx, &pipe.out, body, &mut written) {
                 Poll::Ready(Ok(())) => Poll::Ready(Ok(true)),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(Error::Upstream(error.to_string()))),
-                Poll::Pending if client.watch.backend_expired() => Poll::Ready(Err(Error::ResponseTimeout)),
-                Poll::Pending if stream.is_gone(cx, inbox) => Poll::Ready(Ok(false)),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending => match ledger.ran_out() {
+                    Some(error) => Poll::Ready(Err(error)),
+                    None if stream.is_gone(cx, inbox) => Poll::Ready(Ok(false)),
+                    None => Poll::Pending,
+                },
             }
         })
         .await;
@@ -163,7 +169,7 @@ impl<S: Socket> Lane<'_, S> {
                 Ok(None) if !pipe.input.make_room() => {
                     Error::BadResponse("backend sent a head that is too large")
                 }
-                Ok(None) => match self.more(connection, pipe).await? {
+                Ok(None) => match self.more(ledger, connection, pipe).await? {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
@@ -187,19 +193,22 @@ impl<S: Socket> Lane<'_, S> {
     }
 
     /// Waits for more of the response's head.
-    async fn more(&mut self, connection: &mut Plain, pipe: &mut Pipe) -> Result<Result<(), Error>, Broken> {
-        let Self {
-            client,
-            inbox,
-            stream,
-        } = self;
+    async fn more(
+        &mut self,
+        ledger: &Ledger,
+        connection: &mut Plain,
+        pipe: &mut Pipe,
+    ) -> Result<Result<(), Error>, Broken> {
+        let Self { inbox, stream, .. } = self;
         poll_fn(|cx| match connection.poll_fill(cx, &mut pipe.input) {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Err(Error::Upstream("connection closed".into())))),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(Ok(()))),
             Poll::Ready(Err(error)) => Poll::Ready(Ok(Err(Error::Upstream(error.to_string())))),
-            Poll::Pending if client.watch.backend_expired() => Poll::Ready(Ok(Err(Error::ResponseTimeout))),
-            Poll::Pending if stream.is_gone(cx, inbox) => Poll::Ready(Err(Broken::Client)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => match ledger.ran_out() {
+                Some(error) => Poll::Ready(Ok(Err(error))),
+                None if stream.is_gone(cx, inbox) => Poll::Ready(Err(Broken::Client)),
+                None => Poll::Pending,
+            },
         })
         .await
     }
@@ -217,7 +226,7 @@ fn failed(
     ledger.watch.release_backend();
     let was_stale = connection.is_reused && !has_answered && matches!(error, Error::Upstream(_));
     if !was_stale {
-        ledger.record(None);
+        ledger.fail(&error);
     }
     Broken::Backend {
         failed: Failed { error, was_stale },

@@ -46,9 +46,7 @@ impl<S: Socket> Lane<'_, S> {
             return Err(End::Gone);
         }
         if reply.keeps_alive && pipe.input.unread().is_empty() {
-            let keep = ledger.settings.config.idle_connections;
-            let now_ms = ledger.worker.coarse_ms();
-            ledger.upstream.put_plain(connection, keep, now_ms);
+            ledger.keep(connection);
         }
         Ok(goes_on)
     }

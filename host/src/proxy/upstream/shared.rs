@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{SendError, Wire};
 use crate::{
-    proxy::{body::RequestBody, client::Watch},
+    proxy::{body::RequestBody, client::Watch, error::Error},
     proxy_header::Endpoints,
 };
 
@@ -104,6 +104,22 @@ impl SharedConnections {
         all.iter().find(has_room).map(Place::on)
     }
 
+    /// Whether a connection has room for a request of anybody.
+    pub(super) fn has_place(&self) -> bool {
+        self.all.borrow().iter().any(|connection| {
+            let requests = connection.requests.get();
+            let is_open = connection.told.is_none() && connection.sender.is_ready();
+            requests == 0 || (is_open && requests < REQUESTS_MAX)
+        })
+    }
+
+    /// Closes a connection without requests. False if there is none.
+    pub(super) fn drop_unused(&self) -> bool {
+        let mut all = self.all.borrow_mut();
+        let at = all.iter().position(|connection| connection.requests.get() == 0);
+        at.map(|at| all.remove(at)).is_some()
+    }
+
     /// Begins HTTP/2 on a new connection.
     pub(super) async fn open(&self, wire: Wire, told: Option<Endpoints>) -> io::Result<Place> {
         let mut builder = http2::Builder::new(Local);
@@ -151,12 +167,13 @@ impl SharedConnections {
 }
 
 impl Place {
-    /// Sends a request and waits for the response's head, as long as `watch` allows. If the connection is gone before
+    /// Sends a request and waits for the response's head until `ran_out` says why not to. If the connection is gone before
     /// anything is written, the request is put back. Dropping this future has the backend told that nobody waits.
     pub(in crate::proxy) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
         watch: &Watch,
+        ran_out: impl Fn() -> Option<Error>,
     ) -> Result<Response<Incoming>, SendError> {
         let Some(given) = request.take() else {
             return Err(SendError::Broken("nothing to send".into()));
@@ -169,10 +186,9 @@ impl Place {
                 *request = error.take_message();
                 Poll::Ready(Err(SendError::Broken(error.into_error().to_string())))
             }
-            Poll::Pending if watch.backend_expired() => Poll::Ready(Err(SendError::Timeout)),
             Poll::Pending => {
                 watch.remember(cx.waker());
-                Poll::Pending
+                ran_out().map_or(Poll::Pending, |error| Poll::Ready(Err(SendError::RanOut(error))))
             }
         })
         .await

@@ -54,6 +54,15 @@ impl<C> Store<C> {
             .retain_mut(|idle| idle.since_ms >= oldest_ms && is_good(&mut idle.connection));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Closes the one that is unused for the longest time. False if there is none.
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        self.0.pop_front().is_some()
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

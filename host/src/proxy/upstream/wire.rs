@@ -4,8 +4,10 @@
 
 use std::{
     io::{self, IoSlice},
+    num::NonZeroU32,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -27,6 +29,10 @@ use crate::{
 
 /// How connections to the backends of a pool are opened.
 pub(in crate::proxy) struct Dialing {
+    /// Who counts them.
+    pub(in crate::proxy) worker: usize,
+    /// Most connections to one backend.
+    pub(in crate::proxy) most: Option<NonZeroU32>,
     /// The whole of it, handshake included.
     pub(in crate::proxy) within: Duration,
     /// `None` for plain text.
@@ -46,7 +52,35 @@ impl Dialing {
 }
 
 /// A connection to a backend.
-pub(in crate::proxy) enum Wire {
+pub(in crate::proxy) struct Wire {
+    link: Link,
+    /// `None` of one of many on a connection.
+    _open: Option<Open>,
+}
+
+/// Counts as one of the connections to its backend until it is dropped.
+struct Open {
+    backend: Arc<Backend>,
+    worker: usize,
+}
+
+impl Open {
+    fn new(backend: &Arc<Backend>, worker: usize) -> Self {
+        backend.load(worker).connection_opened();
+        Self {
+            backend: backend.clone(),
+            worker,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.backend.load(self.worker).connection_closed();
+    }
+}
+
+enum Link {
     Plain(TcpStream),
     /// Boxed because it is large, and connections move between their store and exchanges.
     Tls(Box<TlsStream<TcpStream>>),
@@ -57,17 +91,49 @@ pub(in crate::proxy) enum Wire {
 impl Wire {
     /// Opens a connection. Dropping this future closes what there is of it.
     pub(super) async fn open(
-        backend: &Backend,
+        backend: &Arc<Backend>,
         (dialing, told): (&Dialing, Option<Endpoints>),
         offer: Offer,
     ) -> io::Result<Self> {
-        let opening = tokio::time::timeout(dialing.within, Self::open_late(backend, (dialing, told), offer));
-        opening
+        // Counted from the begin, so that no more are begun than may be.
+        let open = Some(Open::new(backend, dialing.worker));
+        let opening = tokio::time::timeout(dialing.within, Link::open(backend, (dialing, told), offer));
+        let opened = opening
             .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        Ok(Self {
+            link: opened?,
+            _open: open,
+        })
     }
 
-    async fn open_late(
+    /// One of many on a connection of HTTP/2, as a tunnel.
+    pub(in crate::proxy) fn of_stream(stream: Upgraded) -> Self {
+        Self {
+            link: Link::Stream(Box::new(TokioIo::new(stream))),
+            _open: None,
+        }
+    }
+
+    /// Whether the backend has agreed to HTTP/2.
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.link.speaks_http2()
+    }
+
+    /// What is dropped after this looks cut off, and not ended.
+    pub(in crate::proxy) fn cut(&self) {
+        self.link.cut();
+    }
+
+    /// Whether it is good, as far as can be known without asking the network. An unused connection has nothing to read.
+    #[inline]
+    pub(in crate::proxy) fn is_quiet(&mut self) -> bool {
+        self.link.is_quiet()
+    }
+}
+
+impl Link {
+    async fn open(
         backend: &Backend,
         (dialing, told): (&Dialing, Option<Endpoints>),
         offer: Offer,
@@ -85,25 +151,23 @@ impl Wire {
         let name = tls.originator().name_of(&backend.address)?;
         let shaken = tls.to(offer).connect(name, stream).await;
         let stream = shaken.map_err(|error| io::Error::new(error.kind(), format!("TLS: {error}")))?;
-        let wire = Self::Tls(Box::new(stream));
-        if offer == Offer::Http2 && !wire.speaks_http2() {
+        let link = Self::Tls(Box::new(stream));
+        if offer == Offer::Http2 && !link.speaks_http2() {
             return Err(io::Error::other(
                 "TLS: the backend does not agree to HTTP/2 (ALPN)",
             ));
         }
-        Ok(wire)
+        Ok(link)
     }
 
-    /// Whether the backend has agreed to HTTP/2.
-    pub(super) fn speaks_http2(&self) -> bool {
+    fn speaks_http2(&self) -> bool {
         match self {
             Self::Plain(_) | Self::Stream(_) => false,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(ALPN_H2),
         }
     }
 
-    /// What is dropped after this looks cut off, and not ended.
-    pub(in crate::proxy) fn cut(&self) {
+    fn cut(&self) {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
@@ -114,8 +178,7 @@ impl Wire {
         let _ = stream.set_zero_linger();
     }
 
-    /// Whether it is good, as far as can be known without asking the network. An unused connection has nothing to read.
-    pub(in crate::proxy) fn is_quiet(&mut self) -> bool {
+    fn is_quiet(&mut self) -> bool {
         match self {
             Self::Plain(stream) => {
                 let read = stream.try_read(&mut [0]);
@@ -142,10 +205,10 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
+        match &mut self.get_mut().link {
+            Link::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Link::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Link::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -153,10 +216,10 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().link {
+            Link::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Link::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Link::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -166,36 +229,36 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        match &mut self.get_mut().link {
+            Link::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Link::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Link::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-            Self::Stream(stream) => stream.is_write_vectored(),
+        match &self.link {
+            Link::Plain(stream) => stream.is_write_vectored(),
+            Link::Tls(stream) => stream.is_write_vectored(),
+            Link::Stream(stream) => stream.is_write_vectored(),
         }
     }
 
     /// What TLS has encrypted may still be on our side.
     #[inline]
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().link {
+            Link::Plain(_) => Poll::Ready(Ok(())),
+            Link::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Link::Stream(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().link {
+            Link::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Link::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Link::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
