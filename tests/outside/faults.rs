@@ -11,7 +11,7 @@ async fn nobody_fails(fault: Fault) {
     let mut origins = Origins::start(Path::new(PROGRAM)).await;
     let balancer = fault.setup(&origins).workers(2).start().await;
     let (healthy, ill) = measure(balancer.address, &mut origins, fault).await;
-    println!("{}\n{}", healthy.row("healthy"), ill.row(fault.name()));
+    eprintln!("{}\n{}", healthy.row("healthy"), ill.row(fault.name()));
     assert_eq!(healthy.failed, 0, "{:?}", healthy.failures);
     assert_eq!(ill.failed, 0, "{:?}", ill.failures);
     assert!(
