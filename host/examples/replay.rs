@@ -193,6 +193,7 @@ fn pool() -> Pool {
         tenant: None,
         hash_on: vec![config::HashOn::ClientIp],
         backends: (0..BACKENDS).map(backend).collect(),
+        discover: None,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         send_proxy: None,

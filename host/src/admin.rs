@@ -19,7 +19,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 
@@ -81,7 +81,14 @@ impl Admin {
     /// # Errors
     /// What the system says of the address.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = std::net::TcpListener::bind(address)?;
+        Self::of(std::net::TcpListener::bind(address)?)
+    }
+
+    /// Of a socket that listens already.
+    ///
+    /// # Errors
+    /// What the system says of it.
+    pub fn of(socket: std::net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let socket = TcpListener::from_std(socket)?;
@@ -93,8 +100,17 @@ impl Admin {
         self.address
     }
 
-    /// Answers until dropped, which also ends its connections.
-    pub async fn serve(self, handle: Handle) {
+    /// A copy of the socket, for a process that takes over.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn copy(&self) -> io::Result<std::net::TcpListener> {
+        socket2::SockRef::from(&self.socket).try_clone().map(Into::into)
+    }
+
+    /// Answers until dropped, which also ends its connections. Told to leave, it accepts nothing more and ends with its
+    /// last answer.
+    pub async fn serve(self, handle: Handle, mut leaving: watch::Receiver<bool>) {
         let context = Arc::new(Context {
             handle,
             address: self.address,
@@ -106,11 +122,15 @@ impl Admin {
         // The semaphore is never closed.
         while let Ok(place) = places.clone().acquire_owned().await {
             while connections.try_join_next().is_some() {}
-            match self.socket.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                _ = leaving.wait_for(|leaves| *leaves) => break,
+            };
+            match accepted {
                 Ok((stream, _)) => {
-                    let context = context.clone();
+                    let (context, leaving) = (context.clone(), leaving.clone());
                     connections.spawn(async move {
-                        converse(stream, context).await;
+                        converse(stream, context, leaving).await;
                         drop(place);
                     });
                 }
@@ -120,11 +140,13 @@ impl Admin {
                 }
             }
         }
+        drop(self.socket);
+        while connections.join_next().await.is_some() {}
     }
 }
 
 /// One connection from beginning to end. How it ends matters to nobody: the client has its answers, or is gone.
-async fn converse(stream: TcpStream, context: Arc<Context>) {
+async fn converse(stream: TcpStream, context: Arc<Context>, mut leaving: watch::Receiver<bool>) {
     let answer = service_fn(move |request| {
         let context = context.clone();
         async move { Ok::<_, Infallible>(endpoint::answer(&context, request).await) }
@@ -138,7 +160,9 @@ async fn converse(stream: TcpStream, context: Arc<Context>) {
     );
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = tokio::time::sleep(CONNECTION_AGE_MAX) => connection.as_mut().graceful_shutdown(),
+        () = tokio::time::sleep(CONNECTION_AGE_MAX) => {}
+        _ = leaving.wait_for(|leaves| *leaves) => {}
     }
+    connection.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(CONNECTION_GRACE, connection).await;
 }

@@ -23,10 +23,15 @@ pub(crate) enum Command {
     /// Balance, as a configuration file says
     ///
     /// SIGHUP reads the file again, as does any change of it. SIGTERM and SIGINT let requests in flight finish; a second
-    /// one ends at once.
+    /// one ends at once. SIGUSR2 starts the program that is installed now, which takes over the listeners without losing a
+    /// connection; if it does not serve, this one goes on. Sockets of the service manager (LISTEN_FDS) are used for the
+    /// listeners that have their addresses.
     Run {
         /// The configuration (TOML); watched for changes
         file: PathBuf,
+        /// Take over from the process at standard input
+        #[arg(long, hide = true)]
+        inherit: bool,
     },
     /// Check a configuration file and list all of its mistakes
     ///

@@ -20,6 +20,7 @@ use crate::proxy_header;
 
 mod addresses;
 pub mod author;
+mod discover;
 mod file;
 mod grants;
 mod listener;
@@ -36,7 +37,8 @@ mod tests;
 mod tls;
 mod units;
 
-pub(crate) use file::policy::builtin as builtin_policy;
+pub use discover::{Discover, DiscoverFrom, Family};
+pub(crate) use file::{discover::listed_backends, policy::builtin as builtin_policy};
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use mistakes::{Mistake, Mistakes};
@@ -57,6 +59,9 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// How long a graceful stop waits for requests in flight. Key `drain`, default 10 s, 0 s to 1 h.
     pub drain: Duration,
+    /// How long listeners still accept after the stop has begun and `/readyz` says so, before `drain` begins. Key
+    /// `drain_delay`, default 0 s, 0 s to 1 h.
+    pub drain_delay: Duration,
     /// The admin listener; `None` only with `admin.listen = "off"`.
     pub admin: Option<Admin>,
     /// What is logged, and how.
@@ -251,8 +256,10 @@ pub struct Pool {
     /// Key `hash_on`: what the `key` of a pick is made of; a string or a list of strings, of which the first that the
     /// request has is used. Default client-ip.
     pub hash_on: Vec<HashOn>,
-    /// Key `backends`: at least one, unique addresses.
+    /// Key `backends`: unique addresses; at least one without `discover`.
     pub backends: Vec<Backend>,
+    /// `[pool.NAME.discover]`: where more of them are found; nowhere without the table.
+    pub discover: Option<Discover>,
     /// Key `protocol`: what is spoken with the backends. Default http1.
     pub protocol: PoolProtocol,
     /// `[pool.NAME.tls]`: TLS with the backends; none without the table.
@@ -306,7 +313,7 @@ pub enum PoolProtocol {
 }
 
 /// An entry of `backends`: one server. A plain string is an address with the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Backend {
     /// Key `address`, required: `address:port`, `[v6]:port` or `name:port`; a name is resolved when the file is loaded.
     pub address: String,

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     config::Config,
+    discovery::Finder,
     health::Supervisor,
     metrics::Metrics,
     policy::{Deployment, Recordings, Report, Sought, Versions},
@@ -37,6 +38,8 @@ pub struct PoolView {
     pub deployment: Arc<Deployment>,
     /// Its checks.
     pub supervisor: Arc<Supervisor>,
+    /// Where its backends are found, if they are.
+    pub discovery: Option<Arc<Finder>>,
 }
 
 /// What a reload did.
@@ -50,6 +53,15 @@ pub struct ReloadReport {
     pub pools: Vec<String>,
     /// Things that take a restart, and so did not change.
     pub warnings: Vec<String>,
+}
+
+/// What became of the last try to have another process take over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeView {
+    /// It starts just now.
+    pub is_running: bool,
+    /// Why the last one does not serve, a line for each mistake.
+    pub last_error: Option<String>,
 }
 
 /// A component for pools to be promoted to.
@@ -192,6 +204,8 @@ pub enum Command {
         Option<NonZeroU32>,
         oneshot::Sender<Result<RecordReport, String>>,
     ),
+    /// Have another process take over; answered with its id when it serves.
+    Upgrade(oneshot::Sender<Result<u32, String>>),
     /// Finish what is under way and end.
     Stop,
 }
@@ -219,6 +233,7 @@ struct Inner {
     component_bytes_max: AtomicUsize,
     config: ArcSwapOption<Config>,
     recordings: Recordings,
+    upgrade: ArcSwap<UpgradeView>,
     commands: mpsc::Sender<Command>,
     is_ready: AtomicBool,
     admin: Option<SocketAddr>,
@@ -247,6 +262,7 @@ impl Handle {
             component_bytes_max: AtomicUsize::new(0),
             config: ArcSwapOption::empty(),
             recordings,
+            upgrade: ArcSwap::default(),
             commands,
             is_ready: AtomicBool::new(false),
             admin,
@@ -416,6 +432,23 @@ impl Handle {
 
     pub(crate) fn set_canaries(&self, running: Vec<Arc<Canary>>, over: Vec<CanaryReport>) {
         self.inner.canaries.store(Arc::new(Canaries { running, over }));
+    }
+
+    /// Has another process take over. Answers with its id when it serves; this one then ends in order.
+    ///
+    /// # Errors
+    /// Why the other one does not serve. This one goes on.
+    pub async fn upgrade(&self) -> Result<u32, String> {
+        self.ask(Command::Upgrade).await.unwrap_or_else(stopped)
+    }
+
+    /// What became of the last try of that.
+    pub fn last_upgrade(&self) -> Arc<UpgradeView> {
+        self.inner.upgrade.load_full()
+    }
+
+    pub(crate) fn set_upgrade(&self, upgrade: UpgradeView) {
+        self.inner.upgrade.store(Arc::new(upgrade));
     }
 
     /// Begins a graceful stop.

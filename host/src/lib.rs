@@ -17,6 +17,10 @@ pub mod tls;
 pub mod pool;
 pub mod state;
 
+pub mod discovery;
+pub mod handover;
+pub mod systemd;
+
 pub mod health;
 pub mod metrics;
 

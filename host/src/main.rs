@@ -3,6 +3,7 @@
 mod cli;
 mod operator;
 mod run;
+mod surroundings;
 
 use std::{
     io::Write as _,
@@ -26,7 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { file } => run(&file),
+        Command::Run { file, inherit } => run(&file, inherit),
         Command::Check { file } => check(&file),
         Command::Demo { seconds, keep } => {
             let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -83,10 +84,19 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-/// Mistakes are for a person in front of it: plain, and not in the log's format.
-fn run(file: &Path) -> ExitCode {
-    let refuse = |text: String| {
+/// Mistakes are for a person in front of it: plain, and not in the log's format. A process that is to be replaced hears
+/// them too.
+fn run(file: &Path, inherits: bool) -> ExitCode {
+    let mut around = match surroundings::find(file, inherits) {
+        Ok(around) => around,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut refuse = |text: String| {
         eprintln!("{text}");
+        around.inheritance.refuse(&text);
         ExitCode::FAILURE
     };
     let config = match Config::load(file) {
@@ -102,8 +112,13 @@ fn run(file: &Path) -> ExitCode {
         return refuse(missing.join("\n"));
     }
     trimtab::logging::start(&config.log);
-    match run::until_stopped(|| Server::start(Source::File(file.to_owned()), compiler())) {
+    let source = Source::File(file.to_owned());
+    let service_manager = around.service_manager.clone();
+    match run::until_stopped(service_manager, || Server::start_from(source, compiler(), around)) {
         Ok(code) => code,
-        Err(error) => refuse(error.to_string()),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -21,6 +21,8 @@ pub struct Metrics {
     pub reloads: AtomicU64,
     /// Configurations or components refused while another was serving.
     pub reloads_refused: AtomicU64,
+    /// Processes that were started to take over and do not serve.
+    pub upgrades_failed: AtomicU64,
     /// Policy versions put into service in place of another.
     pub swaps: AtomicU64,
     /// Access log lines that were dropped because the log's reader was too slow.
@@ -90,6 +92,7 @@ impl Metrics {
                 .collect(),
             reloads: AtomicU64::new(0),
             reloads_refused: AtomicU64::new(0),
+            upgrades_failed: AtomicU64::new(0),
             swaps: AtomicU64::new(0),
             access_dropped: AtomicU64::new(0),
         }

@@ -26,12 +26,14 @@ mod backend;
 mod counts;
 mod load;
 mod snapshot;
+mod standing;
 mod view;
 
 pub use backend::{Backend, State};
 pub use counts::Counts;
 pub use load::{LatencySum, Load};
 pub use snapshot::{Member, Snapshot};
+pub use standing::Standing;
 pub use view::{Figures, View};
 
 pub(crate) use load::add;

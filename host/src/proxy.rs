@@ -43,4 +43,4 @@ mod worker;
 pub use access::AccessLog;
 pub use error::{Error, Fault};
 pub use route::takes;
-pub use worker::{CanaryPlan, ListenerPlan, Message, Plan, PoolPlan, Shared, Worker};
+pub use worker::{CanaryPlan, Idle, ListenerPlan, Message, Plan, PoolPlan, Shared, Worker};

@@ -5,11 +5,15 @@ use std::{io, process::ExitCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use trimtab::{
     control::Handle,
-    server::{self, Server, StartError},
+    server::{self, End, Server, StartError},
+    systemd::ServiceManager,
 };
 
 /// Starts and serves until a signal says otherwise.
-pub(crate) fn until_stopped<F>(start: impl FnOnce() -> F) -> Result<ExitCode, StartError>
+pub(crate) fn until_stopped<F>(
+    manager: ServiceManager,
+    start: impl FnOnce() -> F,
+) -> Result<ExitCode, StartError>
 where
     F: Future<Output = Result<Server, StartError>>,
 {
@@ -19,8 +23,10 @@ where
         .build()
         .map_err(StartError::Thread)?;
     runtime.block_on(async {
+        // Whoever is told that it serves may send these at once, and what nobody waits for would end the process.
+        let early = [SignalKind::hangup(), SignalKind::user_defined2()].map(signal);
         let server = start().await?;
-        let signals = Signals::new().map_err(StartError::Thread)?;
+        let signals = Signals::new(early, manager).map_err(StartError::Thread)?;
         announce(server.handle());
         Ok(signals.serve(server).await)
     })
@@ -30,14 +36,18 @@ struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    replace: Signal,
+    manager: ServiceManager,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new([hangup, replace]: [io::Result<Signal>; 2], manager: ServiceManager) -> io::Result<Self> {
         Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
+            hangup: hangup?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            replace: replace?,
+            manager,
         })
     }
 
@@ -45,17 +55,25 @@ impl Signals {
         let handle = server.handle().clone();
         let mut stopped = std::pin::pin!(server.join());
         let mut is_stopping = false;
-        loop {
+        let end = loop {
             tokio::select! {
-                () = &mut stopped => break,
+                end = &mut stopped => break end,
                 _ = self.hangup.recv() => {
-                    let handle = handle.clone();
+                    let (handle, manager) = (handle.clone(), self.manager.clone());
                     // In a task of its own, so that a stop need not wait for it. What it changed is in the log already.
                     tokio::spawn(async move {
+                        manager.reloading();
                         if handle.reload().await.is_ok_and(|report| !report.changed) {
                             tracing::info!("configuration read again, nothing changed");
                         }
+                        manager.ready();
                     });
+                    continue;
+                }
+                _ = self.replace.recv() => {
+                    let handle = handle.clone();
+                    // What comes of it is in the log.
+                    tokio::spawn(async move { handle.upgrade().await });
                     continue;
                 }
                 _ = self.terminate.recv() => {}
@@ -70,12 +88,10 @@ impl Signals {
             tracing::info!("stopping; requests in flight may finish");
             let handle = handle.clone();
             tokio::spawn(async move { handle.stop().await });
-        }
-        // Nothing else asks for a stop, so without a signal the control task has failed.
-        if is_stopping {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+        };
+        match end {
+            End::Stopped | End::Replaced => ExitCode::SUCCESS,
+            End::Failed => ExitCode::FAILURE,
         }
     }
 }

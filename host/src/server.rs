@@ -24,47 +24,59 @@ use tokio::{
 
 use crate::{
     admin::Admin,
-    config::{self, Config, PolicySource},
-    control::{Command, Handle, PoolView, ReloadReport},
+    config::{Config, PolicySource},
+    control::{Command, Handle, ReloadReport},
+    discovery::Update,
+    handover::{Inheritance, Successor},
     metrics::Metrics,
-    policy::{CodeCache, Compiler, Engine, Instance, Loader, Rebuild},
+    policy::{Compiler, Loader, Rebuild},
     proxy::{AccessLog, Message, Plan, Shared, Worker},
     sched,
-    state::State,
+    systemd::ServiceManager,
 };
 
 mod archive;
+mod beginning;
 mod canary;
 mod check;
+mod discovery;
 mod error;
 mod loading;
 mod prepare;
+mod rebuild;
 mod recording;
 mod reload;
 mod rollout;
 mod shadow;
+mod sockets;
+mod stopping;
 mod tls;
+mod upgrade;
 mod watch;
 
+pub use beginning::Surroundings;
 pub use check::check;
 pub use error::StartError;
+pub use stopping::End;
 
-use archive::{Archive, Bytes};
+use archive::Bytes;
+use beginning::{open, open_admin, take_over};
 use canary::Canaries;
+use discovery::Discovery;
 use loading::Loaded;
 use prepare::{Prepared, Service};
 use recording::Sampler;
 use reload::{Answer, Reload};
 use rollout::{Rollout, Step};
 use shadow::Shadows;
+use stopping::AdminTask;
+use upgrade::Upgrades;
 
 /// Native stack of a worker. Guests may use 512 KiB of it, and running out would end the process.
 const WORKER_STACK_BYTES: usize = 8 << 20;
 /// Of the kernel's time, for a worker that shares its core: longer than the ticker's, shorter than the usual 3 ms, so that
 /// a request does not wait for whatever else runs there, as a build or a looping shadow.
 const WORKER_SLICE: Duration = Duration::from_micros(200);
-/// Longest pause before another try to build an instance.
-const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Threads that compile and build. Few, because they compete with the workers for cores.
 pub const BLOCKING_THREADS: usize = 4;
 
@@ -99,7 +111,7 @@ impl Source {
 /// A running balancer. Dropping it without [`Server::join`] leaves the workers running until the process ends.
 pub struct Server {
     handle: Handle,
-    control: tokio::task::JoinHandle<()>,
+    control: tokio::task::JoinHandle<End>,
 }
 
 impl Server {
@@ -110,9 +122,42 @@ impl Server {
     /// # Errors
     /// What is wrong with the configuration, its policies, or its addresses. Nothing is left running.
     pub async fn start(source: Source, compiler: Compiler) -> Result<Self, StartError> {
+        Self::start_from(source, compiler, Surroundings::default()).await
+    }
+
+    /// The same, with what other processes have to do with it. If one leaves its sockets, it is told when this one serves,
+    /// or why it does not; before that nobody is answered here.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_from(
+        source: Source,
+        compiler: Compiler,
+        around: Surroundings,
+    ) -> Result<Self, StartError> {
+        let Surroundings {
+            mut inheritance,
+            successor,
+            service_manager,
+        } = around;
+        let started = Self::begin(source, compiler, &mut inheritance, (successor, service_manager)).await;
+        if let Err(error) = &started {
+            inheritance.refuse(&error.to_string());
+        }
+        started
+    }
+
+    async fn begin(
+        source: Source,
+        compiler: Compiler,
+        inheritance: &mut Inheritance,
+        (successor, service_manager): (Option<Successor>, ServiceManager),
+    ) -> Result<Self, StartError> {
         let config = source.load()?;
         // First of all, so that a second balancer started by mistake ends here.
-        let admin = config.admin.as_ref().map(bind_admin).transpose()?;
+        let admin = config.admin.as_ref().map(|admin| open_admin(admin, inheritance));
+        let admin = admin.transpose()?;
+        let admin_socket = admin.as_ref().and_then(|admin| admin.copy().ok());
         let (loader, archive) = open(&config, compiler)?;
         let rollout = Rollout::restore(archive, &loader, &config.compile).await;
         let metrics = Arc::new(Metrics::new(config.workers.get()));
@@ -128,6 +173,8 @@ impl Server {
             admin.as_ref().map(Admin::address),
             recording::recordings(&config.record),
         );
+        let (found, discovered) = mpsc::unbounded_channel();
+        let discovery = Discovery::new(found, std::mem::take(&mut inheritance.found));
         let mut control = Control {
             source,
             loader: Arc::new(loader),
@@ -139,20 +186,34 @@ impl Server {
             shadows: Shadows::default(),
             workers: start_workers(config.workers.get(), &shared)?,
             handle: handle.clone(),
-            service: Service::empty(&config),
+            service: Service::empty(&config, inheritance, discovery),
             sampler: Sampler::default(),
             access_writer: None,
             components: loading::named_files(&config),
-            // It answers while policies compile, if only that nothing is ready.
-            admin: admin.map(|admin| tokio::spawn(admin.serve(handle.clone()))),
+            admin: None,
+            admin_socket,
+            upgrades: Upgrades::by(successor),
+            service_manager,
+            stop_at: None,
         };
+        let (at_once, later) = match inheritance.has_predecessor() {
+            true => (None, admin),
+            // It answers while policies compile, if only that nothing is ready.
+            false => (admin, None),
+        };
+        control.admin = at_once.map(|admin| AdminTask::start(admin, handle.clone()));
         if let Err(error) = control.start(config).await {
             control.stop(Duration::ZERO).await;
             return Err(error);
         }
+        take_over(inheritance).await;
         handle.set_ready(true);
+        if let Some(admin) = later {
+            control.admin = Some(AdminTask::start(admin, handle.clone()));
+        }
+        control.service_manager.ready();
         let watcher = watch::Watcher::start(&control.watched(), commands);
-        let control = tokio::spawn(control.run(orders, rebuilds, watcher));
+        let control = tokio::spawn(control.run(orders, rebuilds, (watcher, discovered)));
         Ok(Self { handle, control })
     }
 
@@ -162,37 +223,9 @@ impl Server {
     }
 
     /// Waits until the balancer has stopped.
-    pub async fn join(self) {
-        // A control task that panicked has nothing more to say; its message is in the log.
-        let _ = self.control.await;
+    pub async fn join(self) -> End {
+        self.control.await.unwrap_or(End::Failed)
     }
-}
-
-/// What compiles, and what is kept.
-fn open(config: &Config, compiler: Compiler) -> Result<(Loader, Archive), StartError> {
-    let engine = Arc::new(Engine::new().map_err(|error| StartError::Engine(error.to_string()))?);
-    let processes = config.compile.processes;
-    let Some(kept) = &config.state else {
-        let archive = Archive::open(None).map_err(StartError::Thread)?;
-        return Ok((Loader::new(engine, compiler, None, processes), archive));
-    };
-    let opened = State::open(&kept.directory).and_then(|state| {
-        let cache = CodeCache::new(state.sealed("code")?, &engine, kept.size_bytes);
-        Ok((cache, Archive::open(Some((&state, kept.size_bytes)))?))
-    });
-    let (cache, archive) = opened.map_err(|error| StartError::State {
-        path: kept.directory.display().to_string(),
-        error,
-    })?;
-    Ok((Loader::new(engine, compiler, Some(cache), processes), archive))
-}
-
-fn bind_admin(admin: &config::Admin) -> Result<Admin, StartError> {
-    Admin::bind(admin.listen).map_err(|error| StartError::Bind {
-        name: "admin".to_owned(),
-        address: admin.listen,
-        error,
-    })
 }
 
 /// A worker's thread and its orders.
@@ -245,7 +278,13 @@ struct Control {
     service: Service,
     sampler: Sampler,
     access_writer: Option<JoinHandle<()>>,
-    admin: Option<tokio::task::JoinHandle<()>>,
+    admin: Option<AdminTask>,
+    /// A copy for the process that takes over.
+    admin_socket: Option<std::net::TcpListener>,
+    upgrades: Upgrades,
+    service_manager: ServiceManager,
+    /// When listeners close, once the stop has begun.
+    stop_at: Option<std::time::Instant>,
     /// The components and certificates that the last readable configuration names, refused or not: correcting the file that a
     /// refusal was about is enough to have it tried again.
     components: Vec<PathBuf>,
@@ -256,8 +295,8 @@ impl Control {
         mut self,
         mut orders: mpsc::Receiver<Command>,
         mut rebuilds: mpsc::UnboundedReceiver<Rebuild>,
-        watcher: watch::Watcher,
-    ) {
+        (watcher, mut discovered): (watch::Watcher, mpsc::UnboundedReceiver<Update>),
+    ) -> End {
         let mut judging = tokio::time::interval(canary::JUDGE_EVERY);
         judging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sampling = tokio::time::interval(recording::LOOK_EVERY);
@@ -276,23 +315,32 @@ impl Control {
                     // Whoever asked may have gone.
                     Some(Command::CancelCanary(pool, done)) => drop(done.send(self.cancel_canary(&pool))),
                     Some(Command::Record(pool, picks, done)) => self.record(&pool, picks, done),
+                    Some(Command::Upgrade(done)) => self.begin_upgrade(done),
+                    Some(Command::Stop) if !self.begin_stop() => {}
                     Some(Command::Stop) | None => break,
                 },
                 loaded = Reload::loaded(&mut self.reload) => {
                     self.end_reload(loaded).await;
                     watcher.set(&self.watched());
                 }
+                Some(started) = self.upgrades.starting.join_next() => {
+                    if self.end_upgrade(started) {
+                        break;
+                    }
+                }
+                () = stopping::at(self.stop_at) => break,
                 Some(step) = self.steps.join_next() => match step {
                     Ok(step) => self.carry_out(step).await,
                     Err(error) => tracing::error!(%error, "bug: loading a version panicked"),
                 },
+                Some(update) = discovered.recv() => self.discovered(&update).await,
                 _ = sampling.tick() => self.sample(),
                 Some(rebuild) = rebuilds.recv() => self.rebuild(rebuild),
             }
         }
         drop(watcher);
         let drain = self.service.config.drain;
-        self.stop(drain).await;
+        self.stop(drain).await
     }
 
     fn watched(&self) -> Vec<PathBuf> {
@@ -403,98 +451,5 @@ impl Control {
             self.access_writer = Some(writer);
         }
         Ok(service.access_log.clone())
-    }
-
-    /// Builds an instance in place of one that failed, without keeping anybody waiting.
-    fn rebuild(&self, order: Rebuild) {
-        let Rebuild {
-            worker,
-            pool,
-            deployment,
-            mut pause,
-            fallen,
-        } = order;
-        tokio::task::spawn_blocking(|| drop(fallen));
-        let Some(messages) = self.workers.get(worker).map(|worker| worker.messages.clone()) else {
-            return;
-        };
-        let handle = self.handle.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(pause).await;
-                // By now the pool may have been reloaded, or have another policy.
-                let view = handle
-                    .pools()
-                    .iter()
-                    .find(|view| view.pool.name() == pool.name())
-                    .cloned();
-                let is_wanted = |view: &PoolView| {
-                    Arc::ptr_eq(&view.deployment, &deployment) || handle.is_on_trial(&deployment)
-                };
-                let Some(view) = view.filter(is_wanted) else {
-                    return;
-                };
-                let candidate = deployment.candidate.clone();
-                let built =
-                    tokio::task::spawn_blocking(move || Instance::build(&candidate, &view.pool)).await;
-                match built {
-                    Ok(Ok(instance)) => {
-                        let pool = pool.name().to_owned();
-                        let instance = Box::new(instance);
-                        let _ = messages.send(Message::Install {
-                            pool,
-                            deployment,
-                            instance,
-                        });
-                        return;
-                    }
-                    Ok(Err(fault)) => {
-                        pause = (pause * 2).min(REBUILD_PAUSE_MAX);
-                        tracing::warn!(pool = pool.name(), worker, %fault, "policy cannot be rebuilt, the host chooses");
-                    }
-                    Err(error) => {
-                        tracing::error!(pool = pool.name(), worker, %error, "bug: building an instance panicked");
-                        return;
-                    }
-                }
-            }
-        });
-    }
-
-    async fn stop(mut self, drain: Duration) {
-        self.handle.set_ready(false);
-        self.steps.abort_all();
-        for worker in &self.workers {
-            let _ = worker.messages.send(Message::Stop(drain));
-        }
-        let Self {
-            workers,
-            service,
-            access_writer,
-            admin,
-            handle,
-            reload,
-            ..
-        } = self;
-        if let Some(reload) = reload {
-            reload.give_up();
-        }
-        drop(service);
-        let recordings = handle.recordings().clone();
-        let ended = tokio::task::spawn_blocking(move || {
-            for WorkerHandle { messages, thread } in workers {
-                drop(messages);
-                // Its panic is in the log.
-                let _ = thread.join();
-            }
-            recordings.finish();
-            access_writer.map(JoinHandle::join)
-        });
-        let _ = ended.await;
-        // Last, since it tells how far the stop is. Waiting for it closes its socket.
-        if let Some(admin) = admin {
-            admin.abort();
-            let _ = admin.await;
-        }
     }
 }

@@ -223,6 +223,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
+        discover: None,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         tls: None,

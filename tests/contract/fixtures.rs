@@ -274,6 +274,7 @@ fn pool(backends: &[Backend]) -> Pool {
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
+        discover: None,
         connect_timeout: second,
         response_timeout: second,
         request_timeout: None,

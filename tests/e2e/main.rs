@@ -8,6 +8,7 @@
 
 mod canary;
 mod chain;
+mod discovery;
 mod health;
 mod hostile;
 mod policy;

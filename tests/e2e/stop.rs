@@ -1,6 +1,6 @@
 //! A graceful stop: what is under way ends well, and nothing new begins.
 
-use trimtab_tests::{Balancer, Client, DEADLINE, Load, Origin, RawOrigin, Setup, wait_until};
+use trimtab_tests::{Balancer, Client, DEADLINE, Load, Origin, RawOrigin, Setup, ask_admin, get, wait_until};
 
 /// Starts a request that the origin holds back.
 async fn hold(balancer: &Balancer, origin: &Origin) -> Client {
@@ -107,6 +107,44 @@ async fn without_drain_time_the_end_comes_at_once() {
     let origin = Origin::start("a").await;
     let balancer = Setup::to(origin.address()).top("drain = \"0s\"").start().await;
     let _held = hold(&balancer, &origin).await;
+    balancer.stop().await;
+}
+
+#[tokio::test]
+async fn for_the_delay_it_says_that_it_is_not_ready_and_serves() {
+    let origin = Origin::start("a").await;
+    let balancer = Setup::to(origin.address())
+        .with_admin()
+        .top("drain_delay = \"1h\"")
+        .start()
+        .await;
+    let mut kept = Client::connect(balancer.address).await;
+    assert_eq!(kept.get("/").await.status, 200);
+    balancer.handle().stop().await;
+    wait_until("it is not ready any more", DEADLINE, || {
+        !balancer.handle().is_ready()
+    })
+    .await;
+    let admin = balancer.handle().admin().unwrap();
+    assert_eq!(ask_admin(admin, "/readyz").await.status, 503);
+    for _ in 0..20 {
+        assert_eq!(kept.get("/").await.status, 200, "who is there stays");
+        assert_eq!(
+            get(balancer.address, "/").await.status,
+            200,
+            "who comes is served"
+        );
+    }
+}
+
+#[tokio::test]
+async fn after_the_delay_it_ends() {
+    let origin = Origin::start("a").await;
+    let balancer = Setup::to(origin.address())
+        .top("drain_delay = \"50ms\"")
+        .start()
+        .await;
+    assert_eq!(get(balancer.address, "/").await.status, 200);
     balancer.stop().await;
 }
 

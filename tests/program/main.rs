@@ -9,8 +9,10 @@
 mod author;
 mod cache;
 mod compiling;
+mod lineage;
 mod operator;
 mod simulate;
+mod upgrade;
 
 use trimtab::policy::Compiler;
 

@@ -133,6 +133,7 @@ fn pool(fallback: &str) -> Pool {
         fallback: fallback.into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
+        discover: None,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         tls: None,

@@ -253,7 +253,13 @@ pub async fn get(address: SocketAddr, path: &str) -> Response {
     Client::connect(address).await.get(path).await
 }
 
-/// The same with more fields, each ended with CRLF.
+/// Asks an admin listener, which wants to be called by its address.
+pub async fn ask_admin(address: SocketAddr, path: &str) -> Response {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    Client::connect(address).await.ask(request).await
+}
+
+/// The same as [`get`] with more fields, each ended with CRLF.
 pub async fn get_with(address: SocketAddr, path: &str, fields: &str) -> Response {
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n{fields}\r\n");
     Client::connect(address).await.ask(request).await

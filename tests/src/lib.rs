@@ -15,13 +15,14 @@ mod origin;
 mod raw;
 mod wait;
 
+pub mod dns;
 pub mod fault;
 pub mod frames;
 pub mod guest;
 pub mod tls;
 
 pub use balancer::{Balancer, Setup};
-pub use client::{Client, Response, get, get_with};
+pub use client::{Client, Response, ask_admin, get, get_with};
 pub use directory::Directory;
 pub use lines::Lines;
 pub use load::{Load, Outcome};

@@ -59,8 +59,22 @@ impl RawOrigin {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        Self::start_at("127.0.0.1:0", script).await.expect("a port")
+    }
+
+    /// The same at an address of the test's choice.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub async fn start_at<F>(
+        address: &str,
+        script: impl Fn(Peer) -> F + Send + 'static,
+    ) -> std::io::Result<Self>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
         let record = Arc::new(Record::default());
         let shared = record.clone();
         let accepting = tokio::spawn(async move {
@@ -79,17 +93,28 @@ impl RawOrigin {
                 tokio::spawn(script(peer));
             }
         });
-        Self {
+        Ok(Self {
             address,
             record,
             accepting,
-        }
+        })
     }
 
     /// An origin that answers every request on every connection with `response`.
+    ///
+    /// # Panics
+    /// When there is no port.
     pub async fn answering(response: impl Into<Vec<u8>>) -> Self {
+        Self::answering_at("127.0.0.1:0", response).await.expect("a port")
+    }
+
+    /// The same at an address of the test's choice.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub async fn answering_at(address: &str, response: impl Into<Vec<u8>>) -> std::io::Result<Self> {
         let response: Arc<[u8]> = response.into().into();
-        Self::start(move |mut peer| {
+        Self::start_at(address, move |mut peer| {
             let response = response.clone();
             async move {
                 while peer.request().await.is_some() {
@@ -98,6 +123,12 @@ impl RawOrigin {
             }
         })
         .await
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> SocketAddr {
+        self.address
     }
 
     /// `address:port`.

@@ -60,6 +60,7 @@ pub(crate) fn pool(size: usize) -> Pool {
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends,
+        discover: None,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         send_proxy: None,

@@ -120,6 +120,7 @@ fn pool(weights: Vec<u32>) -> Pool {
         protocol: config::PoolProtocol::Http1,
         send_proxy: None,
         tls: None,
+        discover: None,
         connect_timeout: second,
         response_timeout: second,
         request_timeout: None,

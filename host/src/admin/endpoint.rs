@@ -57,6 +57,19 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             read(&head, body).await?;
             reload(context).await
         }
+        ["v1", "upgrade"] if head.method == Method::POST => {
+            read(&head, body).await?;
+            upgrade(context).await
+        }
+        ["v1", "upgrade"] => {
+            allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST")?;
+            let last = context.handle.last_upgrade();
+            Ok(answer::json(&serde_json::json!({
+                "pid": std::process::id(),
+                "running": last.is_running,
+                "last_error": last.last_error,
+            })))
+        }
         _ => Err(unknown()),
     }
 }
@@ -112,7 +125,7 @@ fn unknown() -> Refusal {
     const KNOWN: &str = "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
         /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
         /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, \
-        /v1/pools/{pool}/record, /v1/explain, /v1/tenants, /v1/reload";
+        /v1/pools/{pool}/record, /v1/explain, /v1/tenants, /v1/reload, /v1/upgrade";
     refusal(StatusCode::NOT_FOUND, KNOWN.to_owned())
 }
 
@@ -247,6 +260,14 @@ async fn reload(context: &Context) -> Result<Answer, Refusal> {
     match context.handle.reload().await {
         Ok(report) => Ok(answer::json(&report)),
         Err(mistakes) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, mistakes)),
+    }
+}
+
+/// Answered by this process when the other one serves.
+async fn upgrade(context: &Context) -> Result<Answer, Refusal> {
+    match context.handle.upgrade().await {
+        Ok(pid) => Ok(answer::json(&serde_json::json!({ "pid": pid }))),
+        Err(reason) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, reason)),
     }
 }
 

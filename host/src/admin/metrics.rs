@@ -19,6 +19,7 @@ use super::{
     },
 };
 use crate::{
+    discovery::Report,
     metrics::{DURATION_BOUNDS_US, Metrics, Worker},
     pool::Counts,
     tenant::Tenant,
@@ -37,6 +38,7 @@ pub(super) fn render(context: &Context) -> String {
     traffic(&mut text, metrics);
     duration(&mut text, metrics);
     pool_families(&mut text, &pools);
+    discovery_families(&mut text, &pools);
     backend_gauges(&mut text, &pools);
     backend_counters(&mut text, &pools);
     policy::families(&mut text, &pools);
@@ -69,6 +71,11 @@ fn control(text: &mut Text, metrics: &Metrics) {
         "trimtab_reloads_refused_total",
         "Configurations or components refused while another was serving.",
         &metrics.reloads_refused,
+    );
+    counter(
+        "trimtab_process_upgrades_failed_total",
+        "Processes that were started to take over and do not serve.",
+        &metrics.upgrades_failed,
     );
     counter(
         "trimtab_policy_swaps_total",
@@ -189,6 +196,42 @@ fn duration(text: &mut Text, metrics: &Metrics) {
 
 fn seconds(value: u64, per_second: f64) -> f64 {
     value as f64 / per_second
+}
+
+/// Of pools whose backends are found.
+fn discovery_families(text: &mut Text, pools: &[PoolReading]) {
+    let report = |pool: &PoolReading| Some((pool.name().to_owned(), pool.view.discovery.as_ref()?.report()));
+    let reports: Vec<(String, Report)> = pools.iter().filter_map(report).collect();
+    let mut family = |name, kind, help, read: fn(&Report) -> u64| {
+        let mut family = text.family(name, kind, help);
+        for (pool, report) in &reports {
+            family.sample(&[("pool", pool)], read(report));
+        }
+    };
+    family(
+        "trimtab_discovery_ok",
+        Gauge,
+        "1 if the last answer of the pool's source was good.",
+        |report| u64::from(report.error.is_none() && report.good.is_some()),
+    );
+    family(
+        "trimtab_discovery_backends",
+        Gauge,
+        "Backends in the last good answer.",
+        |report| report.backends as u64,
+    );
+    family(
+        "trimtab_discovery_updates_total",
+        Counter,
+        "Answers that named other backends than the one before.",
+        |report| report.updates,
+    );
+    family(
+        "trimtab_discovery_failures_total",
+        Counter,
+        "Times that the pool's source failed.",
+        |report| report.failures,
+    );
 }
 
 fn pool_families(text: &mut Text, pools: &[PoolReading]) {

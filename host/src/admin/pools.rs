@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     control::PoolView,
+    discovery::Finder,
     health::CheckResult,
     policy::{BreakerState, Deployment, FaultKind, Reason, Step},
     pool::State,
@@ -40,10 +41,23 @@ pub(super) struct Pool {
     policy: Policy,
     usable: usize,
     in_panic: bool,
+    /// Where backends are found; null where all are listed.
+    discovery: Option<Discovery>,
     retries: Retries,
     hedges: Hedges,
     queue: Queue,
     backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Discovery {
+    source: String,
+    backends: usize,
+    updates: u64,
+    failures: u64,
+    last_error: Option<String>,
+    /// How long ago the last good answer was.
+    good_s: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -179,6 +193,7 @@ impl Pool {
             policy: Policy::new(&reading.view.deployment, &reading.view.pool.config.fallback),
             usable: reading.snapshot.usable,
             in_panic: reading.snapshot.in_panic,
+            discovery: reading.view.discovery.as_deref().map(Discovery::new),
             retries: Retries {
                 made: pool.total(|counts| &counts.retries),
                 denied: pool.total(|counts| &counts.retries_denied),
@@ -194,6 +209,20 @@ impl Pool {
                 timeouts: pool.total(|counts| &counts.queue_timeouts),
             },
             backends: reading.backends().map(backend).collect(),
+        }
+    }
+}
+
+impl Discovery {
+    fn new(finder: &Finder) -> Self {
+        let report = finder.report();
+        Self {
+            source: finder.discover.from.to_string(),
+            backends: report.backends,
+            updates: report.updates,
+            failures: report.failures,
+            last_error: report.error,
+            good_s: report.good.map(seconds),
         }
     }
 }

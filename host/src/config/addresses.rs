@@ -55,6 +55,26 @@ pub(super) fn backend(text: &str) -> Result<String, String> {
     }
 }
 
+/// A name whose addresses are looked up, with the port of all of them.
+pub(super) fn name_and_port(text: &str) -> Result<(String, u16), String> {
+    let canonical = backend(text)?;
+    let split = canonical.rsplit_once(':');
+    let split = split.filter(|(name, _)| name.parse::<std::net::IpAddr>().is_err() && !name.starts_with('['));
+    let named = split.and_then(|(name, port)| Some((name.to_owned(), port.parse().ok()?)));
+    named.ok_or_else(|| {
+        "expected a name, like \"shop.internal:8080\"; addresses belong into backends".to_owned()
+    })
+}
+
+/// The name of a service (RFC 2782).
+pub(super) fn service(text: &str) -> Result<String, String> {
+    let is_service = text.starts_with('_') && text.split('.').count() > 2 && is_host_name(text);
+    match is_service {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("expected a service, like \"_http._tcp.shop.internal\"".to_owned()),
+    }
+}
+
 fn port_range() -> String {
     "expected a port from 1 to 65535".to_owned()
 }

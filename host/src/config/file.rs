@@ -9,7 +9,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read,
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     ops::RangeInclusive,
@@ -29,22 +28,36 @@ use super::{
     units::{h, s},
 };
 
+pub(super) mod discover;
 mod grants;
 mod listener;
 mod own;
 pub(super) mod policy;
 pub(super) mod pool;
 pub(super) mod proxy_protocol;
+mod read;
 mod record;
 pub(super) mod resilience;
 pub(super) mod tenant;
 pub(super) mod tls;
 
 pub(super) use own::COMPILE_DEFAULT;
+pub(super) use read::{load_text_with, load_with};
 use tenant::Tenancy;
 
 pub(super) const ROOT: Keys = &[
-    "workers", "drain", "admin", "log", "compile", "state", "record", "listener", "tenant", "pool", "policy",
+    "workers",
+    "drain",
+    "drain_delay",
+    "admin",
+    "log",
+    "compile",
+    "state",
+    "record",
+    "listener",
+    "tenant",
+    "pool",
+    "policy",
 ];
 pub(super) const ADMIN: Keys = &["listen"];
 pub(super) const LOG: Keys = &["level", "format", "access"];
@@ -96,6 +109,7 @@ pub(super) const POOL: Keys = &[
     "fallback",
     "hash_on",
     "backends",
+    "discover",
     "protocol",
     "tls",
     "send_proxy",
@@ -160,38 +174,6 @@ const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 /// Reads the file at `path`; see [`Config::load`].
 pub(super) fn load(path: &Path) -> Result<Config, Mistakes> {
     load_with(path, config, ROOT)
-}
-
-/// Reads any file of ours at `path`, whose root has these keys; what `read` gives counts if no mistake was noted.
-pub(super) fn load_with<T: Send>(
-    path: &Path,
-    read: impl FnOnce(&Table<'_>, &Path) -> Option<T> + Send,
-    keys: Keys,
-) -> Result<T, Mistakes> {
-    let origin = path.display().to_string();
-    let unreadable =
-        |error: std::io::Error| Mistakes::about_file(&origin, format!("cannot be read: {error}"));
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    // One byte more than allowed, so that `parse` sees that it is too many.
-    file.take(FILE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let line = error
-            .as_bytes()
-            .iter()
-            .take(good)
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
-        Mistakes::about_file(&origin, format!("expected UTF-8, which ends on line {line}"))
-    })?;
-    let directory = path.parent().unwrap_or(Path::new(""));
-    // Fails only for an empty path without a current directory; then relative ones stay what they are.
-    let directory = std::path::absolute(directory.join(".")).unwrap_or_else(|_| directory.to_owned());
-    parse_with(&text, &origin, |root| read(root, &directory), keys)
 }
 
 /// Reads `text`; see [`Config::parse`].
@@ -294,6 +276,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     Some(Config {
         workers: workers(root),
         drain: root.duration("drain", DRAIN, s(10)),
+        drain_delay: root.duration("drain_delay", DRAIN, Duration::ZERO),
         admin,
         log: log(root, directory),
         compile: own::compile(root),

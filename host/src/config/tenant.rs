@@ -26,6 +26,8 @@ pub struct Tenant {
 
 /// Series of a pool without those of its backends; a test of `admin` counts them.
 const SERIES_PER_POOL: u32 = 42;
+/// More of them where backends are found.
+const SERIES_OF_DISCOVERY: u32 = 4;
 /// Series of each of its backends; likewise.
 const SERIES_PER_BACKEND: u32 = 20;
 
@@ -33,9 +35,10 @@ impl super::Pool {
     /// How many metric series it makes.
     pub fn series(&self) -> u32 {
         let backends = u32::try_from(self.backends.len()).unwrap_or(u32::MAX);
+        let found = self.discover.as_ref().map_or(0, |_| SERIES_OF_DISCOVERY);
         backends
             .saturating_mul(SERIES_PER_BACKEND)
-            .saturating_add(SERIES_PER_POOL)
+            .saturating_add(SERIES_PER_POOL + found)
     }
 }
 

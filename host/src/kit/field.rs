@@ -143,6 +143,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         fallback: "least-connections".into(),
         hash_on,
         backends,
+        discover: None,
         connect_timeout: second,
         protocol: config::PoolProtocol::Http1,
         tls: None,

@@ -20,6 +20,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         fallback: "least-connections".into(),
         hash_on: vec![config::HashOn::ClientIp],
         backends: addresses.iter().map(|address| backend(address)).collect(),
+        discover: None,
         connect_timeout: Duration::from_secs(1),
         protocol: config::PoolProtocol::Http1,
         tls: None,

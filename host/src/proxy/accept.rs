@@ -56,7 +56,9 @@ const PLAIN_TEXT_RESPONSE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: clo
 pub(super) struct ListenerState {
     rules: RefCell<Rc<Rules>>,
     close: Notify,
-    is_closed: Cell<bool>,
+    is_closing: Cell<bool>,
+    /// Its sockets: one, or more after an upgrade from a process with more workers.
+    open: Cell<usize>,
 }
 
 /// What a listener does with requests; a request keeps the rules that it began with.
@@ -74,7 +76,8 @@ impl ListenerState {
         Self {
             rules: RefCell::new(rules),
             close: Notify::new(),
-            is_closed: Cell::new(false),
+            is_closing: Cell::new(false),
+            open: Cell::new(0),
         }
     }
 
@@ -87,35 +90,38 @@ impl ListenerState {
         *self.rules.borrow_mut() = rules;
     }
 
-    /// Stops accepting.
-    pub(super) fn close(&self) {
-        self.close.notify_one();
+    /// Accepts from this socket until [`Self::close`].
+    pub(super) fn open(self: &Rc<Self>, worker: &Rc<WorkerState>, socket: std::net::TcpListener) {
+        self.open.set(self.open.get() + 1);
+        tokio::task::spawn_local(accept(worker.clone(), self.clone(), socket));
     }
 
-    /// Whether accepting has stopped, and with it the socket is gone.
+    /// Stops accepting.
+    pub(super) fn close(&self) {
+        self.is_closing.set(true);
+        self.close.notify_waiters();
+    }
+
+    /// Whether accepting has stopped, and with it the sockets are gone.
     pub(super) fn is_closed(&self) -> bool {
-        self.is_closed.get()
+        self.open.get() == 0
     }
 }
 
 /// Accepts until the listener is closed.
-pub(super) async fn accept(
-    worker: Rc<WorkerState>,
-    listener: Rc<ListenerState>,
-    socket: std::net::TcpListener,
-) {
+async fn accept(worker: Rc<WorkerState>, listener: Rc<ListenerState>, socket: std::net::TcpListener) {
     match TcpListener::from_std(socket) {
         Ok(socket) => accept_all(&worker, &listener, &socket).await,
         Err(error) => tracing::error!(%error, "cannot listen"),
     }
-    listener.is_closed.set(true);
+    listener.open.set(listener.open.get() - 1);
 }
 
 async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, socket: &TcpListener) {
     let spawn = |(stream, address)| {
         tokio::task::spawn_local(connection(worker.clone(), listener.clone(), stream, address));
     };
-    loop {
+    while !listener.is_closing.get() {
         let accepted = tokio::select! {
             biased;
             () = listener.close.notified() => break,
@@ -307,7 +313,7 @@ async fn by_library<S: Socket>(client: Rc<Client>, stream: Guarded<S>, limits: &
     // How a connection ends is the client's business; what matters of it is counted where it happens.
     let _ = poll_fn(|cx| {
         watch.gate.lead_to(cx);
-        if watch.is_stopping() && !was_told {
+        if watch.is_stopping_now() && !was_told {
             was_told = true;
             Pin::new(&mut serving).graceful_shutdown();
         }

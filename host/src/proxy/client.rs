@@ -53,6 +53,18 @@ pub(super) enum Expired {
     Body,
 }
 
+/// Whether the worker wants a connection to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    /// It does not.
+    No,
+    /// After its current request, or now if there is none.
+    Soon,
+    /// After its current request, or the next one: somebody else listens, so a client loses nothing by being told with an
+    /// answer, and may lose a request that crosses the end of a connection.
+    WithAnAnswer,
+}
+
 /// The watched state of one connection. Times are in milliseconds of the worker's coarse clock; 0 is "not waiting".
 pub(super) struct Watch {
     phase: Cell<Phase>,
@@ -68,7 +80,7 @@ pub(super) struct Watch {
     request_deadline_ms: Cell<u64>,
     request_expired: Cell<bool>,
     expired: Cell<Option<Expired>>,
-    stopping: Cell<bool>,
+    stopping: Cell<Stopping>,
     /// What the client sent as a body was none.
     body_failed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -92,7 +104,7 @@ impl Watch {
             request_deadline_ms: Cell::new(0),
             request_expired: Cell::new(false),
             expired: Cell::new(None),
-            stopping: Cell::new(false),
+            stopping: Cell::new(Stopping::No),
             body_failed: Cell::new(false),
             waker: RefCell::new(None),
             gate: Gate::default(),
@@ -108,7 +120,7 @@ impl Watch {
     /// The connection is as good as one that has just been accepted.
     pub(super) fn handshake_ended(&self) {
         self.enter(Phase::Fresh);
-        if self.stopping.get() {
+        if self.stopping.get() == Stopping::Soon {
             self.stop();
         }
     }
@@ -252,7 +264,7 @@ impl Watch {
 
     /// Ends the connection after its current requests, though the worker does not want it.
     pub(super) fn begin_stopping(&self) {
-        self.stopping.set(true);
+        self.stopping.set(Stopping::Soon);
         if self.phase.get() == Phase::Quiet {
             self.enter(Phase::Quiet);
         }
@@ -260,7 +272,16 @@ impl Watch {
 
     /// Whether the worker wants this connection to end after its current request.
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.get()
+        self.stopping.get() != Stopping::No
+    }
+
+    /// Whether it is time to tell a library so, which would close a connection without a request at once.
+    pub(super) fn is_stopping_now(&self) -> bool {
+        match self.stopping.get() {
+            Stopping::No => false,
+            Stopping::Soon => true,
+            Stopping::WithAnAnswer => !self.is_between_requests(),
+        }
     }
 
     fn is_between_requests(&self) -> bool {
@@ -269,11 +290,22 @@ impl Watch {
 
     /// Asks the connection to end after its current request, or now if there is none.
     pub(super) fn stop(&self) {
-        self.stopping.set(true);
+        self.stopping.set(Stopping::Soon);
         if self.is_between_requests() {
             self.expired.set(Some(Expired::Idle));
         }
         self.wake();
+    }
+
+    /// Asks the connection to end with its current request, or with the next one if there is none. True if it waits for
+    /// that.
+    pub(super) fn stop_with_an_answer(&self) -> bool {
+        // A connection with many requests can be told without an answer.
+        if self.stopping.get() == Stopping::No {
+            self.stopping.set(Stopping::WithAnAnswer);
+            self.wake();
+        }
+        self.is_between_requests()
     }
 
     /// Looks whether anyone has waited too long. True if the connection was ended by this.
@@ -309,7 +341,7 @@ impl Watch {
                 Some(Expired::Head)
             }
             // One that was told to end gets less time.
-            Phase::Quiet if self.stopping.get() && over(self.since_ms.get(), limits.header_timeout) => {
+            Phase::Quiet if self.is_stopping() && over(self.since_ms.get(), limits.header_timeout) => {
                 Some(Expired::Idle)
             }
             Phase::Idle | Phase::Quiet if over(self.since_ms.get(), limits.idle_timeout) => {

@@ -177,6 +177,10 @@ pub(super) async fn serve(
     journey.status = response.status().as_u16();
     // Of the backend's own version nothing follows for the client.
     *response.version_mut() = http::Version::HTTP_11;
+    if client.watch.is_stopping() && !client.is_stream && client.tunnel.borrow().is_none() {
+        let closes = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, closes);
+    }
     let body = response.body_mut();
     if client.is_stream {
         body.watch(&client.watch);

@@ -19,7 +19,7 @@ use tokio::sync::{
 };
 
 use super::{
-    accept::{self, ListenerState, Rules},
+    accept::{ListenerState, Rules},
     access::AccessLog,
     canary::Canary,
     client::Watch,
@@ -80,7 +80,16 @@ pub enum Message {
         shadow: Option<Arc<Shadow>>,
     },
     /// Accept nothing more, finish what is under way, and end; after this time in any case.
-    Stop(Duration),
+    Stop(Duration, Idle),
+}
+
+/// What becomes of connections without a request when a worker stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// They are closed: nobody would listen to their next request.
+    Close,
+    /// They end with the answer to their next request, if one comes in time: another process listens already.
+    Answer,
 }
 
 /// A configuration as one worker gets it.
@@ -99,8 +108,8 @@ pub struct ListenerPlan {
     pub config: Arc<config::Listener>,
     /// What it needs for TLS; `None` without.
     pub tls: Option<Arc<Terminator>>,
-    /// Its socket; `None` where the worker has it already.
-    pub socket: Option<std::net::TcpListener>,
+    /// Its sockets; none where the worker has them already.
+    pub sockets: Vec<std::net::TcpListener>,
 }
 
 /// A pool of a [`Plan`].
@@ -164,7 +173,7 @@ impl Worker {
                     } => state.install(&pool, deployment, *instance),
                     Message::Shadow { pool, shadow } => state.set_shadow(&pool, shadow),
                     Message::Canary { pool, canary } => state.set_canary(&pool, canary.map(|plan| *plan)),
-                    Message::Stop(within) => return state.stop(within).await,
+                    Message::Stop(within, idle) => return state.stop(within, idle).await,
                 }
             }
         });
@@ -309,7 +318,7 @@ impl WorkerState {
 
     fn apply_listeners(self: &Rc<Self>, plans: Vec<ListenerPlan>) {
         let mut listeners = HashMap::new();
-        for ListenerPlan { config, tls, socket } in plans {
+        for ListenerPlan { config, tls, sockets } in plans {
             let key = config.key();
             let rules = Rc::new(self.rules(config, tls));
             let known = self.listeners.borrow_mut().remove(&key);
@@ -320,9 +329,7 @@ impl WorkerState {
                 }
                 None => Rc::new(ListenerState::new(rules)),
             };
-            if let Some(socket) = socket {
-                tokio::task::spawn_local(accept::accept(self.clone(), listener.clone(), socket));
-            }
+            sockets.into_iter().for_each(|socket| listener.open(self, socket));
             listeners.insert(key, listener);
         }
         let closed = self.listeners.replace(listeners);
@@ -396,23 +403,35 @@ impl WorkerState {
         }
     }
 
-    async fn stop(&self, within: Duration) {
+    /// Tells every connection. How many are idle and stay until their next request.
+    fn tell_to_stop(&self, idle: Idle) -> usize {
+        let connections = self.connections.borrow();
+        let watches = connections.values().map(|(watch, _)| watch);
+        match idle {
+            Idle::Close => {
+                watches.for_each(|watch| watch.stop());
+                0
+            }
+            Idle::Answer => watches.filter(|watch| watch.stop_with_an_answer()).count(),
+        }
+    }
+
+    async fn stop(&self, within: Duration, idle: Idle) {
         let listeners = self.listeners.take();
         listeners.values().for_each(|listener| listener.close());
         let deadline = tokio::time::Instant::now() + within;
+        let mut waiting = 0;
         while tokio::time::Instant::now() < deadline {
             // Connections that the listeners' queues still held come in during the first rounds, so all are told again.
-            self.connections
-                .borrow()
-                .values()
-                .for_each(|(watch, _)| watch.stop());
+            waiting = self.tell_to_stop(idle);
             let are_closed = listeners.values().all(|listener| listener.is_closed());
             if are_closed && self.connections.borrow().is_empty() {
                 return;
             }
             tokio::time::sleep(WATCH_EVERY_MIN).await;
         }
-        let cut = self.connections.borrow().len();
+        // Closing what is idle cuts nothing.
+        let cut = self.connections.borrow().len().saturating_sub(waiting);
         if cut > 0 {
             tracing::warn!(
                 worker = self.id,

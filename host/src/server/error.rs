@@ -40,6 +40,18 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// More backends were found than a tenant's metrics have room for.
+    #[error(
+        "tenant.{tenant}.series: with the backends that were found, its pools make {series} metric series, and it may have {series_max}"
+    )]
+    Series {
+        /// The tenant's name.
+        tenant: String,
+        /// What its pools would make.
+        series: u32,
+        /// What it may have.
+        series_max: u32,
+    },
     /// An address cannot be listened on.
     #[error("{name}.listen = \"{address}\": {error}")]
     Bind {

@@ -6,25 +6,29 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     sync::Arc,
     time::Instant,
 };
 
-use super::{StartError, loading::refused, tls};
+use super::{
+    StartError,
+    discovery::Discovery,
+    loading::refused,
+    sockets::{self, Held, Sockets},
+    tls,
+};
 use crate::{
     config::{self, Config},
     control::{PoolView, ReloadReport},
+    handover::Inheritance,
     health::Supervisor,
     policy::{Candidate, Deployment, Instance},
-    pool::Pool,
+    pool::{Pool, Standing},
     proxy::{AccessLog, ListenerPlan, PoolPlan},
     tenant::Tenant,
     tls::Originator,
 };
-
-/// Connections that may wait to be accepted, for each worker.
-const BACKLOG: i32 = 4096;
 
 /// What is in service.
 #[derive(Clone)]
@@ -34,9 +38,14 @@ pub(super) struct Service {
     listeners: Vec<Arc<config::Listener>>,
     /// Where each listener really listens, by its key; differs from what is configured for port 0.
     addresses: BTreeMap<String, SocketAddr>,
+    /// Copies of the sockets, for a process that takes over.
+    pub(super) held: Held,
     tls: tls::Loaded,
+    pub(super) discovery: Discovery,
     pools: BTreeMap<String, PoolView>,
     tenants: BTreeMap<String, Arc<Tenant>>,
+    /// What a process before knew of the backends of pools that this one has not made yet.
+    standings: BTreeMap<String, Vec<Standing>>,
 }
 
 /// A configuration that can go into service.
@@ -49,12 +58,23 @@ pub(super) struct Prepared {
 
 /// New instances, one for each worker, of the pools whose policy changes.
 type Instances = BTreeMap<String, Vec<Instance>>;
-/// New sockets, one for each worker, of the listeners that are new, by their keys.
-type Sockets = BTreeMap<String, Vec<TcpListener>>;
+
+impl Prepared {
+    /// Only pools have changed, and none has another policy.
+    pub(super) fn of_pools(service: Service) -> Self {
+        Self {
+            service,
+            instances: Instances::new(),
+            sockets: Sockets::new(),
+            report: ReloadReport::default(),
+        }
+    }
+}
 
 impl Service {
-    /// Nothing yet.
-    pub(super) fn empty(config: &Config) -> Self {
+    /// Nothing yet, but what another process leaves.
+    pub(super) fn empty(config: &Config, inheritance: &mut Inheritance, discovery: Discovery) -> Self {
+        let held = sockets::inherited(config, inheritance);
         let config = Config {
             listeners: Vec::new(),
             pools: BTreeMap::new(),
@@ -65,9 +85,12 @@ impl Service {
             access_log: None,
             listeners: Vec::new(),
             addresses: BTreeMap::new(),
+            held,
             tls: tls::Loaded::default(),
+            discovery,
             pools: BTreeMap::new(),
             tenants: BTreeMap::new(),
+            standings: std::mem::take(&mut inheritance.standings),
         }
     }
 
@@ -101,14 +124,17 @@ impl Service {
             .extend(config.warnings().iter().map(ToString::to_string));
         let tenants = self.tenants(&config, workers);
         let (config, tls) = self.load_tls(config).await?;
+        let discovery = self.discovery.follow(&config, &mut report).await;
         let mut pools = BTreeMap::new();
         let mut instances = BTreeMap::new();
         for (name, pool_config) in &config.pools {
             let candidate = candidates[name].clone();
             let tenant = pool_config.tenant.as_ref().and_then(|name| tenants.get(name));
             let originator = tls.originators.get(name);
+            let pool_config = &discovery.merged(pool_config);
             let made = self.pool(pool_config, (candidate, tenant, originator), workers, &mut report);
-            let (view, built) = made.await?;
+            let (mut view, built) = made.await?;
+            view.discovery = discovery.finder(name).cloned();
             if let Some(built) = built {
                 instances.insert(name.clone(), built);
             }
@@ -120,18 +146,19 @@ impl Service {
                 .filter(|name| !pools.contains_key(*name))
                 .cloned(),
         );
-        let sockets = self.sockets(&config, workers)?;
+        let (sockets, held) = self.sockets(&config, workers)?;
         let listeners: Vec<_> = config.listeners.iter().cloned().map(Arc::new).collect();
         report.changed = !report.pools.is_empty()
             || !report.policies.is_empty()
             || listeners != self.listeners
             || !tls::are_same(&tls.terminators, &self.tls.terminators)
             || config.log != self.config.log
-            || config.drain != self.config.drain
+            || (config.drain, config.drain_delay) != (self.config.drain, self.config.drain_delay)
             || config.tenants != self.config.tenants;
         let mut addresses = self.addresses.clone();
         for (key, sockets) in &sockets {
-            if let Some(real) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
+            let first = sockets.iter().flatten().next();
+            if let Some(real) = first.and_then(|socket| socket.local_addr().ok()) {
                 addresses.insert(key.clone(), real);
             }
         }
@@ -140,9 +167,12 @@ impl Service {
             access_log: None,
             listeners,
             addresses,
+            held,
             tls,
+            discovery,
             pools,
             tenants,
+            standings: BTreeMap::new(),
         };
         Ok(Prepared {
             service,
@@ -203,6 +233,14 @@ impl Service {
         }))
     }
 
+    pub(super) fn view(&self, pool: &str) -> Option<&PoolView> {
+        self.pools.get(pool)
+    }
+
+    pub(super) fn set_view(&mut self, view: PoolView) {
+        self.pools.insert(view.pool.name().to_owned(), view);
+    }
+
     /// What serves the pool.
     pub(super) fn candidate(&self, pool: &str) -> Option<&Arc<Candidate>> {
         self.pools.get(pool).map(|view| &view.deployment.candidate)
@@ -245,7 +283,9 @@ impl Service {
         report: &mut ReloadReport,
     ) -> Result<(PoolView, Option<Vec<Instance>>), StartError> {
         let known = self.pools.get(&pool_config.name);
-        let sockets = resolve(pool_config).await?;
+        let addresses = pool_config.backends.iter();
+        let addresses = addresses.map(|backend| backend.address.clone()).collect();
+        let sockets = resolve(&pool_config.name, addresses).await?;
         let is_unchanged = |view: &&PoolView| {
             let snapshot = view.pool.snapshot();
             *view.pool.config == **pool_config
@@ -261,7 +301,11 @@ impl Service {
             None => {
                 report.pools.push(pool_config.name.clone());
                 let previous = known.map(|view| &*view.pool);
-                let pool = Pool::new(pool_config.clone(), &sockets, workers, previous, Instant::now());
+                let now = Instant::now();
+                let pool = Pool::new(pool_config.clone(), &sockets, workers, previous, now);
+                if let (None, Some(standings)) = (previous, self.standings.get(&pool_config.name)) {
+                    pool.restore(standings, now);
+                }
                 let pool = Arc::new(pool.of_tenant(tenant.cloned()).with_tls(tls.cloned()));
                 (pool.clone(), Arc::new(Supervisor::spawn(pool)))
             }
@@ -276,6 +320,7 @@ impl Service {
                     pool,
                     deployment: deployment.clone(),
                     supervisor,
+                    discovery: None,
                 },
                 None,
             ));
@@ -294,6 +339,7 @@ impl Service {
                 pool,
                 deployment,
                 supervisor,
+                discovery: None,
             },
             Some(instances),
         ))
@@ -307,20 +353,8 @@ impl Service {
         loaded.map_err(|error| StartError::Engine(error.to_string()))?
     }
 
-    fn sockets(&self, config: &Config, workers: usize) -> Result<Sockets, StartError> {
-        let is_new =
-            |listener: &&config::Listener| self.listeners.iter().all(|old| old.key() != listener.key());
-        let new = config.listeners.iter().filter(is_new);
-        new.map(|listener| {
-            let sockets = bind_all(listener.listen, workers);
-            let failed = |error| StartError::Bind {
-                name: format!("listener.{}", listener.name),
-                address: listener.listen,
-                error,
-            };
-            Ok((listener.key(), sockets.map_err(failed)?))
-        })
-        .collect()
+    pub(super) fn has_listener(&self, key: &str) -> bool {
+        self.listeners.iter().any(|listener| listener.key() == key)
     }
 
     /// What each worker gets.
@@ -335,7 +369,10 @@ impl Service {
                 let listener = |config: &Arc<config::Listener>| ListenerPlan {
                     config: config.clone(),
                     tls: self.tls.terminators.get(&config.key()).cloned(),
-                    socket: sockets.get_mut(&config.key()).and_then(Vec::pop),
+                    sockets: sockets
+                        .get_mut(&config.key())
+                        .and_then(Vec::pop)
+                        .unwrap_or_default(),
                 };
                 let listeners = self.listeners.iter().map(listener).collect();
                 let pool = |(name, view): (&String, &PoolView)| {
@@ -373,13 +410,7 @@ pub(super) async fn build(
 }
 
 /// Addresses of the backends, in order. Names are asked for each time, since that is what a reload is for.
-async fn resolve(pool: &Arc<config::Pool>) -> Result<Vec<SocketAddr>, StartError> {
-    let name = pool.name.clone();
-    let addresses: Vec<String> = pool
-        .backends
-        .iter()
-        .map(|backend| backend.address.clone())
-        .collect();
+pub(super) async fn resolve(pool: &str, addresses: Vec<String>) -> Result<Vec<SocketAddr>, StartError> {
     let resolve_all = move || {
         let resolve_one = |address: String| match address.to_socket_addrs().map(|mut found| found.next()) {
             Ok(Some(socket)) => Ok(socket),
@@ -394,42 +425,10 @@ async fn resolve(pool: &Arc<config::Pool>) -> Result<Vec<SocketAddr>, StartError
     let resolved = tokio::task::spawn_blocking(resolve_all).await;
     let resolved = resolved.map_err(|error| StartError::Engine(error.to_string()))?;
     resolved.map_err(|(address, error)| StartError::Resolve {
-        pool: name,
+        pool: pool.to_owned(),
         address,
         error,
     })
-}
-
-/// A socket of its own for each worker: the kernel spreads connections over them, without a lock.
-fn bind_all(address: SocketAddr, workers: usize) -> std::io::Result<Vec<TcpListener>> {
-    // Shared ports are shared with every process of the same user. A first try without sharing finds out whether
-    // another one, most likely a second trimtab started by mistake, has this one.
-    let alone = bind(address, Sharing::Alone)?;
-    let address = alone.local_addr()?;
-    drop(alone);
-    (0..workers).map(|_| bind(address, Sharing::Workers)).collect()
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sharing {
-    Alone,
-    Workers,
-}
-
-fn bind(address: SocketAddr, sharing: Sharing) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(sharing == Sharing::Workers)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    if sharing == Sharing::Workers {
-        socket.listen(BACKLOG)?;
-    }
-    Ok(socket.into())
 }
 
 /// Opens the access log; `None` if there is to be none.

@@ -55,7 +55,7 @@ impl Control {
 
     /// Has a configuration loaded, after those that were asked for before it.
     pub(super) fn begin_reload(&mut self, source: Source, answer: Answer) {
-        if self.reload.is_some() {
+        if self.reload.is_some() || self.upgrades.are_running() {
             self.waiting.push_back((source, answer));
             return;
         }
@@ -91,7 +91,16 @@ impl Control {
         };
         // Whoever asked may have gone.
         let _ = answer.send(self.tell(result, started));
-        if let Some((source, answer)) = self.waiting.pop_front() {
+        self.upgrade_if_due();
+        self.next_reload();
+    }
+
+    /// Begins the reload that waits, if nothing else is under way.
+    pub(super) fn next_reload(&mut self) {
+        if self.reload.is_none()
+            && !self.upgrades.are_running()
+            && let Some((source, answer)) = self.waiting.pop_front()
+        {
             self.begin_reload(source, answer);
         }
     }

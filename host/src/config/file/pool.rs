@@ -7,12 +7,13 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Backend, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol, addresses,
+        Backend, Discover, DiscoverFrom, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol,
+        PoolTls, addresses,
         names::{Names, Unique},
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, OUTLIER, POOL,
+    BACKEND, HEALTH, OUTLIER, POOL, discover,
     proxy_protocol::send_proxy,
     record, resilience,
     tenant::Tenancy,
@@ -63,6 +64,18 @@ pub(super) fn pool(
     let tls = table.take("tls");
     let has_tls = tls.is_some();
     let protocol = protocol(&table, has_tls);
+    let discover = table.take("discover");
+    let is_found = discover.is_some();
+    let discover = discover.and_then(|value| discover::discover(&value, directory));
+    let is_empty = |value: Value<'_>| value.kind().as_array().is_some_and(|list| list.is_empty());
+    let backends = match table.take("backends").is_none_or(is_empty) {
+        // What is found is enough.
+        true if is_found => Vec::new(),
+        _ => backends(&table),
+    };
+    let tls = tls
+        .and_then(|value| pool_tls(&value, directory))
+        .map(|tls| named(tls, discover.as_ref(), &backends));
     Some(Pool {
         name: name.to_owned(),
         policy: match table.take("policy") {
@@ -81,9 +94,10 @@ pub(super) fn pool(
         hash_on: table
             .take("hash_on")
             .map_or_else(|| vec![HashOn::ClientIp], |value| hash_on(&value)),
-        backends: backends(&table),
+        backends,
+        discover,
         protocol,
-        tls: tls.and_then(|value| pool_tls(&value, directory)),
+        tls,
         send_proxy: send_proxy(&table),
         connect_timeout: table.duration("connect_timeout", CONNECT_TIMEOUT, s(1)),
         response_timeout: table.duration("response_timeout", RESPONSE_TIMEOUT, s(60)),
@@ -104,6 +118,18 @@ pub(super) fn pool(
     })
 }
 
+/// Backends that are all found by one name have certificates for that name.
+fn named(tls: PoolTls, discover: Option<&Discover>, listed: &[Backend]) -> PoolTls {
+    let found = match discover.map(|discover| &discover.from) {
+        Some(DiscoverFrom::Dns { name, .. }) if listed.is_empty() => Some(name.clone()),
+        _ => None,
+    };
+    PoolTls {
+        server_name: tls.server_name.or(found),
+        ..tls
+    }
+}
+
 /// What of a pool a simulation has: without its name, policy and backends, and without what only sockets need.
 pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -> Pool {
     Pool {
@@ -115,6 +141,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
             .take("hash_on")
             .map_or_else(|| vec![hash_on_default], |value| hash_on(&value)),
         backends: Vec::new(),
+        discover: None,
         protocol: PoolProtocol::Http1,
         tls: None,
         send_proxy: None,
@@ -204,7 +231,8 @@ pub(in crate::config) fn hash_source(text: &str) -> Result<HashOn, String> {
     source.ok_or_else(|| "expected client-ip, path, host, header:NAME, cookie:NAME or query:NAME".to_owned())
 }
 
-fn backends(table: &Table<'_>) -> Vec<Backend> {
+/// A list of backends under the key `backends`.
+pub(super) fn backends(table: &Table<'_>) -> Vec<Backend> {
     let Some(value) = table.require("backends") else {
         return Vec::new();
     };

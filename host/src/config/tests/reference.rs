@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 24] = [
+const TABLES: [(&str, &str, Keys); 25] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -38,6 +38,11 @@ const TABLES: [(&str, &str, Keys); 24] = [
         "`[[pool.NAME.backends]]`",
         "[[pool.shop.backends]]",
         file::BACKEND,
+    ),
+    (
+        "`[pool.NAME.discover]`",
+        "[pool.shop.discover]",
+        file::discover::DISCOVER,
     ),
     ("`[pool.NAME.tls]`", "[pool.shop.tls]", file::tls::POOL_TLS),
     ("`[pool.NAME.health]`", "[pool.shop.health]", file::HEALTH),
@@ -126,6 +131,10 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     if header == "[listener.proxy_protocol]" {
         set(header, "trusted", "[\"10.0.0.0/8\"]");
     }
+    let names_source = |(key, _): &(&str, &str)| matches!(*key, "dns" | "srv" | "file");
+    if header == "[pool.shop.discover]" && !keys.iter().any(names_source) {
+        set(header, "dns", "\"shop.internal:8080\"");
+    }
     if header == "[pool.shop.limits]" {
         set(header, "requests", "1000");
     }
@@ -182,8 +191,10 @@ fn written(tables: Vec<(&str, BTreeMap<&str, &str>)>, header: &str, keys: &[(&st
 }
 
 /// What else a value needs to be allowed.
-fn with_company<'a>(key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
+fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     let company = match (key, value) {
+        ("timeout", _) if table == "[pool.shop.discover]" => None,
+        ("interval_max", _) => Some(("interval_min", "\"100ms\"")),
         ("timeout", _) => Some(("interval", "\"1h\"")),
         ("base_ejection", _) => Some(("max_ejection", "\"24h\"")),
         ("key", "\"balancer.key\"") => Some(("cert", "\"balancer.pem\"")),
@@ -202,7 +213,7 @@ fn outcome(row: &Row, value: &str) -> Result<(), String> {
     // The sub-table that the base file has would be a second one of the same name.
     let text = match (table, row.key.as_str()) {
         ("[pool.shop]", "outlier") => format!("{MINIMAL}outlier = {value}\n"),
-        (_, key) => file_with(table, &with_company(key, value)),
+        (_, key) => file_with(table, &with_company(table, key, value)),
     };
     parse(&text)
         .map(|_| ())

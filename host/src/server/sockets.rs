@@ -1,0 +1,182 @@
+//! Listening sockets: opened here, or by another process.
+//!
+//! Owns how many each worker gets, and the copies that the next process may take over.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use super::{StartError, prepare::Service};
+use crate::{
+    config::{self, Config},
+    handover::{Inheritance, Sockets as Inherited, is_at, listener_key},
+};
+
+/// Connections that may wait to be accepted, for each worker.
+const BACKLOG: i32 = 4096;
+
+/// New sockets of the listeners that are new, by their keys: for each worker those that it accepts from.
+pub(super) type Sockets = BTreeMap<String, Vec<Vec<TcpListener>>>;
+/// Copies of all sockets in service, by their listeners' keys.
+pub(super) type Held = BTreeMap<String, Arc<Vec<TcpListener>>>;
+
+/// What another process has opened, by the keys of the listeners that it is for.
+pub(super) fn inherited(config: &Config, inheritance: &mut Inheritance) -> Held {
+    let take = |listener: &config::Listener| {
+        let kept = inheritance.sockets.remove(&listener_key(&listener.key()));
+        let kept = kept.filter(|sockets| sockets.iter().all(|socket| is_at(socket, listener.listen)));
+        let found = kept.unwrap_or_else(|| inheritance.take_activated(listener.listen));
+        (!found.is_empty()).then(|| (listener.key(), Arc::new(found)))
+    };
+    let held: Held = config.listeners.iter().filter_map(take).collect();
+    for socket in std::mem::take(&mut inheritance.activated) {
+        let address = socket.local_addr().map(|address| address.to_string());
+        let address = address.unwrap_or_default();
+        tracing::warn!(
+            address,
+            "the service manager has opened a socket that no listener names; it is closed"
+        );
+    }
+    inheritance.sockets = Inherited::new();
+    held
+}
+
+impl Service {
+    /// Sockets for the listeners that are new, and copies of all.
+    pub(super) fn sockets(&self, config: &Config, workers: usize) -> Result<(Sockets, Held), StartError> {
+        let mut sockets = Sockets::new();
+        let mut held = Held::new();
+        for listener in &config.listeners {
+            let key = listener.key();
+            let failed = |error| StartError::Bind {
+                name: format!("listener.{}", listener.name),
+                address: listener.listen,
+                error,
+            };
+            let kept = self.held.get(&key).cloned();
+            if let Some(kept) = kept.clone().filter(|_| self.has_listener(&key)) {
+                held.insert(key, kept);
+                continue;
+            }
+            let opened = match kept {
+                Some(kept) => spread(&kept, workers),
+                None => bind_all(listener.listen, workers),
+            };
+            let opened = opened.map_err(failed)?;
+            let copies = opened.iter().flatten().map(TcpListener::try_clone);
+            held.insert(
+                key.clone(),
+                Arc::new(copies.collect::<Result<_, _>>().map_err(failed)?),
+            );
+            sockets.insert(key, opened);
+        }
+        Ok((sockets, held))
+    }
+
+    /// Copies of all sockets, for another process.
+    pub(super) fn copies(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
+        let all = self
+            .held
+            .iter()
+            .flat_map(|(key, sockets)| sockets.iter().map(move |socket| (key, socket)));
+        all.map(|(key, socket)| Ok((listener_key(key), socket.try_clone()?.into())))
+            .collect()
+    }
+}
+
+/// Spreads sockets that another process has opened over the workers. Each is accepted from, since connections wait in
+/// each; a worker without one gets one of its own, or shares another's where the port is not to be shared.
+fn spread(opened: &[TcpListener], workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
+    let mut spread: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    for (index, socket) in opened.iter().enumerate() {
+        let own = socket2::SockRef::from(socket);
+        own.set_nonblocking(true)?;
+        own.listen(BACKLOG)?;
+        spread[index % workers].push(socket.try_clone()?);
+    }
+    let Some(first) = opened.first() else {
+        return Ok(spread);
+    };
+    let (address, is_shared) = (first.local_addr()?, socket2::SockRef::from(first).reuse_port()?);
+    for (index, empty) in spread.iter_mut().enumerate().skip(opened.len()) {
+        let more = match is_shared {
+            true => bind(address, Sharing::Workers),
+            false => opened[index % opened.len()].try_clone(),
+        };
+        empty.push(more?);
+    }
+    Ok(spread)
+}
+
+/// A socket of its own for each worker: the kernel spreads connections over them, without a lock.
+fn bind_all(address: SocketAddr, workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
+    // Shared ports are shared with every process of the same user. A first try without sharing finds out whether
+    // another one, most likely a second trimtab started by mistake, has this one.
+    let alone = bind(address, Sharing::Alone)?;
+    let address = alone.local_addr()?;
+    drop(alone);
+    (0..workers)
+        .map(|_| Ok(vec![bind(address, Sharing::Workers)?]))
+        .collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    Workers,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(sharing == Sharing::Workers)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    if sharing == Sharing::Workers {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(spread: &[Vec<TcpListener>]) -> Vec<usize> {
+        spread.iter().map(Vec::len).collect()
+    }
+
+    fn opened(count: usize) -> Vec<TcpListener> {
+        let address = "127.0.0.1:0".parse().unwrap();
+        bind_all(address, count).unwrap().into_iter().flatten().collect()
+    }
+
+    #[tokio::test]
+    async fn every_socket_has_a_worker_and_every_worker_a_socket() {
+        assert_eq!(counts(&spread(&opened(2), 2).unwrap()), [1, 1]);
+        assert_eq!(counts(&spread(&opened(3), 2).unwrap()), [2, 1]);
+        let more = spread(&opened(1), 3).unwrap();
+        assert_eq!(counts(&more), [1, 1, 1]);
+        let addresses: Vec<_> = more
+            .iter()
+            .flatten()
+            .map(|socket| socket.local_addr().unwrap())
+            .collect();
+        assert!(addresses.iter().all(|address| *address == addresses[0]));
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_not_to_be_shared_has_one_socket_for_all() {
+        let one = TcpListener::bind("127.0.0.1:0").unwrap();
+        let spread = spread(std::slice::from_ref(&one), 2).unwrap();
+        assert_eq!(counts(&spread), [1, 1]);
+        assert_eq!(spread[1][0].local_addr().unwrap(), one.local_addr().unwrap());
+    }
+}
