@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::again;
+
 /// Installs the programs of others, and runs the tests that drive them unless only the first is wanted.
 pub(crate) fn outside(root: &Path, is_install_only: bool) -> Result<()> {
     let mut install = Command::new("bash");
@@ -28,7 +30,7 @@ pub(crate) fn soak(root: &Path, before: &[&str], after: &[&str]) -> Result<()> {
     run(soak)
 }
 
-/// All tests. nextest runs no doctests, so cargo runs these first; the last lines are nextest's own summary.
+/// All tests; in CI, those that failed once more. nextest runs no doctests, so cargo runs these first; the last lines are nextest's own summary.
 pub(crate) fn test(root: &Path) -> Result<()> {
     let nextest = cargo(root, "nextest --version")
         .stdout(Stdio::null())
@@ -37,6 +39,9 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     if nextest.is_ok_and(|status| status.success()) {
         run(cargo(root, "test --workspace --doc"))?;
         return run(cargo(root, "nextest run --workspace"));
+    }
+    if std::env::var_os("NEXTEST_PROFILE").is_some_and(|profile| profile == "ci") {
+        return again::test(|arguments| cargo(root, arguments));
     }
     run(cargo(root, "test --workspace"))
 }

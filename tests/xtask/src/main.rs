@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command for a terminal")]
 
+mod again;
 mod bindings;
 mod build;
 mod cases;
