@@ -28,6 +28,7 @@ use crate::control::Handle;
 mod answer;
 mod canaries;
 mod change;
+mod cluster;
 mod endpoint;
 mod explain;
 mod guard;

@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Simulate(simulate::Simulate),
     /// Make, build and test policies; upload, promote and roll back versions of them in a running balancer
     Policy(PolicyOrder),
+    /// Show who is active in the cluster, and hand over to another node
+    Cluster(ClusterOrder),
     /// The child process that compiles: WebAssembly in, machine code out
     #[command(hide = true)]
     CompilePolicy {
@@ -73,6 +75,31 @@ pub(crate) enum Command {
     },
     /// Print the version
     Version,
+}
+
+/// `trimtab cluster`.
+#[derive(Args)]
+pub(crate) struct ClusterOrder {
+    #[command(subcommand)]
+    pub(crate) verb: ClusterVerb,
+    /// The balancer's admin listener
+    #[arg(long, global = true, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+    pub(crate) admin: SocketAddr,
+    /// Print the balancer's answer as it is
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ClusterVerb {
+    /// Show the members as this one sees them
+    Status,
+    /// Hand the active role over to another node; asked of the active one
+    Failover {
+        /// To this node; by default to the ready one with the highest priority
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+    },
 }
 
 /// `trimtab policy`.

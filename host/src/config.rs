@@ -20,6 +20,7 @@ use crate::proxy_header;
 
 mod addresses;
 pub mod author;
+mod cluster;
 mod discover;
 mod file;
 mod grants;
@@ -37,6 +38,7 @@ mod tests;
 mod tls;
 mod units;
 
+pub use cluster::{Cluster, Hooks, Member as ClusterMember, MemberRole, Takeover, WithoutWitness};
 pub use discover::{Discover, DiscoverFrom, Family};
 pub(crate) use file::{discover::listed_backends, policy::builtin as builtin_policy};
 pub use grants::{Grant, Grants, Listed};
@@ -75,7 +77,9 @@ pub struct Config {
     pub versions_kept: usize,
     /// Where recorded decisions are kept.
     pub record: Record,
-    /// In the order of the file; at least one; names and addresses are unique.
+    /// `[cluster]`: of which this node may be the active one; `None` without the table.
+    pub cluster: Option<Cluster>,
+    /// In the order of the file; at least one, but none in a witness; names and addresses are unique.
     pub listeners: Vec<Listener>,
     /// By name; every pool that a route names is here. A pool without a route is a mistake.
     pub pools: BTreeMap<String, Arc<Pool>>,

@@ -20,6 +20,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    cluster::Link,
     config::Config,
     discovery::Finder,
     health::Supervisor,
@@ -28,6 +29,8 @@ use crate::{
     pool::Pool,
     rollout::{Canary, Outcome, Report as CanaryReport, Rules, Shadow, ShadowReport},
 };
+
+mod member;
 
 /// A pool in service.
 #[derive(Clone)]
@@ -228,6 +231,7 @@ struct Inner {
     pools: ArcSwap<Vec<PoolView>>,
     listeners: ArcSwap<Vec<(String, SocketAddr)>>,
     versions: ArcSwap<Versions>,
+    cluster: ArcSwapOption<Link>,
     canaries: ArcSwap<Canaries>,
     shadows: ArcSwap<BTreeMap<String, Arc<Shadow>>>,
     component_bytes_max: AtomicUsize,
@@ -257,6 +261,7 @@ impl Handle {
             pools: ArcSwap::default(),
             listeners: ArcSwap::default(),
             versions: ArcSwap::default(),
+            cluster: ArcSwapOption::empty(),
             canaries: ArcSwap::default(),
             shadows: ArcSwap::default(),
             component_bytes_max: AtomicUsize::new(0),

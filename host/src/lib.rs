@@ -34,6 +34,7 @@ pub mod kit;
 
 pub mod proxy;
 
+pub mod cluster;
 pub mod control;
 
 pub mod admin;

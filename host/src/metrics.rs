@@ -66,6 +66,8 @@ pub struct Worker {
     pub upstream_connect_failures: AtomicU64,
     /// Time from a request's head to the end of its response.
     pub duration: Histogram,
+    /// When it looked at the clock last, by [`crate::clock`]; 0 before the first time. Ten times a second at least, unless it hangs.
+    pub ticked_us: AtomicU64,
 }
 
 /// Upper bounds of the histogram's buckets in microseconds; the last bucket has none.

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{self, PolicyOrder, PolicyVerb};
 
+pub(crate) mod cluster;
+
 /// Longer than any compile that a balancer allows by default.
 const TIMEOUT: Duration = Duration::from_secs(150);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -54,31 +56,41 @@ pub(crate) fn obey(order: &PolicyOrder) -> ExitCode {
 
 fn ask(order: &PolicyOrder, verb: &PolicyVerb) -> anyhow::Result<String> {
     let (method, path, kind, body) = request(verb)?;
+    let text = answer(order.admin, method, &path, (kind, body))?;
+    if order.json {
+        return Ok(text);
+    }
+    let answer = serde_json::from_str(&text).context("the answer is not JSON")?;
+    Ok(tell(verb, &answer))
+}
+
+/// What a balancer answers; its refusals are errors.
+fn answer(
+    admin: SocketAddr,
+    method: Method,
+    path: &str,
+    (kind, body): (&str, Bytes),
+) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, order.admin.to_string())
+        .header(header::HOST, admin.to_string())
         .header(header::CONTENT_TYPE, kind)
         .body(Full::new(body))?;
-    let exchange = async { tokio::time::timeout(TIMEOUT, exchange(order.admin, request)).await };
+    let exchange = async { tokio::time::timeout(TIMEOUT, exchange(admin, request)).await };
     let exchanged = runtime.block_on(exchange);
-    let (status, text) =
-        exchanged.with_context(|| format!("no answer from {} in {TIMEOUT:?}", order.admin))??;
-    if !(200..300).contains(&status) {
-        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-        match answer["error"].as_str() {
-            Some(error) => bail!("{error}"),
-            None => bail!("status {status}: {text}"),
-        }
-    }
-    if order.json {
+    let (status, text) = exchanged.with_context(|| format!("no answer from {admin} in {TIMEOUT:?}"))??;
+    if (200..300).contains(&status) {
         return Ok(text);
     }
-    let answer = serde_json::from_str(&text).context("the answer is not JSON")?;
-    Ok(tell(verb, &answer))
+    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    match answer["error"].as_str() {
+        Some(error) => bail!("{error}"),
+        None => bail!("status {status}: {text}"),
+    }
 }
 
 fn request(verb: &PolicyVerb) -> anyhow::Result<(Method, String, &'static str, Bytes)> {

@@ -39,6 +39,7 @@ mod archive;
 mod beginning;
 mod canary;
 mod check;
+mod cluster;
 mod discovery;
 mod error;
 mod loading;
@@ -62,6 +63,7 @@ pub use stopping::End;
 use archive::Bytes;
 use beginning::{open, open_admin, take_over};
 use canary::Canaries;
+use cluster::Seat;
 use discovery::Discovery;
 use loading::Loaded;
 use prepare::{Prepared, Service};
@@ -195,6 +197,7 @@ impl Server {
             upgrades: Upgrades::by(successor),
             service_manager,
             stop_at: None,
+            seat: None,
         };
         let (at_once, later) = match inheritance.has_predecessor() {
             true => (None, admin),
@@ -285,6 +288,8 @@ struct Control {
     service_manager: ServiceManager,
     /// When listeners close, once the stop has begun.
     stop_at: Option<std::time::Instant>,
+    /// This node's place in the cluster, if it has one.
+    seat: Option<Seat>,
     /// The components and certificates that the last readable configuration names, refused or not: correcting the file that a
     /// refusal was about is enough to have it tried again.
     components: Vec<PathBuf>,
@@ -335,10 +340,12 @@ impl Control {
                 },
                 Some(update) = discovered.recv() => self.discovered(&update).await,
                 _ = sampling.tick() => self.sample(),
+                turn = Seat::next(&mut self.seat) => self.take_turn(turn).await,
                 Some(rebuild) = rebuilds.recv() => self.rebuild(rebuild),
             }
         }
         drop(watcher);
+        self.hand_over().await;
         let drain = self.service.config.drain;
         self.stop(drain).await
     }
@@ -365,7 +372,10 @@ impl Control {
             let loaded = loading::load_policies(config, self.loader.clone(), Vec::new()).await?;
             result = self.put_into_service(loaded).await;
         }
-        result.map(|report| reload::warn(&report))
+        result.map(|report| reload::warn(&report))?;
+        // Not before there is something to serve.
+        self.seat = Seat::take(&self.service.config, &self.handle)?;
+        Ok(())
     }
 
     /// Prepares everything, then tells the workers.

@@ -8,6 +8,7 @@
 
 mod author;
 mod cache;
+mod cluster;
 mod compiling;
 mod lineage;
 mod operator;

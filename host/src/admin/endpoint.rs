@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use super::{
     Context, READ_TIMEOUT, UPLOAD_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    canaries, change, explain, guard, metrics, policies, pools, record, tenants,
+    canaries, change, cluster, explain, guard, metrics, policies, pools, record, tenants,
 };
 
 /// Of a request. The largest honest one has two keys.
@@ -47,6 +47,16 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
         ["v1", "policies"] => {
             allow(&head, &[Method::GET, Method::HEAD], "GET, HEAD, POST")?;
             Ok(answer::json(&policies::all(context)))
+        }
+        ["v1", "role"] => reads().map(|()| cluster::role(context)),
+        ["v1", "cluster"] => {
+            reads()?;
+            cluster::view(context)
+        }
+        ["v1", "cluster", "failover"] => {
+            allow(&head, &[Method::POST], "POST")?;
+            let body = read(&head, body).await?;
+            cluster::fail_over(context, &body).await
         }
         ["v1", "explain"] => {
             reads()?;
@@ -125,7 +135,8 @@ fn unknown() -> Refusal {
     const KNOWN: &str = "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
         /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
         /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, \
-        /v1/pools/{pool}/record, /v1/explain, /v1/tenants, /v1/reload, /v1/upgrade";
+        /v1/pools/{pool}/record, /v1/explain, /v1/tenants, /v1/role, /v1/cluster, \
+        /v1/cluster/failover, /v1/reload, /v1/upgrade";
     refusal(StatusCode::NOT_FOUND, KNOWN.to_owned())
 }
 

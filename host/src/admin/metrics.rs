@@ -8,7 +8,7 @@ mod policy;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{
-    Context,
+    Context, cluster,
     pools::CLASSES,
     reading::{BackendReading, PoolReading, read_all},
     tenants,
@@ -43,6 +43,7 @@ pub(super) fn render(context: &Context) -> String {
     backend_counters(&mut text, &pools);
     policy::families(&mut text, &pools);
     tenant_families(&mut text, context);
+    cluster::families(&mut text, context);
     text.finish()
 }
 

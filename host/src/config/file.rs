@@ -20,14 +20,15 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    AccessLog, Admin, BUILTIN_POLICIES, Config, Listener, Log, LogFormat, LogLevel, Mistake, Mistakes,
-    Policy, Pool, addresses,
+    AccessLog, Admin, BUILTIN_POLICIES, Config, Listener, Log, LogFormat, LogLevel, MemberRole, Mistake,
+    Mistakes, Policy, Pool, addresses,
     names::{Names, Unique},
     reader::{Keys, Reader, Table, Value},
     syntax,
     units::{h, s},
 };
 
+pub(super) mod cluster;
 pub(super) mod discover;
 mod grants;
 mod listener;
@@ -54,6 +55,7 @@ pub(super) const ROOT: Keys = &[
     "compile",
     "state",
     "record",
+    "cluster",
     "listener",
     "tenant",
     "pool",
@@ -242,6 +244,13 @@ fn collect(reader: Reader<'_>, origin: &str) -> Mistakes {
 }
 
 fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
+    let cluster = cluster::cluster(root, directory);
+    if cluster
+        .as_ref()
+        .is_some_and(|cluster| cluster.role() == MemberRole::Witness)
+    {
+        return Some(cluster::witness(root, directory, cluster));
+    }
     let defined_pools = root.require("pool").and_then(|value| value.entries());
     if defined_pools.as_ref().is_some_and(Vec::is_empty) {
         root.wrong_key("pool", "expected at least one [pool.NAME]");
@@ -283,6 +292,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         state,
         versions_kept,
         record: record::record(&root.table("record", RECORD), directory),
+        cluster,
         listeners: listeners?,
         pools,
         policies: policies.by_name,

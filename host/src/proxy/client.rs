@@ -308,6 +308,15 @@ impl Watch {
         self.is_between_requests()
     }
 
+    /// As [`Self::stop`], but a connection that is too young to have asked anything may ask once.
+    pub(super) fn finish(&self) {
+        if self.phase.get() == Phase::Fresh {
+            self.stop_with_an_answer();
+        } else {
+            self.stop();
+        }
+    }
+
     /// Looks whether anyone has waited too long. True if the connection was ended by this.
     pub(super) fn check(&self, limits: &Limits) -> bool {
         let now = self.clock.get();

@@ -9,7 +9,7 @@ use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ use crate::{
     rollout::{Shadow, Split},
     tls::Terminator,
 };
+
+mod finish;
 
 /// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
 const WATCH_EVERY_MAX: Duration = Duration::from_millis(100);
@@ -79,6 +81,13 @@ pub enum Message {
         /// The candidate.
         shadow: Option<Arc<Shadow>>,
     },
+    /// Listen on these, in place of any others. Answered when it does.
+    Listen(Vec<ListenerPlan>, oneshot::Sender<()>),
+    /// Listen nowhere; what is under way goes on, and connections end with their next response. Answered when the sockets
+    /// are gone.
+    Withdraw(oneshot::Sender<()>),
+    /// Have the connections that there are now end with their next response. Answered when they have, or after this time.
+    Finish(Duration, oneshot::Sender<()>),
     /// Accept nothing more, finish what is under way, and end; after this time in any case.
     Stop(Duration, Idle),
 }
@@ -173,6 +182,18 @@ impl Worker {
                     } => state.install(&pool, deployment, *instance),
                     Message::Shadow { pool, shadow } => state.set_shadow(&pool, shadow),
                     Message::Canary { pool, canary } => state.set_canary(&pool, canary.map(|plan| *plan)),
+                    Message::Listen(listeners, done) => {
+                        state.apply_listeners(listeners);
+                        state.set_watch_pace();
+                        let _ = done.send(());
+                    }
+                    Message::Withdraw(done) => {
+                        state.withdraw().await;
+                        let _ = done.send(());
+                    }
+                    Message::Finish(within, done) => {
+                        tokio::task::spawn_local(state.clone().finish(within, done));
+                    }
                     Message::Stop(within, idle) => return state.stop(within, idle).await,
                 }
             }
@@ -447,7 +468,9 @@ async fn watch(state: Rc<WorkerState>) {
     let mut swept_ms = 0;
     loop {
         tokio::time::sleep(state.watch_every.get()).await;
-        let now_ms = state.tick() / 1000;
+        let now_us = state.tick();
+        let now_ms = now_us / 1000;
+        state.metrics().ticked_us.store(now_us, Relaxed);
         for (watch, listener) in state.connections.borrow().values() {
             if watch.check(&listener.rules().config.limits) {
                 state.metrics().count(|metrics| &metrics.connections_expired);

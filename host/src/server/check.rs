@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    StartError,
+    StartError, cluster,
     loading::{load_policy, refused},
     tls,
 };
@@ -32,6 +32,11 @@ pub fn check(path: &Path, compiler: Compiler) -> Result<Config, Vec<String>> {
     let mut wrong = lines(&config.missing_components());
     if let Err(StartError::Mistakes(mistakes)) = tls::load_all(&config, &tls::Loaded::default()) {
         wrong.extend(lines(mistakes.as_slice()));
+    }
+    if let Some(cluster) = &config.cluster
+        && let Err(error) = cluster::read_key(&cluster.key)
+    {
+        wrong.push(error.to_string());
     }
     if let Err(error) = try_policies(&config, compiler, &mut wrong) {
         wrong.push(error.to_string());

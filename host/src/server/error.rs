@@ -62,6 +62,14 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The cluster's own address cannot be listened on.
+    #[error("cluster.member, address = \"{address}\": {error}")]
+    Cluster {
+        /// This member's address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The access log cannot be opened.
     #[error("log.access = \"{path}\": {error}")]
     AccessLog {

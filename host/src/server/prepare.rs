@@ -35,6 +35,8 @@ use crate::{
 pub(super) struct Service {
     pub(super) config: Arc<Config>,
     pub(super) access_log: Option<AccessLog>,
+    /// Whether listeners are bound; a standby's may not be.
+    pub(super) is_listening: bool,
     listeners: Vec<Arc<config::Listener>>,
     /// Where each listener really listens, by its key; differs from what is configured for port 0.
     addresses: BTreeMap<String, SocketAddr>,
@@ -80,7 +82,9 @@ impl Service {
             pools: BTreeMap::new(),
             ..config.clone()
         };
+        let binds_when_active = |cluster: &config::Cluster| cluster.takeover == config::Takeover::Bind;
         Self {
+            is_listening: !config.cluster.as_ref().is_some_and(binds_when_active),
             config: Arc::new(config),
             access_log: None,
             listeners: Vec::new(),
@@ -155,18 +159,12 @@ impl Service {
             || config.log != self.config.log
             || (config.drain, config.drain_delay) != (self.config.drain, self.config.drain_delay)
             || config.tenants != self.config.tenants;
-        let mut addresses = self.addresses.clone();
-        for (key, sockets) in &sockets {
-            let first = sockets.iter().flatten().next();
-            if let Some(real) = first.and_then(|socket| socket.local_addr().ok()) {
-                addresses.insert(key.clone(), real);
-            }
-        }
-        let service = Self {
+        let mut service = Self {
             config: Arc::new(config),
             access_log: None,
+            is_listening: self.is_listening,
             listeners,
-            addresses,
+            addresses: self.addresses.clone(),
             held,
             tls,
             discovery,
@@ -174,6 +172,7 @@ impl Service {
             tenants,
             standings: BTreeMap::new(),
         };
+        service.note_addresses(&sockets);
         Ok(Prepared {
             service,
             instances,
@@ -196,6 +195,9 @@ impl Service {
             report
                 .warnings
                 .push("log.level and log.format take a restart".to_owned());
+        }
+        if config.cluster != self.config.cluster {
+            report.warnings.push("[cluster] takes a restart".to_owned());
         }
         if (&config.state, config.compile.processes) != (&self.config.state, self.config.compile.processes) {
             report
@@ -357,6 +359,45 @@ impl Service {
         self.listeners.iter().any(|listener| listener.key() == key)
     }
 
+    /// Binds all listeners, those of a standby that becomes active. Answers with what each worker gets.
+    ///
+    /// # Errors
+    /// The first address that cannot be listened on.
+    pub(super) fn listen(&mut self, workers: usize) -> Result<Vec<Vec<ListenerPlan>>, StartError> {
+        self.is_listening = true;
+        let opened = self.sockets(&self.config, workers);
+        self.is_listening = opened.is_ok();
+        let (mut sockets, held) = opened?;
+        self.held = held;
+        self.note_addresses(&sockets);
+        Ok((0..workers).map(|_| self.listener_plans(&mut sockets)).collect())
+    }
+
+    fn note_addresses(&mut self, sockets: &Sockets) {
+        for (key, sockets) in sockets {
+            let first = sockets.iter().flatten().next();
+            if let Some(real) = first.and_then(|socket| socket.local_addr().ok()) {
+                self.addresses.insert(key.clone(), real);
+            }
+        }
+    }
+
+    /// What one worker gets of the listeners.
+    fn listener_plans(&self, sockets: &mut Sockets) -> Vec<ListenerPlan> {
+        if !self.is_listening {
+            return Vec::new();
+        }
+        let listener = |config: &Arc<config::Listener>| ListenerPlan {
+            config: config.clone(),
+            tls: self.tls.terminators.get(&config.key()).cloned(),
+            sockets: sockets
+                .get_mut(&config.key())
+                .and_then(Vec::pop)
+                .unwrap_or_default(),
+        };
+        self.listeners.iter().map(listener).collect()
+    }
+
     /// What each worker gets.
     pub(super) fn plans(
         &self,
@@ -366,15 +407,7 @@ impl Service {
     ) -> Vec<(Vec<ListenerPlan>, Vec<PoolPlan>)> {
         (0..workers)
             .map(|_| {
-                let listener = |config: &Arc<config::Listener>| ListenerPlan {
-                    config: config.clone(),
-                    tls: self.tls.terminators.get(&config.key()).cloned(),
-                    sockets: sockets
-                        .get_mut(&config.key())
-                        .and_then(Vec::pop)
-                        .unwrap_or_default(),
-                };
-                let listeners = self.listeners.iter().map(listener).collect();
+                let listeners = self.listener_plans(&mut sockets);
                 let pool = |(name, view): (&String, &PoolView)| {
                     let instance = instances.get_mut(name).and_then(Vec::pop);
                     PoolPlan {

@@ -49,6 +49,9 @@ impl Service {
     pub(super) fn sockets(&self, config: &Config, workers: usize) -> Result<(Sockets, Held), StartError> {
         let mut sockets = Sockets::new();
         let mut held = Held::new();
+        if !self.is_listening {
+            return Ok((sockets, held));
+        }
         for listener in &config.listeners {
             let key = listener.key();
             let failed = |error| StartError::Bind {

@@ -10,13 +10,19 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 25] = [
+const TABLES: [(&str, &str, Keys); 27] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
     ("`[compile]`", "[compile]", file::COMPILE),
     ("`[state]`", "[state]", file::STATE),
     ("`[record]`", "[record]", file::RECORD),
+    ("`[cluster]`", "[cluster]", file::cluster::CLUSTER),
+    (
+        "`[[cluster.member]]`",
+        "[[cluster.member]]",
+        file::cluster::MEMBER,
+    ),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
     ("`[listener.tls]`", "[listener.tls]", file::TLS),
     (
@@ -163,7 +169,50 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     {
         set("[[listener.route]]", "host", "\"api.example\"");
     }
-    written(tables, header, keys)
+    for (table, key, value) in of_a_member(header) {
+        set(table, key, value);
+    }
+    let text = written(tables, header, keys);
+    if header.contains("cluster") {
+        with_members(text, keys)
+    } else {
+        text
+    }
+}
+
+/// What a file about a cluster has in any case.
+fn of_a_member(header: &str) -> Vec<(&'static str, &'static str, &'static str)> {
+    let mut found = Vec::new();
+    if header.contains("cluster") {
+        found.extend([
+            ("[cluster]", "name", "\"edge\""),
+            ("[cluster]", "node", "\"b\""),
+            ("[cluster]", "key_file", "\"cluster.key\""),
+        ]);
+    }
+    if header == "[[cluster.member]]" {
+        found.extend([
+            (MEMBER, "name", "\"a\""),
+            (MEMBER, "address", "\"10.0.0.9:7946\""),
+        ]);
+    }
+    found
+}
+
+const MEMBER: &str = "[[cluster.member]]";
+
+/// The file of a node with as many others as its keys want.
+fn with_members(mut text: String, keys: &[(&str, &str)]) -> String {
+    let has = |key: &str| keys.iter().any(|(known, _)| *known == key);
+    let others = match (has("member"), has("without_witness")) {
+        (true, _) => 0,
+        (false, true) => 2,
+        (false, false) => 3,
+    };
+    for (name, port) in [("b", 1), ("c", 2), ("d", 3)].into_iter().take(others) {
+        text += &format!("[[cluster.member]]\nname = \"{name}\"\naddress = \"10.0.0.1:{port}\"\n");
+    }
+    text
 }
 
 /// The tables as a file, with these keys in the one of this header.
@@ -192,20 +241,23 @@ fn written(tables: Vec<(&str, BTreeMap<&str, &str>)>, header: &str, keys: &[(&st
 
 /// What else a value needs to be allowed.
 fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
-    let company = match (key, value) {
-        ("timeout", _) if table == "[pool.shop.discover]" => None,
-        ("interval_max", _) => Some(("interval_min", "\"100ms\"")),
-        ("timeout", _) => Some(("interval", "\"1h\"")),
-        ("base_ejection", _) => Some(("max_ejection", "\"24h\"")),
-        ("key", "\"balancer.key\"") => Some(("cert", "\"balancer.pem\"")),
-        ("client_auth" | "client_crl", _) => Some(("client_ca", "\"ca.pem\"")),
-        ("peek_sni", _) => Some(("protocol", "\"tcp\"")),
+    let company: &[(&str, &str)] = match (key, value) {
+        ("timeout", _) if table == "[pool.shop.discover]" => &[],
+        ("interval_max", _) => &[("interval_min", "\"100ms\"")],
+        ("timeout", _) => &[("interval", "\"1h\"")],
+        ("base_ejection", _) => &[("max_ejection", "\"24h\"")],
+        ("key", "\"balancer.key\"") => &[("cert", "\"balancer.pem\"")],
+        ("client_auth" | "client_crl", _) => &[("client_ca", "\"ca.pem\"")],
+        ("peek_sni", _) => &[("protocol", "\"tcp\"")],
         // Without TLS nothing tells which is spoken.
-        ("protocol", "\"auto\"") => Some(("tls", "{}")),
-        ("max_ejection", _) => Some(("base_ejection", "\"100ms\"")),
-        _ => None,
+        ("protocol", "\"auto\"") => &[("tls", "{}")],
+        ("max_ejection", _) => &[("base_ejection", "\"100ms\"")],
+        ("heartbeat" | "margin", _) => &[("lease", "\"1m\"")],
+        ("addresses", _) => &[("takeover", "\"address\""), ("interface", "\"eth0\"")],
+        ("interface", _) => &[("takeover", "\"address\""), ("addresses", "[\"10.0.0.5\"]")],
+        _ => &[],
     };
-    company.into_iter().chain([(key, value)]).collect()
+    company.iter().copied().chain([(key, value)]).collect()
 }
 
 fn outcome(row: &Row, value: &str) -> Result<(), String> {

@@ -1,0 +1,161 @@
+//! The way to the cluster's thread, and the view of it.
+//!
+//! Owns the orders and the bell that wakes the thread for them. Every call returns at once.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+};
+
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::oneshot;
+
+use super::{
+    boot_us,
+    fitness::Fitness,
+    view::{Counters, MemberView, Standing, View, role_name},
+};
+use crate::config;
+
+/// Why the lease is not given away. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// There is no lease here to give.
+    #[error("{0} is not active")]
+    NotActive(String),
+    /// There is no such node.
+    #[error("{0:?} is no other node of the cluster")]
+    Unknown(String),
+    /// Nobody could take it.
+    #[error("no other node is ready to follow: see the members in /v1/cluster")]
+    NoSuccessor,
+    /// The thread has ended.
+    #[error("the balancer is stopping")]
+    Stopping,
+}
+
+/// The name of the node that follows.
+pub(super) type Transferred = oneshot::Sender<Result<String, TransferError>>;
+
+/// An order to the thread.
+pub(super) enum Order {
+    Transfer(Option<String>, Transferred),
+    /// No new connections, until the gate is closed.
+    Hush(oneshot::Sender<()>),
+    /// What was under way is.
+    Finished,
+    Closed,
+    Stop,
+}
+
+/// A member as others in this process see it.
+pub struct Link {
+    orders: Mutex<Vec<Order>>,
+    bell: OwnedFd,
+    view: Mutex<View>,
+    /// Counts of datagrams.
+    pub counters: Counters,
+    /// Whether this node could serve.
+    pub fitness: Fitness,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(super) fn new(config: &config::Cluster) -> io::Result<Self> {
+        let member = |member: &config::ClusterMember| MemberView {
+            name: member.name.clone(),
+            address: member.address,
+            role: role_name(member.role),
+            active: false,
+            fit: false,
+            heard_ms: None,
+        };
+        let view = View {
+            cluster: config.name.clone(),
+            node: config.members[config.me].name.clone(),
+            members: config.members.iter().map(member).collect(),
+            ..View::default()
+        };
+        Ok(Self {
+            orders: Mutex::default(),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            view: Mutex::new(view),
+            counters: Counters::default(),
+            fitness: Fitness::new(),
+        })
+    }
+
+    /// The cluster as it was after the thread's last step, but for a lease that has ended since.
+    pub fn view(&self) -> View {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now_us = boot_us();
+        view.lease_ms = view.until_us.saturating_sub(now_us) / 1_000;
+        if view.role == Standing::Active && now_us >= view.until_us {
+            view.role = Standing::Leaving;
+        }
+        view
+    }
+
+    pub(super) fn set_view(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Gives the lease to a node, or to the one that suits best. Answers with its name once that has begun.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub async fn transfer(&self, to: Option<String>) -> Result<String, TransferError> {
+        let (done, answer) = oneshot::channel();
+        self.order(Order::Transfer(to, done));
+        answer.await.unwrap_or(Err(TransferError::Stopping))
+    }
+
+    /// Turns new connections away while the last ones end.
+    pub async fn hush(&self) {
+        let (done, hushed) = oneshot::channel();
+        self.order(Order::Hush(done));
+        // Without a thread there is nothing to hand over.
+        let _ = hushed.await;
+    }
+
+    /// Nothing is under way any more, or not for longer than is waited for.
+    pub fn finished(&self) {
+        self.order(Order::Finished);
+    }
+
+    /// This node no longer listens.
+    pub fn closed(&self) {
+        self.order(Order::Closed);
+    }
+
+    /// The thread ends. A lease that it still has ends by itself.
+    pub fn stop(&self) {
+        self.order(Order::Stop);
+    }
+
+    fn order(&self, order: Order) {
+        self.orders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(order);
+        // The only failure is a bell that rings already.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    pub(super) fn take_orders(&self) -> Vec<Order> {
+        let mut count = [0; 8];
+        // Nothing to read means that it did not ring.
+        let _ = rustix::io::read(&self.bell, &mut count);
+        std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

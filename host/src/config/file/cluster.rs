@@ -1,0 +1,244 @@
+//! `[cluster]`: its members, and what has to fit together among its keys.
+
+use std::{
+    collections::BTreeMap, net::IpAddr, num::NonZeroUsize, ops::RangeInclusive, path::Path, time::Duration,
+};
+
+use super::{
+    super::{
+        Cluster, ClusterMember, Config, Hooks, MemberRole, NamedFile, Takeover, Tenants, WithoutWitness,
+        addresses,
+        names::Unique,
+        reader::{Keys, Table},
+        units::{h, ms, s},
+    },
+    DRAIN, RECORD, admin, check_name, file_path, log, own, record,
+};
+
+pub(in super::super) const CLUSTER: Keys = &[
+    "name",
+    "node",
+    "key_file",
+    "takeover",
+    "addresses",
+    "interface",
+    "heartbeat",
+    "lease",
+    "margin",
+    "without_witness",
+    "on_active",
+    "on_standby",
+    "on_fault",
+    "hook_timeout",
+    "member",
+];
+pub(in super::super) const MEMBER: Keys = &["name", "address", "role", "priority"];
+
+const HEARTBEAT: RangeInclusive<Duration> = ms(10)..=s(10);
+const LEASE: RangeInclusive<Duration> = ms(30)..=s(60);
+const MARGIN: RangeInclusive<Duration> = ms(1)..=s(10);
+const HOOK_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
+const PRIORITY: RangeInclusive<u32> = 0..=1000;
+/// The kernel's own limit for a name.
+const INTERFACE_BYTES_MAX: usize = 15;
+
+/// The table, if it is there.
+pub(super) fn cluster(root: &Table<'_>, directory: &Path) -> Option<Cluster> {
+    let value = root.take("cluster")?;
+    let table = value.table(CLUSTER)?;
+    let name = table.require("name").and_then(|value| value.parsed(check_name));
+    let key = table.require("key_file").and_then(|value| {
+        let path = file_path(value.text()?, &value, directory)?;
+        Some(NamedFile::new(path, value.mistake("")))
+    });
+    let members = members(&table);
+    let me = table.require("node").and_then(|value| {
+        let node = value.text()?;
+        let members = members.as_ref()?;
+        let place = members.iter().position(|member| member.name == node);
+        place.or_else(|| value.expected("the name of a [[cluster.member]]"))
+    });
+    let (heartbeat, lease, margin) = times(&table);
+    let hook = |key| {
+        table.take(key).and_then(|value| {
+            let items = value.items("a list of strings: a program and its arguments")?;
+            items.iter().map(|item| item.text().map(str::to_owned)).collect()
+        })
+    };
+    let hooks = Hooks {
+        active: hook("on_active").unwrap_or_default(),
+        standby: hook("on_standby").unwrap_or_default(),
+        fault: hook("on_fault").unwrap_or_default(),
+        timeout: table.duration("hook_timeout", HOOK_TIMEOUT, s(10)),
+    };
+    let takeover = takeover(&table);
+    let without_witness = without_witness(&table, members.as_deref().unwrap_or_default());
+    Some(Cluster {
+        name: name?,
+        me: me?,
+        key: key?,
+        takeover: takeover?,
+        heartbeat,
+        lease,
+        margin,
+        without_witness,
+        hooks,
+        members: members?,
+    })
+}
+
+/// A member that only votes serves nobody.
+pub(super) fn witness(root: &Table<'_>, directory: &Path, cluster: Option<Cluster>) -> Config {
+    for key in ["workers", "listener", "pool", "policy", "tenant"] {
+        if root.take(key).is_some() {
+            root.wrong_key(key, "not in the file of a witness, which serves nobody");
+        }
+    }
+    let (state, versions_kept) = own::state(root, directory);
+    Config {
+        workers: NonZeroUsize::MIN,
+        drain: root.duration("drain", DRAIN, s(10)),
+        drain_delay: root.duration("drain_delay", DRAIN, Duration::ZERO),
+        admin: admin(root),
+        log: log(root, directory),
+        compile: own::compile(root),
+        state,
+        versions_kept,
+        record: record::record(&root.table("record", RECORD), directory),
+        cluster,
+        listeners: Vec::new(),
+        pools: BTreeMap::new(),
+        policies: BTreeMap::new(),
+        tenants: Tenants::default(),
+        components: Vec::new(),
+    }
+}
+
+fn times(table: &Table<'_>) -> (Duration, Duration, Duration) {
+    let heartbeat = table.duration("heartbeat", HEARTBEAT, ms(100));
+    let lease = table.duration("lease", LEASE, ms(400));
+    let margin = table.duration("margin", MARGIN, ms(50));
+    if lease < heartbeat * 3 {
+        table.wrong_key("lease", "expected at least three heartbeats (key heartbeat)");
+    }
+    if margin > lease / 4 {
+        table.wrong_key("margin", "expected at most a quarter of the lease (key lease)");
+    }
+    (heartbeat, lease, margin)
+}
+
+fn members(table: &Table<'_>) -> Option<Vec<ClusterMember>> {
+    let value = table.require("member")?;
+    let items = value.items("an array of tables: [[cluster.member]] with two brackets")?;
+    let most = trimtab_cluster::MEMBERS_MAX;
+    if !(2..=most).contains(&items.len()) {
+        return value.expected(format!("2 to {most} members"));
+    }
+    let (mut names, mut addresses) = (Unique::new("name"), Unique::new("address"));
+    let mut found = Vec::new();
+    for item in &items {
+        let Some(table) = item.table(MEMBER) else { continue };
+        let name = table.require("name").and_then(|value| {
+            let name = value.parsed(check_name)?;
+            names.claim(name.clone(), &value).then_some(name)
+        });
+        let address = table.require("address").and_then(|value| {
+            let address = value.parsed(addresses::listen)?;
+            if address.port() == 0 || address.ip().is_unspecified() {
+                return value.expected("an address that the others can send to");
+            }
+            addresses.claim(address, &value).then_some(address)
+        });
+        let roles = [("node", MemberRole::Node), ("witness", MemberRole::Witness)];
+        let role = table.choice("role", &roles, MemberRole::Node);
+        let priority = table.whole("priority", PRIORITY, 100) as u16;
+        found.extend(name.zip(address).map(|(name, address)| ClusterMember {
+            name,
+            address,
+            role,
+            priority,
+        }));
+    }
+    if found.len() == items.len() && found.iter().all(|member| member.role == MemberRole::Witness) {
+        return value.expected("at least one member that is no witness");
+    }
+    (found.len() == items.len()).then_some(found)
+}
+
+fn takeover(table: &Table<'_>) -> Option<Takeover> {
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Kind {
+        Bind,
+        RoleOnly,
+        Address,
+    }
+    let kinds = [
+        ("bind", Kind::Bind),
+        ("role-only", Kind::RoleOnly),
+        ("address", Kind::Address),
+    ];
+    let kind = table.choice("takeover", &kinds, Kind::Bind);
+    let interface = table.take("interface").and_then(|value| {
+        let name = value.text()?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'@');
+        if name.is_empty() || name.len() > INTERFACE_BYTES_MAX || !name.bytes().all(is_plain) {
+            return value.expected("the name of a network interface");
+        }
+        Some(name.to_owned())
+    });
+    let addresses = table.take("addresses").and_then(|value| {
+        let items = value.items("a list of IP addresses")?;
+        if items.is_empty() {
+            return value.expected("at least one IP address");
+        }
+        let address = |text: &str| {
+            text.parse::<IpAddr>()
+                .map_err(|_| "expected an IP address".to_owned())
+        };
+        items
+            .iter()
+            .map(|item| item.parsed(address))
+            .collect::<Option<Vec<_>>>()
+    });
+    if kind != Kind::Address {
+        for key in ["addresses", "interface"] {
+            if table.take(key).is_some() {
+                table.wrong_key(key, "only with takeover = \"address\"");
+            }
+        }
+    }
+    Some(match kind {
+        Kind::Bind => Takeover::Bind,
+        Kind::RoleOnly => Takeover::RoleOnly,
+        Kind::Address => {
+            table.require("addresses");
+            table.require("interface");
+            Takeover::Address {
+                addresses: addresses?,
+                interface: interface?,
+            }
+        }
+    })
+}
+
+fn without_witness(table: &Table<'_>, members: &[ClusterMember]) -> Option<WithoutWitness> {
+    let choices = [
+        ("prefer_safety", WithoutWitness::PreferSafety),
+        ("prefer_availability", WithoutWitness::PreferAvailability),
+    ];
+    let value = table.take("without_witness");
+    let chosen = value.as_ref().and_then(|value| value.choice(&choices));
+    let is_pair = members.len() == 2;
+    match value {
+        Some(value) if !members.is_empty() && !is_pair => {
+            value.wrong("only for a cluster of two members: here a majority decides");
+        }
+        None if is_pair => table.wrong_key(
+            "without_witness",
+            "required with two members: \"prefer_safety\" (one alone does not serve) or \"prefer_availability\" (each alone \
+             serves, during a partition both); a third member with role = \"witness\" needs neither",
+        ),
+        _ => {}
+    }
+    chosen
+}

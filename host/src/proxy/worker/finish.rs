@@ -1,0 +1,40 @@
+//! A worker that goes on, and for a while without listeners or without the connections that it has: another node takes its clients.
+//!
+//! Owns who is told to end, and when that is done. A stop for good is `worker.rs`'.
+
+use std::{rc::Rc, time::Duration};
+
+use tokio::sync::oneshot;
+
+use super::WorkerState;
+
+/// Between two looks at sockets that are being closed.
+const WITHDRAW_LOOK: Duration = Duration::from_millis(1);
+
+impl WorkerState {
+    /// Ends listening, at once; connections end by and by.
+    pub(super) async fn withdraw(&self) {
+        let listeners = self.listeners.take();
+        listeners.values().for_each(|listener| listener.close());
+        while !listeners.values().all(|listener| listener.is_closed()) {
+            tokio::time::sleep(WITHDRAW_LOOK).await;
+        }
+        let connections = self.connections.borrow();
+        connections.values().for_each(|(watch, _)| watch.finish());
+    }
+
+    /// Ends the connections that there are now, by and by.
+    pub(super) async fn finish(self: Rc<Self>, within: Duration, done: oneshot::Sender<()>) {
+        self.connections
+            .borrow()
+            .values()
+            .for_each(|(watch, _)| watch.finish());
+        let next = self.next_connection.get();
+        let deadline = tokio::time::Instant::now() + within;
+        let is_under_way = || self.connections.borrow().keys().any(|key| *key < next);
+        while is_under_way() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(WITHDRAW_LOOK).await;
+        }
+        let _ = done.send(());
+    }
+}

@@ -1,0 +1,338 @@
+//! A pair and its witness, each a process of its own: who serves when one is killed, stopped, started again or told to hand over.
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    process::{Child, Command, Output, Stdio},
+};
+
+use trimtab_tests::{DEADLINE, Directory, Origin, get, wait_until};
+
+use crate::PROGRAM;
+
+/// Addresses that were free a moment ago.
+fn free<const N: usize>(bind: impl Fn() -> (SocketAddr, Box<dyn Send>)) -> [SocketAddr; N] {
+    // All are held until all are chosen, or one could be chosen twice.
+    let held = [(); N].map(|()| bind());
+    held.map(|(address, _)| address)
+}
+
+fn tcp() -> (SocketAddr, Box<dyn Send>) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    (socket.local_addr().unwrap(), Box::new(socket))
+}
+
+fn udp() -> (SocketAddr, Box<dyn Send>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    (socket.local_addr().unwrap(), Box::new(socket))
+}
+
+/// The files of a cluster, and its processes.
+struct Cluster {
+    directory: Directory,
+    /// Where the active node listens.
+    address: SocketAddr,
+    admins: [SocketAddr; 3],
+    voices: [SocketAddr; 3],
+    processes: [Option<Child>; 3],
+    more: &'static str,
+}
+
+/// Slow, so that a busy machine is no fault.
+const TIMES: &str = "heartbeat = \"200ms\"\nlease = \"1s\"\nmargin = \"100ms\"\n";
+const NAMES: [&str; 3] = ["a", "b", "w"];
+
+impl Cluster {
+    fn new(origin: &Origin, more: &'static str) -> Self {
+        let directory = Directory::new();
+        directory.write("cluster.key", "a secret of at least thirty-two bytes\n");
+        let [address, a, b, w] = free(tcp);
+        let cluster = Self {
+            directory,
+            address,
+            admins: [a, b, w],
+            voices: free(udp),
+            processes: [None, None, None],
+            more,
+        };
+        for (member, name) in NAMES.into_iter().enumerate() {
+            let listener = format!(
+                "workers = 1\n[[listener]]\nlisten = \"{address}\"\n[pool.main]\nbackends = [\"{}\"]\n",
+                origin.address()
+            );
+            let serves = if member < 2 { listener } else { String::new() };
+            let text = cluster.text(member, &serves);
+            cluster.directory.write(&format!("{name}.toml"), text);
+        }
+        cluster
+    }
+
+    fn text(&self, member: usize, serves: &str) -> String {
+        let mut text = format!(
+            "admin = {{ listen = \"{}\" }}\nlog = {{ format = \"json\" }}\n{serves}[cluster]\nname = \"test\"\nnode = \"{}\"\n\
+             key_file = \"cluster.key\"\n{TIMES}{}\n",
+            self.admins[member], NAMES[member], self.more
+        );
+        for (name, voice) in NAMES.iter().zip(self.voices) {
+            let role = if *name == "w" { "witness" } else { "node" };
+            text +=
+                &format!("[[cluster.member]]\nname = \"{name}\"\naddress = \"{voice}\"\nrole = \"{role}\"\n");
+        }
+        // `workers` has to come before the first table.
+        match text.find("workers = 1\n") {
+            Some(at) => {
+                text.replace_range(at..at + "workers = 1\n".len(), "");
+                format!("workers = 1\n{text}")
+            }
+            None => text,
+        }
+    }
+
+    fn start(&mut self, member: usize) {
+        let file = self.directory.path().join(format!("{}.toml", NAMES[member]));
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join(format!("{}.log", NAMES[member])));
+        let process = Command::new(PROGRAM)
+            .arg("run")
+            .arg(file)
+            .stdout(Stdio::null())
+            .stderr(log.unwrap())
+            .spawn();
+        self.processes[member] = Some(process.unwrap());
+    }
+
+    /// All of them, so that the first node is active and the second ready.
+    async fn start_all(&mut self) {
+        self.start(0);
+        self.start(2);
+        self.wait_for(0, "active").await;
+        self.start(1);
+        wait_until("the second node is ready", DEADLINE, || {
+            let status = text(&self.order(0, &["status", "--json"]));
+            let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+            status["members"][1]["fit"] == true
+        })
+        .await;
+    }
+
+    /// As a power cut does it.
+    fn kill(&mut self, member: usize) {
+        let mut process = self.processes[member].take().expect("it runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    fn signal(&self, member: usize, name: &str) {
+        let process = self.processes[member].as_ref().expect("it runs");
+        let signal = match name {
+            "TERM" => rustix::process::Signal::TERM,
+            _ => panic!("{name}"),
+        };
+        let process = rustix::process::Pid::from_child(process);
+        rustix::process::kill_process(process, signal).unwrap();
+    }
+
+    /// The first line of `/v1/role`, and its status; 0 when nobody answers.
+    async fn role(&self, member: usize) -> (u16, String) {
+        let Ok(mut client) = trimtab_tests::Client::try_connect(self.admins[member]).await else {
+            return (0, String::new());
+        };
+        client
+            .send("GET /v1/role HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await;
+        match client.try_response().await {
+            Ok(answer) => (
+                answer.status,
+                answer.text().lines().next().unwrap_or_default().to_owned(),
+            ),
+            Err(_) => (0, String::new()),
+        }
+    }
+
+    async fn wait_for(&self, member: usize, role: &str) {
+        let end = tokio::time::Instant::now() + DEADLINE;
+        while self.role(member).await.1 != role {
+            let now = tokio::time::Instant::now();
+            assert!(now < end, "{} is not {role}\n{}", NAMES[member], self.logs());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until requests are served.
+    async fn wait_for_service(&self) {
+        let end = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            if let Ok(mut client) = trimtab_tests::Client::try_connect(self.address).await {
+                client
+                    .send("GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+                    .await;
+                if client
+                    .try_response()
+                    .await
+                    .is_ok_and(|answer| answer.status == 200)
+                {
+                    return;
+                }
+            }
+            assert!(
+                tokio::time::Instant::now() < end,
+                "nobody serves\n{}",
+                self.logs()
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn logs(&self) -> String {
+        let log = |name: &&str| {
+            let path = self.directory.path().join(format!("{name}.log"));
+            format!("{name}:\n{}", std::fs::read_to_string(path).unwrap_or_default())
+        };
+        NAMES.iter().map(log).collect()
+    }
+
+    fn order(&self, member: usize, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        let admin = self.admins[member].to_string();
+        command.arg("cluster").args(arguments).args(["--admin", &admin]);
+        command.output().unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().flatten() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    let all = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_serves_when_the_active_one_is_killed_and_keeps_the_role() {
+    let origin = Origin::start("o").await;
+    let mut cluster = Cluster::new(&origin, "");
+    cluster.start_all().await;
+    cluster.wait_for_service().await;
+    assert_eq!(
+        cluster.role(1).await,
+        (503, "standby".to_owned()),
+        "{}",
+        cluster.logs()
+    );
+    assert_eq!(cluster.role(2).await, (503, "witness".to_owned()));
+
+    cluster.kill(0);
+    cluster.wait_for(1, "active").await;
+    cluster.wait_for_service().await;
+
+    cluster.start(0);
+    cluster.wait_for(0, "standby").await;
+    // Once the old node votes again, it has had every occasion to take the role back.
+    let votes = || text(&cluster.order(0, &["status"])).contains("votes for b");
+    wait_until("the old node votes for the new one", DEADLINE, votes).await;
+    assert_eq!(cluster.role(1).await.1, "active", "{}", cluster.logs());
+    assert_eq!(get(cluster.address, "/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_is_handed_over_by_order_and_before_a_stop() {
+    let origin = Origin::start("o").await;
+    let mut cluster = Cluster::new(&origin, "");
+    cluster.start_all().await;
+    let refused = cluster.order(1, &["failover"]);
+    assert!(
+        !refused.status.success() && text(&refused).contains("b is not active"),
+        "{}",
+        text(&refused)
+    );
+    let refused = cluster.order(0, &["failover", "--to", "w"]);
+    assert!(
+        !refused.status.success() && text(&refused).contains("no other node is ready"),
+        "{}",
+        text(&refused)
+    );
+    let ordered = cluster.order(0, &["failover"]);
+    assert_eq!(text(&ordered), "handing over to b\n", "{}", cluster.logs());
+    cluster.wait_for(1, "active").await;
+    cluster.wait_for(0, "standby").await;
+    cluster.wait_for_service().await;
+
+    cluster.signal(1, "TERM");
+    cluster.wait_for(0, "active").await;
+    cluster.wait_for_service().await;
+    assert!(
+        cluster.logs().contains("handing over before the stop"),
+        "{}",
+        cluster.logs()
+    );
+    assert!(
+        !cluster.logs().contains("no majority answered"),
+        "{}",
+        cluster.logs()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_a_majority_stops_and_serves_again_when_it_has_one() {
+    let origin = Origin::start("o").await;
+    let mut cluster = Cluster::new(&origin, "");
+    cluster.start_all().await;
+    cluster.kill(2);
+    // One vote is missing, and that is no reason to stop.
+    let unheard = || {
+        let status = text(&cluster.order(0, &["status", "--json"]));
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["members"][2]["heard_ms"]
+            .as_u64()
+            .is_some_and(|heard_ms| heard_ms > 3000)
+    };
+    wait_until("the witness is missed", DEADLINE, unheard).await;
+    assert_eq!(cluster.role(0).await.1, "active", "{}", cluster.logs());
+    cluster.kill(1);
+    cluster.wait_for(0, "standby").await;
+    assert!(trimtab_tests::Client::try_connect(cluster.address).await.is_err());
+    cluster.start(2);
+    cluster.wait_for(0, "active").await;
+    cluster.wait_for_service().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_file_names_is_run_when_the_role_changes() {
+    let origin = Origin::start("o").await;
+    let hook = "on_active = [\"sh\", \"-c\", \"echo $TRIMTAB_NODE $TRIMTAB_ROLE $TRIMTAB_EPOCH >> hooks\"]\n\
+                on_standby = [\"sh\", \"-c\", \"echo $TRIMTAB_NODE $TRIMTAB_ROLE $TRIMTAB_REASON >> hooks\"]";
+    let mut cluster = Cluster::new(&origin, hook);
+    // The children's directory is the balancer's.
+    let hooks = cluster.directory.path().join("hooks");
+    let text_of = |name: &str| cluster.directory.path().join(format!("{name}.toml"));
+    for name in NAMES {
+        let path = text_of(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(
+            &path,
+            text.replace(">> hooks", &format!(">> {}", hooks.display())),
+        )
+        .unwrap();
+    }
+    cluster.start_all().await;
+    assert!(cluster.order(0, &["failover"]).status.success());
+    let ran = || std::fs::read_to_string(&hooks).unwrap_or_default();
+    wait_until("three hooks ran", DEADLINE, || ran().lines().count() >= 3).await;
+    let lines = ran();
+    assert!(lines.contains("a standby transferred"), "{lines}");
+    let epoch = |node: &str| {
+        let line = lines
+            .lines()
+            .find(|line| line.starts_with(&format!("{node} active")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .expect("an epoch")
+    };
+    assert!(epoch("b") > epoch("a"), "a token never goes back: {lines}");
+}
