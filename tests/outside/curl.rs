@@ -1,35 +1,13 @@
 //! curl, in each version of HTTP that it speaks.
 
-use std::{process::Stdio, sync::OnceLock};
-
 use tokio::process::Command;
-use trimtab_tests::{Balancer, Directory, LONG, Origin, Setup, tls::Authority, within};
+use trimtab_tests::{Balancer, Directory, Origin, Setup, tls::Authority};
 
-/// Installs curl where there is none that speaks HTTP/2.
-fn installed() {
-    static DONE: OnceLock<()> = OnceLock::new();
-    DONE.get_or_init(|| {
-        let speaks_http2 = || {
-            let version = std::process::Command::new("curl").arg("--version").output();
-            version.is_ok_and(|version| String::from_utf8_lossy(&version.stdout).contains("HTTP2"))
-        };
-        if !speaks_http2() {
-            let installing = std::process::Command::new("apt-get")
-                .args(["install", "-y", "--no-install-recommends", "curl"])
-                .stdout(Stdio::null())
-                .status();
-            assert!(
-                installing.is_ok_and(|status| status.success()),
-                "apt-get installs curl"
-            );
-        }
-        assert!(speaks_http2(), "this curl speaks HTTP/2");
-    });
-}
+use crate::program::{install, run, told};
 
 /// What curl says, with its own summary at the end: version of HTTP, status, and connections.
 async fn curl(arguments: &[&str]) -> String {
-    installed();
+    install("curl").await;
     let summary = "|%{http_version} %{http_code} %{num_connects}\n";
     let mut command = Command::new("curl");
     command
@@ -42,9 +20,8 @@ async fn curl(arguments: &[&str]) -> String {
             summary,
         ])
         .args(arguments);
-    let output = within("curl", LONG, command.output()).await.unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "curl {arguments:?}: {told}");
+    let output = run(&mut command).await;
+    assert!(output.status.success(), "curl {arguments:?}: {}", told(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -1,5 +1,14 @@
-//! Programs that others wrote, as clients of the balancer. What is missing is installed from the system's packages; nothing
-//! is skipped.
+//! Programs that others wrote, as clients and backends of the balancer: suites that judge a protocol, and what people use.
+//! `install.sh` installs what is missing, in the versions that the tests were written for; nothing is skipped.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod autobahn;
+mod chromium;
 mod curl;
+mod faults;
+mod grpc;
+mod http2;
+mod program;
+mod slowhttptest;
+mod testssl;
+mod varnishtest;

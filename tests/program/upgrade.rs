@@ -19,7 +19,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Pid, Signal, test_kill_process};
 use tokio::net::TcpStream;
-use trimtab_tests::{Client, DEADLINE, Directory, LONG, Load, Origin, Setup, wait_until, within};
+use trimtab_tests::{Client, DEADLINE, Directory, LONG, Load, Origin, RawOrigin, Setup, wait_until, within};
 
 use crate::{PROGRAM, lineage::Lineage};
 
@@ -107,20 +107,23 @@ async fn ask_anew(address: SocketAddr, is_over: Arc<AtomicBool>, asked: Arc<Atom
 struct Stage {
     directory: Directory,
     origin: Origin,
+    backend: String,
 }
 
 impl Stage {
     async fn new() -> Self {
+        let origin = Origin::start("a").await;
         let stage = Self {
             directory: Directory::new(),
-            origin: Origin::start("a").await,
+            backend: origin.address(),
+            origin,
         };
         stage.configure("");
         stage
     }
 
     fn setup(&self, top: &str) -> Setup {
-        Setup::to(self.origin.address())
+        Setup::to(self.backend.clone())
             .workers(2)
             .with_admin()
             .top("drain = \"1h\"")
@@ -197,7 +200,7 @@ async fn an_idle_connection_ends_with_its_next_answer() {
 }
 
 #[tokio::test]
-async fn a_request_and_a_tunnel_are_finished_by_the_process_that_has_them() {
+async fn a_request_is_finished_by_the_process_that_has_it() {
     let stage = Stage::new().await;
     let mut lineage = Lineage::start(Path::new(PROGRAM), &stage.directory).await;
     let mut held = Client::connect(lineage.listener()).await;
@@ -214,6 +217,65 @@ async fn a_request_and_a_tunnel_are_finished_by_the_process_that_has_them() {
     stage.origin.release();
     assert_eq!(held.response().await.status, 200);
     lineage.wait_for_the_first_to_end().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_goes_on_in_the_process_that_has_it() {
+    let mut stage = Stage::new().await;
+    let origin = RawOrigin::start(|mut peer| async move {
+        peer.head().await;
+        peer.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n")
+            .await;
+        while let Some(bytes) = peer.bytes().await {
+            peer.send(bytes).await;
+        }
+    })
+    .await;
+    stage.backend = origin.address();
+    let text = stage.setup("").listener("upgrades = [\"chat\"]").text();
+    stage.directory.replace("trimtab.toml", text);
+    let mut lineage = Lineage::start(Path::new(PROGRAM), &stage.directory).await;
+    let mut tunnel = Client::connect(lineage.listener()).await;
+    tunnel
+        .send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n")
+        .await;
+    assert_eq!(tunnel.head().await.unwrap().status, 101);
+    lineage.signal(Signal::USR2);
+    lineage.wait_for("has taken over").await;
+    for word in ["one", "other"] {
+        tunnel.send(word).await;
+        assert_eq!(tunnel.exactly(word.len()).await, word.as_bytes());
+    }
+    assert!(lineage.first.try_wait().unwrap().is_none(), "it waits");
+    drop(tunnel);
+    lineage.wait_for_the_first_to_end().await;
+}
+
+#[tokio::test]
+async fn what_was_found_last_goes_over_even_if_its_source_is_gone() {
+    let stage = Stage::new().await;
+    let found = format!("[\"{}\"]", stage.origin.address());
+    stage.directory.replace("found.json", found);
+    let setup = Setup::new()
+        .with_admin()
+        .top("log = { format = \"json\" }")
+        .rest("[pool.main.discover]\nfile = \"found.json\"");
+    stage.directory.replace("trimtab.toml", setup.text());
+    let lineage = Lineage::start(Path::new(PROGRAM), &stage.directory).await;
+    assert_eq!(
+        Client::connect(lineage.listener()).await.get("/").await.status,
+        200
+    );
+    fs::remove_file(stage.directory.path().join("found.json")).unwrap();
+    assert_eq!(lineage.ask_admin("POST /v1/upgrade", "").await.0, 200);
+    lineage.wait_for_serving(2).await;
+    lineage.wait_for("1 backends are known").await;
+    for _ in 0..8 {
+        assert_eq!(
+            Client::connect(lineage.listener()).await.get("/").await.status,
+            200
+        );
+    }
 }
 
 #[tokio::test]

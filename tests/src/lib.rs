@@ -16,6 +16,7 @@ mod raw;
 mod wait;
 
 pub mod dns;
+pub mod fault;
 pub mod frames;
 pub mod guest;
 pub mod tls;

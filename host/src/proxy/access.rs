@@ -34,6 +34,8 @@ pub(super) struct Line {
     pub(super) at_ms: u64,
     pub(super) listener: String,
     pub(super) client: String,
+    /// What the client speaks, by its name in TLS (RFC 7301), or `tcp`.
+    pub(super) protocol: &'static str,
     pub(super) method: String,
     pub(super) host: String,
     pub(super) path: String,

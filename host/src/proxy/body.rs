@@ -255,7 +255,8 @@ impl Body for ResponseBody {
         };
         match &poll {
             Poll::Ready(None) => this.complete(),
-            Poll::Ready(Some(Ok(_))) if is_last => this.complete(),
+            // Nothing follows trailers, and not everybody asks again after them.
+            Poll::Ready(Some(Ok(frame))) if is_last || frame.is_trailers() => this.complete(),
             _ => {}
         }
         if let Some(watch) = &this.watch {

@@ -22,6 +22,9 @@ pub enum Error {
     /// Not HTTP as RFC 9110 and 9112 want it.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// A request of HTTP/2 that RFC 9113, 8.1.1, calls malformed. Its stream is reset, others go on.
+    #[error("{0}")]
+    Malformed(&'static str),
     /// CONNECT and TRACE are not proxied.
     #[error("method {0} is not allowed")]
     Method(&'static str),
@@ -77,6 +80,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::BadRequest(_)
+            | Self::Malformed(_)
             | Self::Method(_)
             | Self::Expectation
             | Self::WebSocketVersion
@@ -99,7 +103,7 @@ impl Error {
     /// The status that the client gets.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,

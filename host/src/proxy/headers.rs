@@ -41,6 +41,9 @@ pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {
     if head.headers.values().any(|value| value.len() > FIELD_BYTES_MAX) {
         return Err(Error::FieldTooLarge);
     }
+    if is_http2 {
+        check_malformed(head)?;
+    }
     match head.method {
         http::Method::CONNECT if !listener.connect => return Err(Error::Method("CONNECT")),
         http::Method::CONNECT => check_connect(head)?,
@@ -79,6 +82,24 @@ pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {
     }
 }
 
+/// What the HTTP library lets through of what RFC 9113 calls malformed.
+fn check_malformed(head: &Parts) -> Result<(), Error> {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_padded = |value: &HeaderValue| {
+        let bytes = value.as_bytes();
+        is_blank(bytes.first()) || is_blank(bytes.last())
+    };
+    // 8.2.1
+    if head.headers.values().any(is_padded) {
+        return Err(Error::Malformed("a field begins or ends with a blank"));
+    }
+    // 8.5
+    if head.method == http::Method::CONNECT && head.uri.authority().is_none() {
+        return Err(Error::Malformed("CONNECT without an :authority"));
+    }
+    Ok(())
+}
+
 /// RFC 9110, 9.3.6: host and port are all that it names, and nothing that follows is a body.
 fn check_connect(head: &Parts) -> Result<(), Error> {
     let port = head.uri.authority().and_then(Authority::port_u16);
@@ -97,7 +118,7 @@ fn check_authority(uri: &Uri, host: Option<&HeaderValue>) -> Result<(), Error> {
     match (uri.authority(), host) {
         (None, None) => return Err(Error::BadRequest("a request must have an :authority")),
         (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
-            return Err(Error::BadRequest("a Host header that is not the :authority"));
+            return Err(Error::Malformed("a Host header that is not the :authority"));
         }
         _ => {}
     }

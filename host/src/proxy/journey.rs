@@ -43,6 +43,7 @@ impl Journey {
                 at_ms: unix_ms(),
                 listener: client.listener.rules().config.name.clone(),
                 client: client.address.ip().to_string(),
+                protocol: if client.is_stream { "h2" } else { "http/1.1" },
                 method: head.method().to_owned(),
                 host: head.authority().to_owned(),
                 path: head.target().to_owned(),
@@ -62,7 +63,17 @@ impl Journey {
     /// It is a connection without requests, which is logged like one and not counted.
     pub(super) fn of_connection(mut self) -> Self {
         self.is_request = false;
+        if let Some(line) = &mut self.line {
+            line.protocol = "tcp";
+        }
         self
+    }
+
+    /// It is of HTTP/1.0, which is rare enough to be told afterwards.
+    pub(super) fn is_old(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.protocol = "http/1.0";
+        }
     }
 
     /// So many bytes went to the backend, and came from it.

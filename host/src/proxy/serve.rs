@@ -3,12 +3,11 @@
 //! Owns the order of the steps: route, pick, forward, observe, retry. Each step is elsewhere. It must not know how any of
 //! them works. Ordinary requests go the same way in `lane.rs`.
 //!
-//! Invariant: every request is answered, and its [`Journey`] ends exactly once.
+//! Invariant: every request is answered (or reset, which is HTTP/2's answer to some), and its [`Journey`] ends exactly once.
 
 use std::{
     any::Any,
     cell::{Cell, RefCell},
-    convert::Infallible,
     net::SocketAddr,
     rc::Rc,
 };
@@ -136,10 +135,13 @@ pub(super) type Sent = Rc<Cell<u64>>;
 ///
 /// Dropping this future, as happens when the client goes away, drops the attempt under way and with it the upstream
 /// connection.
+///
+/// # Errors
+/// How a stream of HTTP/2 is to be reset whose request is malformed. All else is answered.
 pub(super) async fn serve(
     client: Rc<Client>,
     mut request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+) -> Result<Response<ResponseBody>, h2::Error> {
     client.watch.request_began();
     let on_stream = upgrade_of(&client, &mut request);
     let (mut parts, body) = request.into_parts();
@@ -151,11 +153,21 @@ pub(super) async fn serve(
         .and_then(|()| headers::settle(&mut parts, &listener.config, client.scheme));
     let mut head = Head::from_parts(&parts);
     let mut journey = Journey::begin(&client, &head);
+    if parts.version == http::Version::HTTP_10 {
+        journey.is_old();
+    }
     let result = match checked {
         Ok(()) => handle(&client, &listener, (&parts, &mut head), body, &mut journey).await,
         Err(error) => Err(error),
     };
     drop(listener);
+    if let Err(error @ Error::Malformed(_)) = &result {
+        journey.fail(error);
+        journey.status = error.status().as_u16();
+        // The client has been told, and has not gone away.
+        journey.complete();
+        return Err(h2::Reason::PROTOCOL_ERROR.into());
+    }
     let mut response = result.unwrap_or_else(|error| {
         journey.fail(&error);
         let mut answer = error.answer();

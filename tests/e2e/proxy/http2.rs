@@ -13,7 +13,7 @@ use trimtab_tests::{
     frames::{self, flag, frame, get_fields, kind},
     get, ok,
     tls::{Authority, shake},
-    within,
+    wait_until, within,
 };
 
 type Sender = SendRequest<Full<Bytes>>;
@@ -183,7 +183,7 @@ async fn many_requests_of_one_connection_are_served_at_once() {
             tokio::spawn(async move { ask(&mut sender, request("/held")).await })
         })
         .collect();
-    trimtab_tests::wait_until("all are at the origin", DEADLINE, || origin.in_flight() == 50).await;
+    wait_until("all are at the origin", DEADLINE, || origin.in_flight() == 50).await;
     origin.release();
     for asked in asking {
         assert_eq!(asked.await.unwrap(), (200, Bytes::from("a")));
@@ -221,14 +221,23 @@ async fn trailers_of_a_response_are_passed_on() {
     .await;
     let balancer = Setup::to(origin.address()).start().await;
     let mut sender = connect(&balancer).await;
-    let response = within("a response", DEADLINE, sender.send_request(request("/")))
-        .await
-        .unwrap();
-    let body = within("the body", DEADLINE, response.into_body().collect())
-        .await
-        .unwrap();
-    assert_eq!(body.trailers().unwrap()["x-sum"], "7");
-    assert_eq!(body.to_bytes(), "hi");
+    for _ in 0..2 {
+        let response = within("a response", DEADLINE, sender.send_request(request("/")))
+            .await
+            .unwrap();
+        let body = within("the body", DEADLINE, response.into_body().collect())
+            .await
+            .unwrap();
+        assert_eq!(body.trailers().unwrap()["x-sum"], "7");
+        assert_eq!(body.to_bytes(), "hi");
+    }
+    // They are the end: the request is whole, and the backend's connection is free for the next.
+    wait_until("both have ended", DEADLINE, || {
+        balancer.count(|worker| &worker.responses[2]) == 2
+    })
+    .await;
+    assert_eq!(balancer.count(|worker| &worker.aborted), 0);
+    assert_eq!(origin.connections(), 1);
 }
 
 #[tokio::test]

@@ -3,7 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use trimtab_tests::{Client, RawOrigin, Response, Setup, ok};
+use trimtab_tests::{
+    Balancer, Client, Directory, RawOrigin, Response, Setup,
+    frames::{Framed, kind},
+    ok,
+};
 
 /// Not ordinary, so the library has its connection from then on.
 const UNUSUAL: &str = "GET /unusual HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n";
@@ -271,5 +275,34 @@ async fn pipelined_requests_are_answered_in_order_and_across_the_lanes() {
     client.send(second).await;
     for path in ["/1", "/2", "/3", "/unusual", "/5"] {
         assert_eq!(client.response().await.text(), path);
+    }
+}
+
+#[tokio::test]
+async fn the_access_log_says_what_a_client_speaks() {
+    let directory = Directory::new();
+    let origin = RawOrigin::answering(ok("hi")).await;
+    let setup = Setup::to(origin.address()).top("log.access = \"access.log\"");
+    let balancer = Balancer::start(setup.text(), directory.path()).await;
+    let balancer = balancer.unwrap_or_else(|error| panic!("{error}"));
+    let mut client = Client::connect(balancer.address).await;
+    client.get("/own").await;
+    client.ask(UNUSUAL).await;
+    let mut old = Client::connect(balancer.address).await;
+    old.ask("GET /old HTTP/1.0\r\n\r\n").await;
+    let mut framed = Framed::connect(balancer.address).await;
+    framed.get(1, &[]).await;
+    framed.until(kind::DATA).await.unwrap();
+    balancer.stop().await;
+    let log = std::fs::read_to_string(directory.path().join("access.log")).unwrap();
+    for (path, protocol) in [
+        ("/own", "http/1.1"),
+        ("/unusual", "http/1.1"),
+        ("/old", "http/1.0"),
+        ("/", "h2"),
+    ] {
+        let path = format!("\"path\":\"{path}\"");
+        let line = log.lines().find(|line| line.contains(&path)).unwrap();
+        assert!(line.contains(&format!("\"protocol\":\"{protocol}\"")), "{line}");
     }
 }

@@ -409,6 +409,7 @@ async fn the_access_log_has_a_line_for_each_connection() {
     let received = answer.len();
     for told in [
         "\"client\":\"192.0.2.7\"".to_owned(),
+        "\"protocol\":\"tcp\"".to_owned(),
         "\"sent\":5".to_owned(),
         format!("\"received\":{received}"),
         "\"complete\":true".to_owned(),

@@ -117,14 +117,21 @@ async fn a_client_that_stops_reading_is_let_go_and_so_is_the_origin() {
         .listener("limits = { body_timeout = \"300ms\" }")
         .start()
         .await;
-    let mut client = Client::connect_narrow(balancer.address).await;
-    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    wait_until("the origin's connection is closed", DEADLINE, || {
-        origin.closed() == 1
-    })
-    .await;
-    let response = client.response().await;
-    assert!(!response.is_complete);
+    // By our own way, and by the library's.
+    for (at, more) in ["", "te: trailers\r\n"].iter().enumerate() {
+        let mut client = Client::connect_narrow(balancer.address).await;
+        client
+            .send(format!("GET / HTTP/1.1\r\nhost: a\r\n{more}\r\n"))
+            .await;
+        wait_until("the origin's connection is closed", DEADLINE, || {
+            origin.closed() == at + 1
+        })
+        .await;
+        assert_eq!(client.head().await.unwrap().status, 200);
+        // A reset, for what is closed in order the system would keep until the client takes it.
+        let end = client.rest().await.unwrap_err();
+        assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset, "{more:?}");
+    }
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         .map(String::as_str)
         .collect();
     let mut passed = BTreeSet::new();
-    for target in ["cases", "e2e", "lib"] {
+    for target in ["cases", "e2e", "lib", "outside"] {
         let names: Vec<&str> = named
             .iter()
             .filter_map(|name| name.strip_prefix(target)?.strip_prefix("::"))

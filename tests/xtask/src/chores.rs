@@ -1,11 +1,34 @@
 //! Tests and lints, as CI runs them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::again;
+
+/// Installs the programs of others, and runs the tests that drive them unless only the first is wanted.
+pub(crate) fn outside(root: &Path, is_install_only: bool) -> Result<()> {
+    let mut install = Command::new("bash");
+    install.arg(root.join("tests/outside/install.sh")).arg("all");
+    run(install)?;
+    if is_install_only {
+        return Ok(());
+    }
+    // With the features of the whole workspace, as all tests have them: nothing is compiled twice.
+    run(cargo(root, "test --workspace --test outside"))
+}
+
+/// A program of the harness against a release build of the balancer.
+pub(crate) fn soak(root: &Path, before: &[&str], after: &[&str]) -> Result<()> {
+    run(cargo(root, "build --release -p trimtab"))?;
+    run(cargo(root, "build --workspace --bin soak"))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = root.join(target);
+    let mut soak = Command::new(target.join("debug/soak"));
+    soak.args(before).arg(target.join("release/trimtab")).args(after);
+    run(soak)
+}
 
 /// All tests; in CI, those that failed once more. nextest runs no doctests, so cargo runs these first; the last lines are nextest's own summary.
 pub(crate) fn test(root: &Path) -> Result<()> {

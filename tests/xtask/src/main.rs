@@ -74,6 +74,20 @@ enum Chore {
     Test,
     /// Run the tests of the case list of bad input, and count the cases: `tests/cases/cases.toml`
     Cases,
+    /// Install the programs of others (`tests/outside/install.sh`) and run the tests that drive them
+    Outside {
+        /// Install only
+        #[arg(long)]
+        install: bool,
+    },
+    /// Everything at once for a while, in a release build: fails on errors, open files and memory that grow
+    Soak {
+        /// How long; CI takes 2
+        #[arg(long, default_value_t = 30.0)]
+        minutes: f64,
+    },
+    /// What clients see of one bad backend of three, killed, frozen and so on, as a table; in a release build
+    Faults,
     /// Check formatting and lints
     Lint,
     /// Measure trimtab and its peers side by side; without arguments, tell how
@@ -115,6 +129,9 @@ fn work(chore: &Chore) -> Result<()> {
         Chore::Freeze => contract::freeze(&root),
         Chore::Test => chores::test(&root),
         Chore::Cases => cases::run(&root),
+        Chore::Outside { install } => chores::outside(&root, *install),
+        Chore::Soak { minutes } => chores::soak(&root, &["run"], &[&minutes.to_string()]),
+        Chore::Faults => chores::soak(&root, &["faults"], &[]),
         Chore::Lint => chores::lint(&root),
         Chore::Bench { arguments } => chores::bench(&root, arguments),
     }

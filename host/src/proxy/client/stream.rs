@@ -106,8 +106,18 @@ impl<S: Socket> ClientStream<S> {
                 }
                 Some(Ok(()))
             }
-            Expired::Body => Some(Err(io::ErrorKind::TimedOut.into())),
+            Expired::Body => Some(Err(self.give_up())),
         }
+    }
+
+    /// The client has taken too long. What it has not taken goes with the connection: closed in order, the system would
+    /// keep it for as long as the client likes to take a byte now and then.
+    #[cold]
+    fn give_up(&self) -> io::Error {
+        if self.watch.write_wait_ms.get() > 0 {
+            self.inner.cut();
+        }
+        io::ErrorKind::TimedOut.into()
     }
 
     /// Notes the first bytes of a head, and whether its request line has ended.
@@ -277,7 +287,7 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(Expired::Body) = self.watch.expired.get() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            return Poll::Ready(Err(self.give_up()));
         }
         if self.replace_answer(bytes) {
             return Poll::Ready(Ok(bytes.len()));
@@ -294,7 +304,7 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let Some(Expired::Body) = self.watch.expired.get() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            return Poll::Ready(Err(self.give_up()));
         }
         if slices.first().is_some_and(|first| self.replace_answer(first)) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
@@ -312,7 +322,7 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
         let poll = Pin::new(&mut self.inner).poll_flush(cx);
         if poll.is_pending() {
             if let Some(Expired::Body) = self.watch.expired.get() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                return Poll::Ready(Err(self.give_up()));
             }
             self.watch_write(cx, &poll);
         }

@@ -1,12 +1,13 @@
-//! Frames as they come and go, and the end of a connection that sends too many of the useless kind.
+//! Frames as they come and go, and the end of a connection that breaks a rule or sends too many of the useless kind.
 //!
 //! Owns one account for each connection: a frame that asks for work and brings none costs, bodies and time earn. The
 //! HTTP library bounds what a connection can make us keep; this bounds what it can make us do. It must not change any
-//! byte, but for the GOAWAY that ends a connection.
+//! byte, but for the GOAWAY that ends a connection. The rules are in `rules.rs`.
 //!
 //! Invariant: a GOAWAY of ours goes between two frames, never into one.
 
 use std::{
+    convert::Infallible,
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
@@ -15,7 +16,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::PREFACE;
+use super::{
+    PREFACE,
+    rules::{Breach, Rules},
+};
 use crate::proxy::{
     client::{ClientStream, Socket},
     prefixed::Prefixed,
@@ -30,12 +34,21 @@ const EARNED_PER_S: u64 = 200;
 const BYTES_PER_FRAME: u64 = 512;
 
 const HEADER_BYTES: usize = 9;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
-const ENHANCE_YOUR_CALM: u8 = 0xb;
+
+/// Kinds of frames (RFC 9113, 6).
+pub(super) mod kind {
+    pub(in super::super) const DATA: u8 = 0;
+    pub(in super::super) const HEADERS: u8 = 1;
+    pub(in super::super) const PRIORITY: u8 = 2;
+    pub(in super::super) const RST_STREAM: u8 = 3;
+    pub(in super::super) const SETTINGS: u8 = 4;
+    pub(in super::super) const PUSH_PROMISE: u8 = 5;
+    pub(in super::super) const PING: u8 = 6;
+    pub(in super::super) const GOAWAY: u8 = 7;
+    pub(in super::super) const WINDOW_UPDATE: u8 = 8;
+    pub(in super::super) const CONTINUATION: u8 = 9;
+}
 
 /// A connection whose frames are counted.
 pub(super) struct Metered<S> {
@@ -44,7 +57,7 @@ pub(super) struct Metered<S> {
     received: Frames,
     sent: Frames,
     account: Account,
-    last_stream: u32,
+    rules: Rules,
 }
 
 impl<S> Metered<S> {
@@ -58,49 +71,59 @@ impl<S> Metered<S> {
                 ..Frames::default()
             },
             sent: Frames::default(),
-            last_stream: 0,
+            rules: Rules::default(),
         }
     }
 
-    /// Counts what came. False if it was too much.
-    fn count(&mut self, bytes: &[u8]) -> bool {
+    /// Counts what came, up to what breaks a rule.
+    fn count(&mut self, bytes: &[u8]) -> Result<(), Breach> {
         let Self {
             received,
             account,
-            last_stream,
+            rules,
             ..
         } = self;
         let now_ms = self.client.worker.coarse_ms();
-        received.feed(bytes, |frame| {
-            if frame.kind == HEADERS {
-                *last_stream = (*last_stream).max(frame.stream);
+        received.feed(bytes, |part| match part {
+            Part::Frame(frame) => {
+                account.received(&frame, now_ms);
+                rules.frame(&frame)
             }
-            account.received(&frame, now_ms);
-        });
-        !account.is_overdrawn()
+            Part::Settings(bytes) => rules.settings(bytes),
+        })?;
+        if account.is_overdrawn() {
+            return Err(Breach::Calm);
+        }
+        Ok(())
     }
 
     fn count_sent(&mut self, bytes: &[u8]) {
         let account = &mut self.account;
-        self.sent.feed(bytes, |frame| account.sent(&frame));
+        let counted: Result<(), Infallible> = self.sent.feed(bytes, |part| {
+            if let Part::Frame(frame) = part {
+                account.sent(&frame);
+            }
+            Ok(())
+        });
+        let Ok(()) = counted;
     }
 }
 
 impl<S: Socket> Metered<S> {
     /// Ends the connection with a word, where one can be put between what was written.
-    fn refuse(&mut self) -> io::Error {
-        self.client
-            .worker
-            .metrics()
-            .count(|metrics| &metrics.http2_floods);
+    fn refuse(&mut self, breach: Breach) -> io::Error {
+        if breach == Breach::Calm {
+            let metrics = self.client.worker.metrics();
+            metrics.count(|metrics| &metrics.http2_floods);
+        }
         if self.sent.is_between() {
             let mut frame = [0; HEADER_BYTES + 8];
-            (frame[2], frame[3], frame[16]) = (8, GOAWAY, ENHANCE_YOUR_CALM);
-            frame[9..13].copy_from_slice(&self.last_stream.to_be_bytes());
+            (frame[2], frame[3], frame[16]) = (8, kind::GOAWAY, breach as u8);
+            frame[9..13].copy_from_slice(&self.rules.last().to_be_bytes());
             self.stream.get_mut().say(&frame);
         }
-        tracing::debug!(client = %self.client.address, "HTTP/2 connection closed: too many frames that do nothing");
-        io::Error::other("too many frames that do nothing")
+        tracing::debug!(client = %self.client.address, "HTTP/2 connection closed: {}", breach.text());
+        io::Error::other(breach.text())
     }
 }
 
@@ -112,8 +135,8 @@ impl<S: Socket> AsyncRead for Metered<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let is_fair = self.count(buffer.filled().get(before..).unwrap_or_default());
-        Poll::Ready(if is_fair { Ok(()) } else { Err(self.refuse()) })
+        let counted = self.count(buffer.filled().get(before..).unwrap_or_default());
+        Poll::Ready(counted.map_err(|breach| self.refuse(breach)))
     }
 }
 
@@ -176,17 +199,17 @@ impl Account {
             self.earn(earned);
         }
         match frame.kind {
-            DATA if frame.length > 0 => self.earn_bytes(frame.length),
+            kind::DATA if frame.length > 0 => self.earn_bytes(frame.length),
             // The end of a body may well be empty.
-            DATA if frame.flags & END_STREAM != 0 => {}
+            kind::DATA if frame.flags & END_STREAM != 0 => {}
             // A request is work, and bounded elsewhere; an empty piece of one is neither.
-            HEADERS | CONTINUATION if frame.length > 0 => {}
+            kind::HEADERS | kind::CONTINUATION if frame.length > 0 => {}
             _ => self.credit = self.credit.saturating_sub(1),
         }
     }
 
     fn sent(&mut self, frame: &Frame) {
-        if frame.kind == DATA {
+        if frame.kind == kind::DATA {
             self.earn_bytes(frame.length);
         }
     }
@@ -207,11 +230,18 @@ impl Account {
 }
 
 /// A frame's header (RFC 9113, 4.1).
-struct Frame {
-    length: u64,
-    kind: u8,
-    flags: u8,
-    stream: u32,
+pub(super) struct Frame {
+    pub(super) length: u64,
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+}
+
+/// What is found in a stream of bytes.
+enum Part<'a> {
+    Frame(Frame),
+    /// A piece of what the last frame brings, if that is settings.
+    Settings(&'a [u8]),
 }
 
 /// Where frames begin in a stream of bytes.
@@ -221,14 +251,24 @@ struct Frames {
     filled: usize,
     /// Bytes until the next header.
     skip: u64,
+    /// Of those, whether they are settings.
+    is_settings: bool,
 }
 
 impl Frames {
-    fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
+    fn feed<E>(
+        &mut self,
+        mut bytes: &[u8],
+        mut each: impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         while !bytes.is_empty() {
             let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
             self.skip -= skipped as u64;
-            bytes = bytes.get(skipped..).unwrap_or_default();
+            let (payload, rest) = bytes.split_at(skipped);
+            if self.is_settings {
+                each(Part::Settings(payload))?;
+            }
+            bytes = rest;
             let taken = bytes.len().min(HEADER_BYTES - self.filled);
             let (head, rest) = bytes.split_at(taken);
             self.header[self.filled..self.filled + taken].copy_from_slice(head);
@@ -238,14 +278,16 @@ impl Frames {
                 let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.header;
                 let length = u64::from(u32::from_be_bytes([0, l0, l1, l2]));
                 (self.filled, self.skip) = (0, length);
-                each(Frame {
+                self.is_settings = kind == kind::SETTINGS;
+                each(Part::Frame(Frame {
                     length,
                     kind,
                     flags,
                     stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
-                });
+                }))?;
             }
         }
+        Ok(())
     }
 
     /// Whether the next byte begins a frame.
@@ -256,7 +298,20 @@ impl Frames {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        kind::{DATA, HEADERS},
+        *,
+    };
+
+    fn feed(frames: &mut Frames, bytes: &[u8], mut each: impl FnMut(Frame)) {
+        let fed: Result<(), Infallible> = frames.feed(bytes, |part| {
+            if let Part::Frame(frame) = part {
+                each(frame);
+            }
+            Ok(())
+        });
+        let Ok(()) = fed;
+    }
 
     fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
         let size = (length as u32).to_be_bytes();
@@ -270,7 +325,7 @@ mod tests {
             let mut frames = Frames::default();
             let mut found = Vec::new();
             for piece in bytes.chunks(piece) {
-                frames.feed(piece, |frame| {
+                feed(&mut frames, piece, |frame| {
                     found.push((frame.kind, frame.flags, frame.length, frame.stream));
                 });
             }
@@ -285,7 +340,9 @@ mod tests {
 
     fn spend(account: &mut Account, frames: &[u8], times: usize, now_ms: u64) {
         for _ in 0..times {
-            Frames::default().feed(frames, |frame| account.received(&frame, now_ms));
+            feed(&mut Frames::default(), frames, |frame| {
+                account.received(&frame, now_ms)
+            });
         }
     }
 
@@ -325,7 +382,9 @@ mod tests {
         let mut account = Account::new(0);
         for _ in 0..10_000 {
             spend(&mut account, &frame(8, 0, 4), 1, 0);
-            Frames::default().feed(&frame(DATA, 0, 512), |frame| account.sent(&frame));
+            feed(&mut Frames::default(), &frame(DATA, 0, 512), |frame| {
+                account.sent(&frame)
+            });
         }
         assert!(!account.is_overdrawn(), "a download pays for its window updates");
     }

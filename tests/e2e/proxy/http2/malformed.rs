@@ -90,9 +90,36 @@ async fn h1_h6_h7_h9_pseudo_fields_that_make_no_request_are_refused() {
 
 #[tokio::test]
 async fn h8_a_host_that_is_not_the_authority_is_refused() {
-    assert_eq!(refused("other", head(&get_fields(&[("host", "b")]))).await, 400);
+    assert_eq!(refused("other", head(&get_fields(&[("host", "b")]))).await, 0);
     let two = head(&get_fields(&[("host", "a"), ("host", "a")]));
     assert_eq!(refused("two", two).await, 400);
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_reset_and_the_connection_goes_on() {
+    let origin = RawOrigin::answering(ok("")).await;
+    let balancer = Setup::to(origin.address()).start().await;
+    let mut framed = Framed::connect(balancer.address).await;
+    for (at, fields) in [
+        get_fields(&[("x", " a")]),
+        get_fields(&[("x", "a\t")]),
+        get_fields(&[("host", "b")]),
+        vec![(":method", "CONNECT")],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let stream = 2 * at as u32 + 1;
+        framed
+            .send(frame(kind::HEADERS, flag::BOTH, stream, &block(fields)))
+            .await;
+        let reset = framed.until(kind::RST_STREAM).await.unwrap();
+        assert_eq!((reset.stream, reset.error()), (stream, Some(1)), "{fields:?}");
+    }
+    assert_eq!(origin.requests(), 0, "{}", origin.received());
+    framed.get(99, &[("x", "a b")]).await;
+    let answer = framed.until(kind::HEADERS).await.unwrap();
+    assert_eq!((answer.stream, answer.status()), (99, Some(200)));
 }
 
 #[tokio::test]
