@@ -12,7 +12,8 @@ const COOKIE: &str = "(i32.const 1040) (i32.const 6)";
 const SESSION: &str = "(i32.const 1056) (i32.const 7)";
 const HOST: &str = "(i32.const 1072) (i32.const 4)";
 /// In every part of the request. A guest that looks for it has it in its code, not in its memory.
-const SECRET: &str = "SECRETXY";
+/// In lower case, as hosts are by the time that a policy sees them.
+const SECRET: &str = "secretxy";
 
 /// Sends so many requests with the secret everywhere, while two are in flight at one of mallory's backends or the other.
 async fn ask(stage: &Stage, times: usize) {
