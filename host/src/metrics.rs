@@ -25,7 +25,7 @@ pub struct Metrics {
     pub upgrades_failed: AtomicU64,
     /// Policy versions put into service in place of another.
     pub swaps: AtomicU64,
-    /// Access log lines that were dropped because the log's reader was too slow.
+    /// Access log lines that were dropped because the log's reader was too slow, or it could not be written.
     pub access_dropped: AtomicU64,
 }
 

@@ -40,7 +40,7 @@ mod upgrade;
 mod upstream;
 mod worker;
 
-pub use access::AccessLog;
+pub use access::{AccessLog, AccessWriter};
 pub use error::{Error, Fault};
 pub use route::takes;
 pub use worker::{CanaryPlan, Idle, ListenerPlan, Message, Plan, PoolPlan, Shared, Worker};

@@ -24,6 +24,7 @@ where
         .map_err(StartError::Thread)?;
     runtime.block_on(async {
         // Whoever is told that it serves may send these at once, and what nobody waits for would end the process.
+        outlive_full_files().map_err(StartError::Thread)?;
         let early = [SignalKind::hangup(), SignalKind::user_defined2()].map(signal);
         let server = start().await?;
         let signals = Signals::new(early, manager).map_err(StartError::Thread)?;
@@ -33,6 +34,26 @@ where
 }
 
 struct Signals {
+/// As many open files as the system lets us have; what it gives at first is for programs that cannot count as far.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Without it we begin to refuse connections earlier, and say so.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}
+
+/// A file that may not grow any more is an error of writing, as a full disk is, and not the end of the process.
+fn outlive_full_files() -> io::Result<()> {
+    // Once it is heard, the system no longer ends us; nobody has to listen.
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
+}
+
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,

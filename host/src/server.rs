@@ -30,11 +30,12 @@ use crate::{
     handover::{Inheritance, Successor},
     metrics::Metrics,
     policy::{Compiler, Loader, Rebuild},
-    proxy::{AccessLog, Message, Plan, Shared, Worker},
+    proxy::{AccessWriter, Message, Plan, Shared, Worker},
     sched,
     systemd::ServiceManager,
 };
 
+mod access;
 mod archive;
 mod beginning;
 mod canary;
@@ -280,7 +281,7 @@ struct Control {
     handle: Handle,
     service: Service,
     sampler: Sampler,
-    access_writer: Option<JoinHandle<()>>,
+    access_writer: Option<AccessWriter>,
     admin: Option<AdminTask>,
     /// A copy for the process that takes over.
     admin_socket: Option<std::net::TcpListener>,
@@ -448,18 +449,5 @@ impl Control {
             .swaps
             .fetch_add(report.policies.len() as u64, Ordering::Relaxed);
         Ok(report)
-    }
-
-    /// Keeps the log that is open if it is the same.
-    fn open_access_log(&mut self, service: &mut Service) -> Result<Option<AccessLog>, StartError> {
-        if service.config.log.access == self.service.config.log.access && self.service.access_log.is_some() {
-            service.access_log = self.service.access_log.clone();
-        } else if let Some(output) = prepare::access_output(&service.config.log.access)? {
-            let metrics = self.handle.metrics().clone();
-            let (log, writer) = AccessLog::start(output, metrics).map_err(StartError::Thread)?;
-            service.access_log = Some(log);
-            self.access_writer = Some(writer);
-        }
-        Ok(service.access_log.clone())
     }
 }

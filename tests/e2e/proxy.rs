@@ -1,5 +1,6 @@
 //! A request's way to an origin and back, judged on the bytes at both ends.
 
+mod access;
 mod backends;
 mod bodies;
 mod connect;

@@ -12,6 +12,7 @@ mod cluster;
 mod compiling;
 mod lineage;
 mod operator;
+mod pressure;
 mod simulate;
 mod upgrade;
 

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::SocketAddr,
     process::{Child, Command, Output, Stdio},
 };
 
@@ -12,14 +13,21 @@ use crate::PROGRAM;
 
 /// A balancer in a process of its own, killed when dropped.
 pub(crate) struct Running {
-    process: Child,
+    pub(crate) process: Child,
     pub(crate) admin: String,
+    /// Where its first listener is.
+    pub(crate) address: SocketAddr,
 }
 
 impl Running {
     /// Starts, and reads from the log where its admin listener is.
     pub(crate) fn start(directory: &Directory) -> Self {
-        let mut process = Command::new(PROGRAM)
+        Self::start_with(directory, Command::new(PROGRAM))
+    }
+
+    /// By a command that runs the program with the arguments that it gets.
+    pub(crate) fn start_with(directory: &Directory, mut command: Command) -> Self {
+        let mut process = command
             .arg("run")
             .arg(directory.path().join("trimtab.toml"))
             .stdout(Stdio::null())
@@ -27,16 +35,20 @@ impl Running {
             .spawn()
             .unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-        let admin = log.find_map(|line| {
+        let mut told = String::new();
+        let found = log.find_map(|line| {
             let line = line.unwrap();
-            let (_, rest) = line.split_once("\"admin\":\"")?;
-            Some(rest.split('"').next()?.to_owned())
+            told = format!("{told}{line}\n");
+            let word = |key: &str| Some(line.split_once(key)?.1.split(['"', ' ']).next()?.to_owned());
+            Some((word("\"admin\":\"")?, word("\"listeners\":\"main=")?))
         });
         // The rest is read too, or the balancer would wait one day.
         std::thread::spawn(move || log.for_each(drop));
+        let (admin, address) = found.unwrap_or_else(|| panic!("a line that says where: {told}"));
         Self {
             process,
-            admin: admin.expect("a line that says where"),
+            admin,
+            address: address.parse().unwrap(),
         }
     }
 

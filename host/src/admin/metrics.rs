@@ -85,7 +85,7 @@ fn control(text: &mut Text, metrics: &Metrics) {
     );
     counter(
         "trimtab_access_log_dropped_total",
-        "Access log lines dropped because the log's reader was too slow.",
+        "Access log lines dropped because the log's reader was too slow, or it could not be written.",
         &metrics.access_dropped,
     );
 }

@@ -4,21 +4,24 @@
 //! dropped and counted. It must not know where lines go.
 
 use std::{
-    io::Write,
+    io::{self, BufWriter, Write},
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
 
-use crate::metrics::Metrics;
+use crate::{clock, metrics::Metrics};
 
 /// Lines that may wait for the writer. At 300 bytes a line that is 2.5 MiB.
 const QUEUE_LINES: usize = 8192;
+
+/// Between two lines in the other log that say that this one cannot be written.
+const COMPLAIN_EVERY_US: u64 = 60_000_000;
 
 /// Where workers hand in their lines.
 #[derive(Clone)]
@@ -80,15 +83,17 @@ impl AccessLog {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(
-        output: Box<dyn Write + Send>,
-        metrics: Arc<Metrics>,
-    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    pub fn start(output: Box<dyn Write + Send>, metrics: Arc<Metrics>) -> io::Result<(Self, AccessWriter)> {
         let (lines, queue) = sync_channel(QUEUE_LINES);
-        let writer = std::thread::Builder::new()
+        let (writes, ended) = sync_channel(0);
+        let counts = metrics.clone();
+        std::thread::Builder::new()
             .name("trimtab-access".into())
-            .spawn(move || write_lines(&queue, std::io::BufWriter::with_capacity(1 << 16, output)))?;
-        Ok((Self { lines, metrics }, writer))
+            .spawn(move || {
+                write_lines(&queue, BufWriter::with_capacity(1 << 16, output), &counts);
+                drop(writes);
+            })?;
+        Ok((Self { lines, metrics }, AccessWriter { ended }))
     }
 
     pub(super) fn write(&self, line: Line) {
@@ -98,15 +103,45 @@ impl AccessLog {
     }
 }
 
-/// Writes what is there in one go, and flushes when the queue is empty.
-fn write_lines(queue: &Receiver<Line>, mut output: impl Write) {
+/// The thread that writes.
+#[derive(Debug)]
+pub struct AccessWriter {
+    ended: Receiver<()>,
+}
+
+impl AccessWriter {
+    /// Waits until the last line is written, for so long: whoever should read the log may never do so.
+    pub fn wait(&self, within: Duration) {
+        if self.ended.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the access log cannot be written to its end: nobody reads it");
+        }
+    }
+}
+
+/// Writes what is there in one go, and flushes when the queue is empty. What cannot be written, as on a full disk, is counted,
+/// line by line, and the next line tries again.
+fn write_lines(queue: &Receiver<Line>, mut output: impl Write, metrics: &Metrics) {
+    let (mut text, mut complained_us) = (Vec::new(), 0);
+    let mut check = |result: io::Result<()>, lines: u64| {
+        let Err(error) = result else { return };
+        metrics.access_dropped.fetch_add(lines, Relaxed);
+        let now_us = clock::now_us();
+        if complained_us == 0 || now_us >= complained_us + COMPLAIN_EVERY_US {
+            complained_us = now_us;
+            tracing::warn!(%error, "the access log cannot be written");
+        }
+    };
     while let Ok(first) = queue.recv() {
         for line in std::iter::once(first).chain(queue.try_iter()) {
-            // A full disk must not stop the balancer; there is nobody else to tell.
-            let _ = serde_json::to_writer(&mut output, &line);
-            let _ = output.write_all(b"\n");
+            text.clear();
+            // It is made of texts and numbers, which all have a form in JSON.
+            let _ = serde_json::to_writer(&mut text, &line);
+            text.push(b'\n');
+            // Whole or not at all, so that no line is torn by an error.
+            check(output.write_all(&text), 1);
         }
-        let _ = output.flush();
+        // What is in the buffer stays there and is tried again.
+        check(output.flush(), 0);
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         .map(String::as_str)
         .collect();
     let mut passed = BTreeSet::new();
-    for target in ["cases", "e2e", "lib", "outside"] {
+    for target in ["cases", "e2e", "lib", "outside", "program"] {
         let names: Vec<&str> = named
             .iter()
             .filter_map(|name| name.strip_prefix(target)?.strip_prefix("::"))
@@ -57,6 +57,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 fn run_tests(root: &Path, target: &str, names: &[&str]) -> Result<Vec<String>> {
     let of: &[&str] = match target {
         "lib" => &["test", "-p", "trimtab", "--lib"],
+        "program" => &["test", "-p", "trimtab", "--test", "program"],
         target => &["test", "-p", "trimtab-tests", "--test", target],
     };
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
