@@ -32,6 +32,7 @@ mod cluster;
 mod endpoint;
 mod explain;
 mod guard;
+mod listeners;
 mod metrics;
 mod policies;
 mod pools;

@@ -28,6 +28,7 @@ mod listener;
 mod mistakes;
 mod names;
 mod proxy_protocol;
+mod rates;
 mod reader;
 mod resilience;
 mod scenario;
@@ -37,7 +38,6 @@ mod tenant;
 mod tests;
 mod tls;
 mod units;
-
 pub use cluster::{Cluster, Hooks, Member as ClusterMember, MemberRole, Takeover, WithoutWitness};
 pub use discover::{Discover, DiscoverFrom, Family};
 pub(crate) use file::{discover::listed_backends, policy::builtin as builtin_policy};
@@ -46,6 +46,7 @@ pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, U
 pub use mistakes::{Mistake, Mistakes};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
 pub use resilience::{PoolLimits, Retry, RetryOn};
+pub use rates::{Rate, Rates};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,

@@ -22,28 +22,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     cluster::Link,
     config::Config,
-    discovery::Finder,
-    health::Supervisor,
     metrics::Metrics,
     policy::{Deployment, Recordings, Report, Sought, Versions},
-    pool::Pool,
     rollout::{Canary, Outcome, Report as CanaryReport, Rules, Shadow, ShadowReport},
 };
 
 mod member;
+mod views;
 
-/// A pool in service.
-#[derive(Clone)]
-pub struct PoolView {
-    /// Its backends.
-    pub pool: Arc<Pool>,
-    /// Its policy.
-    pub deployment: Arc<Deployment>,
-    /// Its checks.
-    pub supervisor: Arc<Supervisor>,
-    /// Where its backends are found, if they are.
-    pub discovery: Option<Arc<Finder>>,
-}
+pub use views::{ListenerView, PoolView};
 
 /// What a reload did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -230,6 +217,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     pools: ArcSwap<Vec<PoolView>>,
     listeners: ArcSwap<Vec<(String, SocketAddr)>>,
+    listener_views: ArcSwap<Vec<ListenerView>>,
     versions: ArcSwap<Versions>,
     cluster: ArcSwapOption<Link>,
     canaries: ArcSwap<Canaries>,
@@ -260,6 +248,7 @@ impl Handle {
             metrics,
             pools: ArcSwap::default(),
             listeners: ArcSwap::default(),
+            listener_views: ArcSwap::default(),
             versions: ArcSwap::default(),
             cluster: ArcSwapOption::empty(),
             canaries: ArcSwap::default(),
@@ -290,6 +279,11 @@ impl Handle {
     /// The listeners in service: name, and the address where it really listens, which matters for port 0.
     pub fn listeners(&self) -> Arc<Vec<(String, SocketAddr)>> {
         self.inner.listeners.load_full()
+    }
+
+    /// The same with what they are, and what is counted of them.
+    pub fn listener_views(&self) -> Arc<Vec<ListenerView>> {
+        self.inner.listener_views.load_full()
     }
 
     /// The configuration in service; `None` before the first.
@@ -469,9 +463,13 @@ impl Handle {
         answer.await.ok()
     }
 
-    pub(crate) fn set_service(&self, pools: Vec<PoolView>, listeners: Vec<(String, SocketAddr)>) {
+    pub(crate) fn set_service(&self, pools: Vec<PoolView>, listeners: Vec<ListenerView>) {
+        let addresses = listeners
+            .iter()
+            .map(|view| (view.config.name.clone(), view.address));
+        self.inner.listeners.store(Arc::new(addresses.collect()));
         self.inner.pools.store(Arc::new(pools));
-        self.inner.listeners.store(Arc::new(listeners));
+        self.inner.listener_views.store(Arc::new(listeners));
     }
 
     pub(crate) fn set_versions(&self, versions: Versions, component_bytes_max: usize) {

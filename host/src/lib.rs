@@ -24,6 +24,7 @@ pub mod systemd;
 pub mod health;
 pub mod metrics;
 
+pub mod rate;
 pub mod policy;
 pub mod rollout;
 

@@ -12,6 +12,10 @@ use crossbeam_utils::CachePadded;
 
 use crate::pool::add;
 
+mod listener;
+
+pub use listener::{Listener, ListenerWorker};
+
 /// All counters of the process.
 #[derive(Debug)]
 pub struct Metrics {

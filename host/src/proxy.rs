@@ -26,6 +26,8 @@ mod introduction;
 mod journey;
 mod lane;
 mod ledger;
+mod pacing;
+mod places;
 mod plain;
 mod pool;
 mod prefixed;

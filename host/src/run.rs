@@ -22,6 +22,7 @@ where
         .max_blocking_threads(server::BLOCKING_THREADS)
         .build()
         .map_err(StartError::Thread)?;
+    raise_open_files();
     runtime.block_on(async {
         // Whoever is told that it serves may send these at once, and what nobody waits for would end the process.
         outlive_full_files().map_err(StartError::Thread)?;

@@ -43,6 +43,7 @@ mod check;
 mod cluster;
 mod discovery;
 mod error;
+mod listeners;
 mod loading;
 mod prepare;
 mod rebuild;
@@ -418,7 +419,7 @@ impl Control {
         } = prepared;
         let access_log = self.open_access_log(&mut service)?;
         // Before the workers hear of it: a policy that fails at once is looked up here to be rebuilt.
-        self.handle.set_service(service.views(), service.addresses());
+        self.handle.set_service(service.views(), service.listener_views());
         self.handle.set_config(service.config.clone());
         self.handle
             .recordings()

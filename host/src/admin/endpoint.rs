@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use super::{
     Context, READ_TIMEOUT, UPLOAD_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    canaries, change, cluster, explain, guard, metrics, policies, pools, record, tenants,
+    canaries, change, cluster, explain, guard, listeners, metrics, policies, pools, record, tenants,
 };
 
 /// Of a request. The largest honest one has two keys.
@@ -36,6 +36,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
         ["livez"] => reads().map(|()| answer::text(StatusCode::OK, "ok\n".to_owned())),
         ["readyz"] => reads().map(|()| ready(context)),
         ["metrics"] => reads().map(|()| answer::metrics(metrics::render(context))),
+        ["v1", "listeners"] => reads().map(|()| answer::json(&listeners::all(context))),
         ["v1", "tenants"] => reads().map(|()| answer::json(&tenants::all(context))),
         ["v1", "pools"] => reads().map(|()| answer::json(&pools::all(context))),
         ["v1", "pools", pool] => {
@@ -135,7 +136,7 @@ fn unknown() -> Refusal {
     const KNOWN: &str = "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
         /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
         /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, \
-        /v1/pools/{pool}/record, /v1/explain, /v1/tenants, /v1/role, /v1/cluster, \
+        /v1/pools/{pool}/record, /v1/explain, /v1/listeners, /v1/tenants, /v1/role, /v1/cluster, \
         /v1/cluster/failover, /v1/reload, /v1/upgrade";
     refusal(StatusCode::NOT_FOUND, KNOWN.to_owned())
 }

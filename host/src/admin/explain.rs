@@ -6,7 +6,7 @@
 //! Invariant: values of header fields are shown only where the pool's `record.show` names them.
 //! Read next: `explain/question.rs` (what can be asked), `explain/shape.rs` (what is answered).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use http::StatusCode;
 
@@ -19,8 +19,9 @@ use crate::{
     clock,
     config::{self, HashOn},
     control::PoolView,
+    http1::Head,
     policy::{self, Algorithm, Facts, Recorded, Trial, Tried},
-    pool::View,
+    pool::{Snapshot, View},
     proxy, replay,
 };
 

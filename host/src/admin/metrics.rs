@@ -3,6 +3,7 @@
 //! Owns the names, units and labels of all metrics. Labels come from the configuration and from fixed lists, never from
 //! clients, so the number of series is bounded by the configuration. `docs/admin.md` lists every name; a test compares.
 
+mod listener;
 mod policy;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -38,6 +39,7 @@ pub(super) fn render(context: &Context) -> String {
     traffic(&mut text, metrics);
     duration(&mut text, metrics);
     pool_families(&mut text, &pools);
+    listener::families(&mut text, &context.handle.listener_views());
     discovery_families(&mut text, &pools);
     backend_gauges(&mut text, &pools);
     backend_counters(&mut text, &pools);

@@ -36,6 +36,7 @@ mod own;
 pub(super) mod policy;
 pub(super) mod pool;
 pub(super) mod proxy_protocol;
+pub(super) mod rates;
 mod read;
 mod record;
 pub(super) mod resilience;
@@ -82,6 +83,7 @@ pub(super) const LISTENER: Keys = &[
     "via",
     "limits",
     "route",
+    "rates",
 ];
 pub(super) const TLS: Keys = &[
     "certificates",
@@ -96,11 +98,13 @@ pub(super) const CERTIFICATE: Keys = &["cert", "key"];
 pub(super) const HTTP2: Keys = &["streams", "stream_window", "window"];
 pub(super) const LIMITS: Keys = &[
     "header_bytes",
+    "connections",
     "headers",
     "header_timeout",
     "idle_timeout",
     "body_timeout",
     "tunnel_timeout",
+    "body_rate_min",
     "half_closed_timeout",
 ];
 pub(super) const ROUTE: Keys = &["host", "path_prefix", "server_name", "pool"];

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{ProxyProtocol, Tls};
+use super::{ProxyProtocol, Rates, Tls};
 
 /// `[[listener]]`: a socket that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Listener {
     pub via: bool,
     /// `[listener.limits]`
     pub limits: Limits,
+    /// `[listener.rates]`; without it nothing is counted.
+    pub rates: Option<Rates>,
     /// `[[listener.route]]`: the first match wins; at least one.
     pub routes: Vec<Route>,
 }
@@ -116,6 +118,9 @@ pub enum Underscores {
 /// `[listener.limits]`: what one client may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Key `connections`: at once, of all workers together. When there are as many, the one that has been idle for longest
+    /// is closed, and if none is idle, the new one. Default as many as there can be open files, 1 to 10,000,000.
+    pub connections: Option<u32>,
     /// Key `header_bytes`: request line and header fields together. Above: 431, or 414 for the target. Default 64 KiB,
     /// 8 KiB to 1 MiB.
     pub header_bytes: usize,
@@ -129,6 +134,9 @@ pub struct Limits {
     /// Key `body_timeout`: longest pause in a request's body, and in the client's reading of a response. Default 30 s,
     /// 100 ms to 1 h.
     pub body_timeout: Duration,
+    /// Key `body_rate_min`: bytes a second that a request's body has to bring while it is waited for, measured over
+    /// [`Self::body_timeout`]. 0 is off. Default 100 B, 0 B to 1 MiB.
+    pub body_rate_min: u64,
     /// Key `tunnel_timeout`: longest silence, both ways, after an upgrade, and of a TCP connection. Default 1 h, 1 s to
     /// 24 h.
     pub tunnel_timeout: Duration,

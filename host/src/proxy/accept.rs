@@ -30,6 +30,8 @@ use super::{
     guarded::Guarded,
     http2, introduction,
     lane::{self, Next},
+    pacing,
+    places::{Full, Idle, Place},
     prefixed::Prefixed,
     relay,
     route::Route,
@@ -39,7 +41,9 @@ use super::{
 };
 use crate::{
     config::{self, Protocol},
+    metrics,
     proxy_header::Endpoints,
+    rate::Limiter,
     tls::{ALPN_H2, Terminator},
 };
 
@@ -55,6 +59,8 @@ const PLAIN_TEXT_RESPONSE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: clo
 /// A listener in this worker. Outlives reloads as long as its address is listened on.
 pub(super) struct ListenerState {
     rules: RefCell<Rc<Rules>>,
+    pub(super) counters: Arc<metrics::Listener>,
+    pub(super) idle: Idle,
     close: Notify,
     is_closing: Cell<bool>,
     /// Its sockets: one, or more after an upgrade from a process with more workers.
@@ -65,16 +71,47 @@ pub(super) struct ListenerState {
 pub(super) struct Rules {
     pub(super) config: Arc<config::Listener>,
     pub(super) routes: Vec<Route>,
+    /// `None` where any number may come.
+    pub(super) rates: Option<Rc<Limiter>>,
     /// `None` on a listener that speaks plain text.
     pub(super) tls: Option<Arc<Terminator>>,
     /// Whether a backend may be told where a client has connected to.
     pub(super) tells_backends: bool,
 }
 
+impl WorkerState {
+    /// The rules of a listener, with the pools that this worker has.
+    pub(super) fn rules(
+        &self,
+        config: Arc<config::Listener>,
+        tls: Option<Arc<Terminator>>,
+        rates: Option<Rc<Limiter>>,
+    ) -> Rules {
+        let pools = self.pools.borrow();
+        let route = |rule: &config::Route| {
+            pools.get(&rule.pool).map(|pool| Route {
+                rule: rule.clone(),
+                pool: pool.clone(),
+            })
+        };
+        let routes: Vec<Route> = config.routes.iter().filter_map(route).collect();
+        let tells = |route: &Route| route.pool.settings().config.send_proxy.is_some();
+        Rules {
+            tells_backends: routes.iter().any(tells),
+            routes,
+            config,
+            rates,
+            tls,
+        }
+    }
+}
+
 impl ListenerState {
-    pub(super) fn new(rules: Rc<Rules>) -> Self {
+    pub(super) fn new(rules: Rc<Rules>, counters: Arc<metrics::Listener>) -> Self {
         Self {
             rules: RefCell::new(rules),
+            counters,
+            idle: Idle::default(),
             close: Notify::new(),
             is_closing: Cell::new(false),
             open: Cell::new(0),
@@ -118,8 +155,18 @@ async fn accept(worker: Rc<WorkerState>, listener: Rc<ListenerState>, socket: st
 }
 
 async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, socket: &TcpListener) {
-    let spawn = |(stream, address)| {
-        tokio::task::spawn_local(connection(worker.clone(), listener.clone(), stream, address));
+    let let_in = |(stream, address)| {
+        if !pacing::lets_connect(worker, (&listener.rules(), &listener.counters), None) {
+            return Ok(());
+        }
+        let place = Place::take(worker, listener, &stream)?;
+        tokio::task::spawn_local(connection(
+            (worker.clone(), listener.clone()),
+            stream,
+            address,
+            place,
+        ));
+        Ok(())
     };
     while !listener.is_closing.get() {
         let accepted = tokio::select! {
@@ -128,10 +175,18 @@ async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, sock
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok(accepted) => spawn(accepted),
+            Ok(accepted) => {
+                // The next ones wait in the system's queue, which costs us nothing.
+                if let_in(accepted) == Err(Full::Files) {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept, trying again");
+                if worker.room.may_complain(worker.coarse_ms()) {
+                    tracing::warn!(%error, "cannot accept, trying again");
+                }
+                worker.room.make(worker);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -139,7 +194,7 @@ async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, sock
     // Connections that the kernel has already taken for us would be reset with the socket.
     for _ in 0..DRAINED_AT_CLOSE {
         match poll_fn(|cx| Poll::Ready(socket.poll_accept(cx))).await {
-            Poll::Ready(Ok(accepted)) => spawn(accepted),
+            Poll::Ready(Ok(accepted)) => drop(let_in(accepted)),
             Poll::Ready(Err(_)) | Poll::Pending => return,
         }
     }
@@ -155,10 +210,10 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 /// Serves one connection to its end.
 async fn connection(
-    worker: Rc<WorkerState>,
-    listener: Rc<ListenerState>,
+    (worker, listener): (Rc<WorkerState>, Rc<ListenerState>),
     mut stream: TcpStream,
     address: SocketAddr,
+    _place: Place,
 ) {
     // Without it small responses would wait for the client's acknowledgement of the last ones.
     if stream.set_nodelay(true).is_err() {
@@ -168,6 +223,9 @@ async fn connection(
     let Some(ends) = endpoints(&worker, &rules, &mut stream, address).await else {
         return;
     };
+    if !pacing::lets_connect(&worker, (&rules, &listener.counters), Some(ends.source.ip())) {
+        return;
+    }
     let scheme = if rules.tls.is_some() { "https" } else { "http" };
     let client = Rc::new(Client::new(worker, listener, ends, scheme));
     let _guard = Registered(client.clone());

@@ -124,6 +124,7 @@ impl<'a> Attempts<'a> {
         if self.place.take().is_some() {
             self.client.watch.release_backend();
         }
+            _ if kept.is_some() => kept,
         Some(decided)
     }
 

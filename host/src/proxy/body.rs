@@ -80,6 +80,7 @@ impl Body for RequestBody {
             && let Some(data) = frame.data_ref()
         {
             body.bytes.set(body.bytes.get() + data.len() as u64);
+            body.watch.body_moved(data.len() as u64);
             body.watch.extend_backend();
         }
         poll

@@ -17,9 +17,16 @@ use std::{
 use super::gate::Gate;
 use crate::config::Limits;
 
+mod pace;
 mod stream;
 
+use pace::Pace;
+
 pub(super) use stream::{ClientStream, Socket};
+
+/// A client may take so long for its first bytes, or between two requests, before that counts as idle: a flood must not push out
+/// those that are just about to go on.
+const IDLE_MS: u64 = 1000;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +47,14 @@ pub(super) enum Phase {
     Tunnel,
     /// The same, after one side has ended.
     HalfTunnel,
+}
+
+/// How idle a connection is: of two, the lesser is to make room first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Idleness {
+    /// Whether it has ever been used: a flood of connections that say nothing must not push out those that are.
+    is_used: bool,
+    since_ms: u64,
 }
 
 /// Why a connection was ended by the watch.
@@ -72,6 +87,7 @@ pub(super) struct Watch {
     /// The request line of the head that arrives has not ended yet.
     line_is_open: Cell<bool>,
     body_wait_ms: Cell<u64>,
+    pace: Pace,
     write_wait_ms: Cell<u64>,
     backend_deadline_ms: Cell<u64>,
     backend_within_ms: Cell<u64>,
@@ -97,6 +113,7 @@ impl Watch {
             since_ms: Cell::new(clock.get()),
             line_is_open: Cell::new(false),
             body_wait_ms: Cell::new(0),
+            pace: Pace::default(),
             write_wait_ms: Cell::new(0),
             backend_deadline_ms: Cell::new(0),
             backend_within_ms: Cell::new(0),
@@ -187,6 +204,7 @@ impl Watch {
     /// A request head is complete.
     pub(super) fn request_began(&self) {
         self.body_failed.set(false);
+        self.pace.begin();
         self.limit_request(None);
         self.enter(Phase::Busy);
     }
@@ -199,11 +217,31 @@ impl Watch {
 
     /// The request's body is, or is no longer, waited for.
     pub(super) fn wait_for_body(&self, waiting: bool) {
+        let now = self.clock.get();
         match (waiting, self.body_wait_ms.get()) {
-            (true, 0) => self.body_wait_ms.set(self.clock.get()),
+            (true, 0) => {
+                self.body_wait_ms.set(now);
+                self.pace.wait(now);
+            }
             (true, _) => {}
-            (false, _) => self.body_wait_ms.set(0),
+            (false, 0) => {}
+            (false, _) => {
+                self.body_wait_ms.set(0);
+                self.pace.settle(now);
+            }
         }
+    }
+
+    /// A piece of the request's body has arrived.
+    #[inline]
+    pub(super) fn body_moved(&self, bytes: u64) {
+        self.pace.moved(bytes);
+    }
+
+    /// How fast the rest of the request's body comes is between the client and its backend.
+    #[inline]
+    pub(super) fn free_body(&self) {
+        self.pace.free();
     }
 
     /// The client's body broke off or is malformed, so that whatever comes of it is not the backend's doing.
@@ -284,6 +322,26 @@ impl Watch {
         }
     }
 
+    /// How idle it is, if it may be closed without anybody missing anything.
+    pub(super) fn idleness(&self) -> Option<Idleness> {
+        let since_ms = self.since_ms.get();
+        let is_used = match self.phase.get() {
+            Phase::Idle | Phase::Quiet => true,
+            Phase::Fresh => false,
+            _ => return None,
+        };
+        let is_free = self.expired.get().is_none() && !self.is_stopping();
+        let is_free = is_free && self.clock.get() >= since_ms + IDLE_MS;
+        is_free.then_some(Idleness { is_used, since_ms })
+    }
+
+    /// Ends an idle connection for the sake of others.
+    pub(super) fn make_room(&self) {
+        self.stopping.set(Stopping::Soon);
+        self.expired.set(Some(Expired::Idle));
+        self.wake();
+    }
+
     fn is_between_requests(&self) -> bool {
         matches!(self.phase.get(), Phase::Fresh | Phase::Idle)
     }
@@ -332,7 +390,9 @@ impl Watch {
         if whole > 0 && now > whole && !self.request_expired.replace(true) {
             self.wake();
         }
-        let waits = over(self.body_wait_ms.get(), limits.body_timeout)
+        let drips = self.body_wait_ms.get() > 0 && self.pace.is_too_slow(now, limits);
+        let waits = drips
+            || over(self.body_wait_ms.get(), limits.body_timeout)
             || over(self.write_wait_ms.get(), limits.body_timeout)
             // All others notice by themselves; one that is written to is woken by nobody else.
             || (self.request_expired.get() && self.write_wait_ms.get() > 0);

@@ -43,6 +43,9 @@ pub enum Error {
     /// One header field alone is larger than any backend takes.
     #[error("a header field is too large")]
     FieldTooLarge,
+    /// More than the listener's rates let in; some are let in again after so many seconds.
+    #[error("too many requests")]
+    TooMany(u64),
     /// No route of the listener takes it.
     #[error("no route for this host and path")]
     NoRoute,
@@ -87,6 +90,7 @@ impl Error {
             | Self::TooManyFields
             | Self::FieldTooLarge
             | Self::Loop
+            | Self::TooMany(_)
             | Self::NoRoute => Fault::Downstream,
             Self::Rejected(_) => Fault::Policy,
             Self::NoBackend
@@ -109,6 +113,7 @@ impl Error {
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooManyFields | Self::FieldTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rejected(status) => {
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
@@ -140,6 +145,11 @@ impl Error {
                 let fields = response.headers_mut();
                 fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
                 fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::TooMany(seconds) => {
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
             }
             // Well-behaved clients and crawlers come back, and not at once (RFC 9110, 10.2.3).
             Self::Full(_) => {

@@ -131,6 +131,8 @@ impl Exchange {
         watch.release_backend();
         match result {
             Ok(response) => {
+                // Both may take turns from here on.
+                watch.free_body();
                 self.carrier = Some(carrier);
                 self.ledger.record(Some(response.status().as_u16()));
                 Ok(response)

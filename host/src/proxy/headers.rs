@@ -31,6 +31,12 @@ static VIA: LazyLock<[HeaderValue; 2]> = LazyLock::new(|| {
     })
 });
 
+/// Whether it is a call of gRPC, by whose rules a stream may be quiet on purpose.
+pub(super) fn is_call(fields: &HeaderMap) -> bool {
+    let kind = fields.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
 /// Refuses what RFC 9112 has a server refuse and the HTTP library lets through.
 #[inline]
 pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {

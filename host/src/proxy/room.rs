@@ -112,7 +112,7 @@ impl WorkerPool {
 }
 
 /// Whether a backend may get one more request.
-fn has_room(limits: &PoolLimits, upstream: &Upstream) -> bool {
+pub(super) fn has_room(limits: &PoolLimits, upstream: &Upstream) -> bool {
     let active = || upstream.backend.active();
     limits.backend_requests.is_none_or(|most| active() < most.get())
         && limits

@@ -59,6 +59,8 @@ pub(super) struct Client {
     pub(super) is_stream: bool,
     /// What has to last as long as anything of it does: of a request among many, its place on the connection.
     _hold: Option<Rc<dyn Any>>,
+    /// The request that comes next has been counted on the other way already.
+    pub(super) is_counted: Cell<bool>,
     /// Where its bytes go once a backend has agreed to another protocol.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
 }
@@ -88,6 +90,7 @@ impl Client {
             scheme,
             is_stream: false,
             _hold: None,
+            is_counted: Cell::new(false),
             tunnel: RefCell::new(None),
         }
     }
@@ -106,6 +109,7 @@ impl Client {
             scheme: self.scheme,
             is_stream: true,
             _hold: Some(hold),
+            is_counted: Cell::new(false),
             tunnel: RefCell::new(None),
         }
     }
@@ -222,12 +226,16 @@ async fn handle(
     body: Incoming,
     journey: &mut Journey,
 ) -> Result<Response<ResponseBody>, Error> {
+    client.keep_rate(listener, head, journey.began_us)?;
     let question = upgrade::asked(parts, &listener.config)?;
     let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
     let sent = Sent::default();
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
     let is_empty = body.as_ref().is_some_and(RequestBody::is_empty);
     let mut attempts = Attempts::new(client, pool, head, is_empty, journey.began_us);
+    if attempts.settings.config.protocol != config::PoolProtocol::Http1 && headers::is_call(&parts.headers) {
+        client.watch.free_body();
+    }
     client
         .watch
         .limit_request(attempts.settings.config.request_timeout);

@@ -19,12 +19,13 @@ use tokio::sync::{
 };
 
 use super::{
-    accept::{ListenerState, Rules},
+    accept::ListenerState,
     access::AccessLog,
     canary::Canary,
     client::Watch,
+    pacing,
+    places::Room,
     pool::{PoolSettings, WorkerPool},
-    route::Route,
     scratch::{Date, Scratch},
 };
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
     metrics::{self, Metrics},
     policy::{Deployment, Instance, Rebuild, Seat},
     pool::Pool,
+    rate,
     rollout::{Shadow, Split},
     tls::Terminator,
 };
@@ -117,6 +119,10 @@ pub struct ListenerPlan {
     pub config: Arc<config::Listener>,
     /// What it needs for TLS; `None` without.
     pub tls: Option<Arc<Terminator>>,
+    /// What the workers tell each other to keep its rates; `None` where it has none.
+    pub rates: Option<Arc<rate::Shared>>,
+    /// What is counted of it.
+    pub counters: Arc<metrics::Listener>,
     /// Its sockets; none where the worker has them already.
     pub sockets: Vec<std::net::TcpListener>,
 }
@@ -210,15 +216,16 @@ pub(super) struct WorkerState {
     random: RefCell<fastrand::Rng>,
     access_log: RefCell<Option<AccessLog>>,
     pub(super) scratch: Scratch,
-    pools: RefCell<HashMap<String, Rc<WorkerPool>>>,
+    pub(super) pools: RefCell<HashMap<String, Rc<WorkerPool>>>,
     listeners: RefCell<HashMap<String, Rc<ListenerState>>>,
     connections: RefCell<HashMap<u64, Connection>>,
     next_connection: Cell<u64>,
     watch_every: Cell<Duration>,
+    pub(super) room: Room,
 }
 
 /// A client's connection, and whose limits it is under.
-type Connection = (Rc<Watch>, Rc<ListenerState>);
+pub(super) type Connection = (Rc<Watch>, Rc<ListenerState>);
 
 impl WorkerState {
     fn new(id: usize, shared: Shared) -> Self {
@@ -234,6 +241,7 @@ impl WorkerState {
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             watch_every: Cell::new(WATCH_EVERY_MAX),
+            room: Room::new(),
         }
     }
 
@@ -295,6 +303,11 @@ impl WorkerState {
         self.metrics().count(|metrics| &metrics.connections_closed);
     }
 
+    /// Everything that is watched, by its key.
+    pub(super) fn connections(&self) -> Ref<'_, HashMap<u64, Connection>> {
+        self.connections.borrow()
+    }
+
     fn apply(self: &Rc<Self>, plan: Plan) {
         *self.access_log.borrow_mut() = plan.access_log;
         let mut pools = HashMap::new();
@@ -339,40 +352,30 @@ impl WorkerState {
 
     fn apply_listeners(self: &Rc<Self>, plans: Vec<ListenerPlan>) {
         let mut listeners = HashMap::new();
-        for ListenerPlan { config, tls, sockets } in plans {
+        for ListenerPlan {
+            config,
+            tls,
+            rates,
+            counters,
+            sockets,
+        } in plans
+        {
             let key = config.key();
-            let rules = Rc::new(self.rules(config, tls));
             let known = self.listeners.borrow_mut().remove(&key);
+            let rates = pacing::limiter(self.id, &config, (rates, known.as_deref()));
+            let rules = Rc::new(self.rules(config, tls, rates));
             let listener = match known {
                 Some(known) => {
                     known.set_rules(rules);
                     known
                 }
-                None => Rc::new(ListenerState::new(rules)),
+                None => Rc::new(ListenerState::new(rules, counters)),
             };
             sockets.into_iter().for_each(|socket| listener.open(self, socket));
             listeners.insert(key, listener);
         }
         let closed = self.listeners.replace(listeners);
         closed.into_values().for_each(|listener| listener.close());
-    }
-
-    fn rules(&self, config: Arc<config::Listener>, tls: Option<Arc<Terminator>>) -> Rules {
-        let pools = self.pools.borrow();
-        let route = |rule: &config::Route| {
-            pools.get(&rule.pool).map(|pool| Route {
-                rule: rule.clone(),
-                pool: pool.clone(),
-            })
-        };
-        let routes: Vec<Route> = config.routes.iter().filter_map(route).collect();
-        let tells = |route: &Route| route.pool.settings().config.send_proxy.is_some();
-        Rules {
-            tells_backends: routes.iter().any(tells),
-            routes,
-            config,
-            tls,
-        }
     }
 
     /// Short time-outs need closer watching.

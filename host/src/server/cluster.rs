@@ -235,7 +235,7 @@ impl Control {
         seat.listening = None;
         seat.link.fitness.set(None);
         self.handle
-            .set_service(self.service.views(), self.service.addresses());
+            .set_service(self.service.views(), self.service.listener_views());
         let mut waiting = Vec::new();
         for (worker, plans) in self.workers.iter().zip(plans) {
             let (done, applied) = oneshot::channel();
@@ -256,9 +256,9 @@ impl Control {
             is_http && listener.tls.is_none() && listener.proxy_protocol.is_none()
         };
         let listeners = self.service.config.listeners.iter();
-        let mut addressed = listeners.zip(self.service.addresses());
+        let mut addressed = listeners.zip(self.service.listener_views());
         let plain = addressed.find(|(listener, _)| is_plain(listener));
-        let address = plain.map(|(_, (_, address))| address);
+        let address = plain.map(|(_, view)| view.address);
         if let Some(seat) = &mut self.seat {
             seat.start_probing(address);
         }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
     net::{SocketAddr, ToSocketAddrs},
     sync::Arc,
     time::Instant,
@@ -20,10 +19,11 @@ use super::{
 };
 use crate::{
     config::{self, Config},
-    control::{PoolView, ReloadReport},
+    control::{ListenerView, PoolView, ReloadReport},
     handover::Inheritance,
     health::Supervisor,
     policy::{Candidate, Deployment, Instance},
+    metrics,
     pool::{Pool, Standing},
     proxy::{AccessLog, ListenerPlan, PoolPlan},
     tenant::Tenant,
@@ -37,7 +37,7 @@ pub(super) struct Service {
     pub(super) access_log: Option<AccessLog>,
     /// Whether listeners are bound; a standby's may not be.
     pub(super) is_listening: bool,
-    listeners: Vec<Arc<config::Listener>>,
+    pub(super) listeners: Vec<Arc<config::Listener>>,
     /// Where each listener really listens, by its key; differs from what is configured for port 0.
     addresses: BTreeMap<String, SocketAddr>,
     /// Copies of the sockets, for a process that takes over.
@@ -96,15 +96,6 @@ impl Service {
             tenants: BTreeMap::new(),
             standings: std::mem::take(&mut inheritance.standings),
         }
-    }
-
-    /// Names of the listeners and where they really listen.
-    pub(super) fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        let real = |listener: &config::Listener| self.addresses.get(&listener.key()).copied();
-        self.listeners
-            .iter()
-            .map(|listener| (listener.name.clone(), real(listener).unwrap_or(listener.listen)))
-            .collect()
     }
 
     pub(super) fn views(&self) -> Vec<PoolView> {
@@ -182,6 +173,8 @@ impl Service {
     }
 
     fn note_what_needs_a_restart(&self, config: &Config, workers: usize, report: &mut ReloadReport) {
+            counters: self.counters(&listeners, workers),
+            rates: self.rates(&listeners, workers),
         if config.workers.get() != workers {
             report.warnings.push(format!(
                 "workers = {} takes a restart; {workers} are running",
@@ -387,15 +380,17 @@ impl Service {
         if !self.is_listening {
             return Vec::new();
         }
-        let listener = |config: &Arc<config::Listener>| ListenerPlan {
-            config: config.clone(),
-            tls: self.tls.terminators.get(&config.key()).cloned(),
-            sockets: sockets
-                .get_mut(&config.key())
-                .and_then(Vec::pop)
-                .unwrap_or_default(),
+        let listener = |view: ListenerView| {
+            let key = view.config.key();
+            ListenerPlan {
+                config: view.config,
+                tls: self.tls.terminators.get(&key).cloned(),
+                rates: self.rates.get(&key).cloned(),
+                counters: view.counters,
+                sockets: sockets.get_mut(&key).and_then(Vec::pop).unwrap_or_default(),
+            }
         };
-        self.listeners.iter().map(listener).collect()
+        self.listener_views().into_iter().map(listener).collect()
     }
 
     /// What each worker gets.
@@ -461,22 +456,5 @@ pub(super) async fn resolve(pool: &str, addresses: Vec<String>) -> Result<Vec<So
         pool: pool.to_owned(),
         address,
         error,
-    })
-}
-
-/// Opens the access log; `None` if there is to be none.
-pub(super) fn access_output(access: &config::AccessLog) -> Result<Option<Box<dyn Write + Send>>, StartError> {
-    Ok(match access {
-        config::AccessLog::Off => None,
-        config::AccessLog::Stdout => Some(Box::new(std::io::stdout())),
-        config::AccessLog::Stderr => Some(Box::new(std::io::stderr())),
-        config::AccessLog::File(path) => {
-            let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            let failed = |error| StartError::AccessLog {
-                path: path.display().to_string(),
-                error,
-            };
-            Some(Box::new(opened.map_err(failed)?))
-        }
     })
 }

@@ -2,10 +2,7 @@
 //!
 //! Owns the order of the end, and who is told when. It must not know what a request is.
 
-use std::{
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -18,6 +15,9 @@ use crate::{
 
 /// For the admin listener's last answers, when another process has its socket.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// For the last lines of the access log.
+const LOG_WITHIN: Duration = Duration::from_secs(2);
 
 /// How a balancer has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Control {
                 let _ = thread.join();
             }
             recordings.finish();
-            access_writer.map(JoinHandle::join)
+            access_writer.inspect(|writer| writer.wait(LOG_WITHIN))
         });
         let _ = ended.await;
         // Last, since it tells how far the stop is.

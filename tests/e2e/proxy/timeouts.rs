@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use trimtab_tests::{Client, DEADLINE, RawOrigin, Setup, ok, wait_until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use trimtab_tests::{Client, DEADLINE, RawOrigin, Setup, ok, wait_until, within};
 
 #[tokio::test]
 async fn a_head_that_takes_too_long_gets_408() {
@@ -101,6 +102,93 @@ async fn a_client_that_stops_sending_its_body_is_let_go_and_so_is_the_origin() {
         origin.closed() == 1
     })
     .await;
+}
+
+/// Sends a body that never ends, a byte at a time, until the connection is closed.
+async fn drip(client: &mut Client) {
+    let dripping = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if client.stream.write_all(b"b").await.is_err() {
+                return;
+            }
+        }
+    };
+    within("the connection is closed", DEADLINE, dripping).await;
+}
+
+#[tokio::test]
+async fn i2_a_body_that_drips_is_let_go_and_so_is_the_origin() {
+    let origin = RawOrigin::answering(ok("")).await;
+    let balancer = Setup::to(origin.address())
+        .listener("limits = { body_timeout = \"300ms\", body_rate_min = \"1KiB\" }")
+        .start()
+        .await;
+    let mut client = Client::connect(balancer.address).await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")
+        .await;
+    drip(&mut client).await;
+    wait_until("the origin's connection is closed", DEADLINE, || {
+        origin.closed() == 1
+    })
+    .await;
+    assert_eq!(balancer.count(|worker| &worker.connections_expired), 1);
+    assert!(origin.received().ends_with('b'), "it was passed on while it came");
+}
+
+#[tokio::test]
+async fn i2_once_it_is_answered_a_body_may_drip() {
+    let origin = RawOrigin::start(|mut peer| async move {
+        peer.head().await;
+        peer.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
+        peer.exactly(120).await;
+        peer.send("0\r\n\r\n").await;
+        peer.until_closed().await;
+    })
+    .await;
+    let balancer = Setup::to(origin.address())
+        .listener("limits = { body_timeout = \"2s\", body_rate_min = \"1KiB\" }")
+        .start()
+        .await;
+    let mut client = Client::connect(balancer.address).await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 120\r\n\r\n")
+        .await;
+    for _ in 0..120 {
+        // The pause is the subject here: together longer than it takes to be judged.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.send("b").await;
+    }
+    let response = client.response().await;
+    assert_eq!((response.status, response.is_complete), (200, true));
+}
+
+#[tokio::test]
+async fn i3_a_client_that_reads_a_byte_now_and_then_is_let_go() {
+    let origin = RawOrigin::start(|mut peer| async move {
+        peer.head().await;
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 33554432\r\n\r\n")
+            .await;
+        peer.send(vec![b'x'; 32 << 20]).await;
+        peer.until_closed().await;
+    })
+    .await;
+    let balancer = Setup::to(origin.address())
+        .listener("limits = { body_timeout = \"500ms\" }")
+        .start()
+        .await;
+    let mut client = Client::connect_narrow(balancer.address).await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let reading = async {
+        while origin.closed() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            // What arrived before the end may be there still.
+            let _ = client.stream.read(&mut [0]).await;
+        }
+    };
+    within("the origin's connection is closed", DEADLINE, reading).await;
 }
 
 #[tokio::test]

@@ -247,3 +247,16 @@ async fn the_shape_of_tenants_is_that_of_the_golden_file() {
     golden("tenants.json", &format!("{told}\n"));
     stop(server).await;
 }
+
+#[tokio::test]
+async fn the_shape_of_listeners_is_that_of_the_golden_file() {
+    let server = start().await;
+    let mut listeners = get(server.handle(), "/v1/listeners").await.json();
+    let address = server.handle().listeners()[0].1.to_string();
+    assert_eq!(listeners["listeners"][0]["address"], address);
+    listeners["listeners"][0]["address"] = "masked".into();
+    mask(&mut listeners);
+    let told = serde_json::to_string_pretty(&listeners).unwrap();
+    golden("listeners.json", &format!("{told}\n"));
+    stop(server).await;
+}

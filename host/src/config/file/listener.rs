@@ -7,7 +7,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        Forwarded, Http2, Limits, Listener, Paths, Protocol, ProxyProtocol, Route, Tls, Underscores,
+        Forwarded, Http2, Limits, Listener, Paths, Protocol, ProxyProtocol, Rates, Route, Tls, Underscores,
         addresses,
         names::Names,
         reader::{Table, Value},
@@ -15,6 +15,7 @@ use super::{
     },
     HTTP2, LIMITS, ROUTE,
     proxy_protocol::proxy_protocol,
+    rates,
     tenant::Tenancy,
     tls,
 };
@@ -30,6 +31,7 @@ const ONLY_HTTP: [&str; 7] = [
     "connect",
     "via",
 ];
+const CONNECTIONS: RangeInclusive<u32> = 1..=10_000_000;
 const HEADER_BYTES: RangeInclusive<usize> = (8 << 10)..=(1 << 20);
 const HEADERS: RangeInclusive<u32> = 10..=1000;
 const STREAMS: RangeInclusive<u32> = 1..=10_000;
@@ -39,6 +41,7 @@ const WINDOW: RangeInclusive<usize> = (64 << 10)..=(64 << 20);
 const HEADER_TIMEOUT: RangeInclusive<Duration> = ms(100)..=s(600);
 const IDLE_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(1);
 const BODY_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
+const BODY_RATE_MIN: RangeInclusive<usize> = 0..=(1 << 20);
 const TUNNEL_TIMEOUT: RangeInclusive<Duration> = s(1)..=h(24);
 const PATHS: [(&str, Paths); 3] = [
     ("strict", Paths::Strict),
@@ -65,6 +68,7 @@ pub(super) struct Rest {
     connect: bool,
     via: bool,
     limits: Limits,
+    rates: Option<Rates>,
     routes: Vec<Route>,
 }
 
@@ -83,6 +87,7 @@ impl Rest {
             connect,
             via,
             limits,
+            rates,
             routes,
         } = self;
         Listener {
@@ -100,6 +105,7 @@ impl Rest {
             connect,
             via,
             limits,
+            rates,
             routes,
         }
     }
@@ -141,6 +147,9 @@ pub(super) fn listener(
         connect: table.flag("connect", false),
         via: table.flag("via", true),
         limits: limits(&table.table("limits", LIMITS)),
+        rates: table
+            .take("rates")
+            .and_then(|value| rates::rates(&value, protocol)),
         routes,
     }
 }
@@ -218,11 +227,15 @@ fn protocol(text: &str) -> Result<String, String> {
 
 fn limits(table: &Table<'_>) -> Limits {
     Limits {
+        connections: table
+            .take("connections")
+            .and_then(|value| value.whole(CONNECTIONS)),
         header_bytes: table.size("header_bytes", HEADER_BYTES, 64 << 10),
         headers: table.whole("headers", HEADERS, 100) as usize,
         header_timeout: table.duration("header_timeout", HEADER_TIMEOUT, s(10)),
         idle_timeout: table.duration("idle_timeout", IDLE_TIMEOUT, s(75)),
         body_timeout: table.duration("body_timeout", BODY_TIMEOUT, s(30)),
+        body_rate_min: table.size("body_rate_min", BODY_RATE_MIN, 100) as u64,
         tunnel_timeout: table.duration("tunnel_timeout", TUNNEL_TIMEOUT, h(1)),
         half_closed_timeout: table.duration("half_closed_timeout", TUNNEL_TIMEOUT, s(300)),
     }

@@ -113,7 +113,7 @@ fn clients(table: &Table<'_>, directory: &Path) -> Option<ClientCertificates> {
     })
 }
 
-fn named(value: &Value<'_>, directory: &Path) -> Option<NamedFile> {
+pub(super) fn named(value: &Value<'_>, directory: &Path) -> Option<NamedFile> {
     let path = file_path(value.text()?, value, directory)?;
     Some(NamedFile::new(path, value.mistake(String::new())))
 }

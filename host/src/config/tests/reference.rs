@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 27] = [
+const TABLES: [(&str, &str, Keys); 29] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -37,6 +37,7 @@ const TABLES: [(&str, &str, Keys); 27] = [
     ),
     ("`[listener.http2]`", "[listener.http2]", file::HTTP2),
     ("`[listener.limits]`", "[listener.limits]", file::LIMITS),
+    ("`[listener.rates]`", "[listener.rates]", file::rates::RATES),
     ("`[[listener.route]]`", "[[listener.route]]", file::ROUTE),
     ("`[tenant.NAME]`", "[tenant.shop]", file::TENANT),
     ("`[pool.NAME]`", "[pool.shop]", file::POOL),
@@ -253,6 +254,10 @@ fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, 
         ("protocol", "\"auto\"") => &[("tls", "{}")],
         ("max_ejection", _) => &[("base_ejection", "\"100ms\"")],
         ("heartbeat" | "margin", _) => &[("lease", "\"1m\"")],
+        ("requests_burst", _) => &[("requests", "5")],
+        ("connections_burst", _) => &[("connections", "5")],
+        ("client_requests_burst", _) => &[("client_requests", "5")],
+        ("client_connections_burst", _) => &[("client_connections", "5")],
         ("addresses", _) => &[("takeover", "\"address\""), ("interface", "\"eth0\"")],
         ("interface", _) => &[("takeover", "\"address\""), ("addresses", "[\"10.0.0.5\"]")],
         _ => &[],

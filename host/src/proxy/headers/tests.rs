@@ -19,14 +19,17 @@ fn listener(forwarded: Forwarded) -> Listener {
         connect: false,
         via: true,
         limits: Limits {
+            connections: None,
             header_bytes: 65_536,
             headers: 100,
             header_timeout: std::time::Duration::from_secs(10),
             idle_timeout: std::time::Duration::from_secs(75),
             body_timeout: std::time::Duration::from_secs(30),
+            body_rate_min: 0,
             tunnel_timeout: std::time::Duration::from_secs(30),
             half_closed_timeout: std::time::Duration::from_secs(30),
         },
+        rates: None,
         routes: Vec::new(),
     }
 }

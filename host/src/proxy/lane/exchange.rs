@@ -151,7 +151,7 @@ impl<S: Socket> Lane<'_, S> {
         pipe.out.clear();
         let mut interim = 0;
         loop {
-            let error = match self.read(listener, pipe) {
+            let error = match self.read(ledger, listener, pipe) {
                 Ok(Some(reply)) if reply.status == 101 => {
                     Error::BadResponse("backend switched protocols unasked")
                 }
@@ -181,7 +181,12 @@ impl<S: Socket> Lane<'_, S> {
     }
 
     #[inline]
-    fn read(&mut self, listener: &Listener, pipe: &mut Pipe) -> Result<Option<Reply>, Malformed> {
+    fn read(
+        &mut self,
+        ledger: &Ledger,
+        listener: &Listener,
+        pipe: &mut Pipe,
+    ) -> Result<Option<Reply>, Malformed> {
         let date = self.client.worker.date();
         let rules = Rules {
             is_head: self.inbox.head().method() == "HEAD",

@@ -68,6 +68,38 @@ async fn a_body_that_does_not_come_ends_its_request_and_no_other() {
 }
 
 #[tokio::test]
+async fn i2_a_body_that_drips_ends_its_request_and_no_other() {
+    let origin = Origin::start("a").await;
+    let setup = Setup::to(origin.address())
+        .listener("limits = { body_timeout = \"300ms\", body_rate_min = \"1KiB\" }");
+    let balancer = setup.start().await;
+    let mut framed = Framed::connect(balancer.address).await;
+    let post = block(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        (":path", "/"),
+    ]);
+    framed
+        .send(frame(kind::HEADERS, flag::END_HEADERS, 1, &post))
+        .await;
+    framed
+        .send(frame(kind::HEADERS, flag::BOTH, 3, &get("/held")))
+        .await;
+    let dripping = async {
+        while balancer.count(|worker| &worker.connections_expired) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            framed.send(frame(kind::DATA, 0, 1, b"b")).await;
+        }
+    };
+    within("the body is given up", DEADLINE, dripping).await;
+    assert_eq!(framed.until(kind::RST_STREAM).await.unwrap().stream, 1);
+    origin.release();
+    let head = framed.until(kind::HEADERS).await.unwrap();
+    assert_eq!((head.stream, head.status()), (3, Some(200)));
+}
+
+#[tokio::test]
 async fn g9_a_window_that_is_never_opened_ends_its_request_and_no_other() {
     let body = vec![b'x'; 2_000_000];
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
