@@ -209,6 +209,7 @@ fn pool() -> Pool {
         slow_start: Duration::ZERO,
         health: None,
         outlier: None,
+        sticky: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
             ..config::Retry::default()

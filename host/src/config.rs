@@ -32,6 +32,7 @@ mod rates;
 mod reader;
 mod resilience;
 mod scenario;
+mod sticky;
 mod syntax;
 mod tenant;
 #[cfg(test)]
@@ -45,12 +46,13 @@ pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use mistakes::{Mistake, Mistakes};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
-pub use resilience::{PoolLimits, Retry, RetryOn};
 pub use rates::{Rate, Rates};
+pub use resilience::{PoolLimits, Retry, RetryOn};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
     Process, Scenario,
 };
+pub use sticky::{SameSite, Secure, Sticky};
 pub use tenant::{Tenant, Tenants};
 pub use tls::{Certificate, ClientCertificates, NamedFile, Place, PoolTls, Tls, TlsVersion};
 pub(crate) use units::{show_duration, show_size};
@@ -119,9 +121,11 @@ impl Config {
     pub fn tls_files(&self) -> impl Iterator<Item = &NamedFile> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let pools = self.pools.values().filter_map(|pool| pool.tls.as_ref());
+        let sticky = self.pools.values().filter_map(|pool| pool.sticky.as_ref());
         listeners
             .flat_map(Tls::files)
             .chain(pools.flat_map(PoolTls::files))
+            .chain(sticky.filter_map(|sticky| sticky.key.as_ref()))
     }
 
     /// What is no mistake, and should still not go unnoticed.
@@ -132,7 +136,14 @@ impl Config {
             *tls.place
                 .mistake("backends are believed without a proof (verify = false)")
         };
-        unverified.map(warn).collect()
+        let sticky = self.pools.values().filter_map(|pool| pool.sticky.as_ref());
+        let forgotten = sticky.filter(|sticky| sticky.key.is_none() && self.state.is_none());
+        let forgets = |sticky: &Sticky| {
+            *sticky
+                .place
+                .mistake("sessions end with the process: there is neither a key nor a [state] directory")
+        };
+        unverified.map(warn).chain(forgotten.map(forgets)).collect()
     }
 
     /// The components that are not there or cannot be read. `parse` does not look, since a policy may well be built
@@ -305,6 +316,8 @@ pub struct Pool {
     pub retry: Retry,
     /// `[pool.NAME.limits]`: when it is full; never without the table.
     pub limits: Option<PoolLimits>,
+    /// `[pool.NAME.sticky]`: sessions stay with their backend; none without the table.
+    pub sticky: Option<Sticky>,
     /// `[pool.NAME.record]`: which decisions are recorded; none without the table, unless an operator asks.
     pub record: Option<Sampling>,
 }

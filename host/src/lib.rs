@@ -11,6 +11,7 @@ pub mod proxy_header;
 pub mod config;
 pub mod http1;
 pub mod sched;
+pub mod sticky;
 pub mod tenant;
 pub mod tls;
 
@@ -23,8 +24,8 @@ pub mod systemd;
 
 pub mod health;
 pub mod metrics;
-
 pub mod rate;
+
 pub mod policy;
 pub mod rollout;
 

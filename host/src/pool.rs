@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
-use crate::{config, tenant::Tenant, tls::Originator};
+use crate::{config, sticky::Sticky, tenant::Tenant, tls::Originator};
 
 mod backend;
 mod counts;
@@ -48,6 +48,7 @@ pub struct Pool {
     pub config: Arc<config::Pool>,
     tenant: Option<Arc<Tenant>>,
     tls: Option<Arc<Originator>>,
+    sticky: Option<Arc<Sticky>>,
     slots: Mutex<Vec<Slot>>,
     snapshot: ArcSwap<Snapshot>,
     generation: CachePadded<AtomicU64>,
@@ -158,6 +159,7 @@ impl Pool {
             config,
             tenant: None,
             tls: None,
+            sticky: None,
             slots: Mutex::new(slots),
             snapshot: ArcSwap::from_pointee(snapshot),
             generation: CachePadded::new(AtomicU64::new(generation)),
@@ -190,6 +192,17 @@ impl Pool {
     /// How TLS begins with its backends; `None` where they speak plain text.
     pub fn tls(&self) -> Option<&Arc<Originator>> {
         self.tls.as_ref()
+    }
+
+    /// The same pool, with sticky sessions.
+    #[must_use]
+    pub fn with_sticky(self, sticky: Option<Arc<Sticky>>) -> Self {
+        Self { sticky, ..self }
+    }
+
+    /// Its sticky sessions; `None` where each request is the policy's.
+    pub fn sticky(&self) -> Option<&Arc<Sticky>> {
+        self.sticky.as_ref()
     }
 
     /// Whose it is.

@@ -37,6 +37,7 @@ mod room;
 mod route;
 mod scratch;
 mod serve;
+mod session;
 mod tcp;
 mod upgrade;
 mod upstream;

@@ -24,8 +24,8 @@ where
         .map_err(StartError::Thread)?;
     raise_open_files();
     runtime.block_on(async {
-        // Whoever is told that it serves may send these at once, and what nobody waits for would end the process.
         outlive_full_files().map_err(StartError::Thread)?;
+        // Whoever is told that it serves may send these at once, and what nobody waits for would end the process.
         let early = [SignalKind::hangup(), SignalKind::user_defined2()].map(signal);
         let server = start().await?;
         let signals = Signals::new(early, manager).map_err(StartError::Thread)?;
@@ -34,7 +34,6 @@ where
     })
 }
 
-struct Signals {
 /// As many open files as the system lets us have; what it gives at first is for programs that cannot count as far.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -55,6 +54,7 @@ fn outlive_full_files() -> io::Result<()> {
     signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
 }
 
+struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,

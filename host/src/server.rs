@@ -50,6 +50,7 @@ mod rebuild;
 mod recording;
 mod reload;
 mod rollout;
+mod secrets;
 mod shadow;
 mod sockets;
 mod stopping;

@@ -74,6 +74,15 @@ impl State {
         Ok(Self { root, key })
     }
 
+    /// A secret for one purpose, which lasts as long as the key.
+    pub fn derived(&self, purpose: &str) -> [u8; SEAL_BYTES] {
+        let mut mac = Hmac::<Sha256>::new(&(*self.key.bytes()).into());
+        // No file's seal begins like this: those begin with the magic.
+        mac.update(b"derived ");
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
     /// A directory in it for one purpose.
     ///
     /// # Errors

@@ -253,6 +253,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
             max_ejection: 60 * second,
             max_ejected: 50,
         }),
+        sticky: None,
         retry: config::Retry {
             attempts: count(10),
             ..config::Retry::default()

@@ -289,6 +289,7 @@ fn pool(backends: &[Backend]) -> Pool {
         outlier: None,
         limits: None,
         record: None,
+        sticky: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
             ..config::Retry::default()

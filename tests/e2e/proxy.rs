@@ -16,6 +16,7 @@ mod resilience;
 mod retries;
 mod room;
 mod routes;
+mod sticky;
 mod tcp;
 mod timeouts;
 mod tls;

@@ -151,6 +151,7 @@ fn pool(fallback: &str) -> Pool {
         outlier: None,
         limits: None,
         record: None,
+        sticky: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
             ..config::Retry::default()

@@ -78,6 +78,7 @@ pub(crate) fn pool(size: usize) -> Pool {
         outlier: None,
         limits: None,
         record: None,
+        sticky: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
             ..config::Retry::default()

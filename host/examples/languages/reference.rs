@@ -135,6 +135,7 @@ fn pool(weights: Vec<u32>) -> Pool {
         outlier: None,
         limits: None,
         record: None,
+        sticky: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
             ..config::Retry::default()

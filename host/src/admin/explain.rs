@@ -108,7 +108,9 @@ fn hypothesis(asked: &Asked, route: Option<Route>, view: &PoolView) -> Result<An
     let told = policy::facts_told(&candidate.spec, sources, &facts);
     let source = key.map(|(_, source)| source).filter(|_| told.key == facts.key);
     let tried = Tried::default();
-    let (decided, reads) = if snapshot.usable == 0 {
+    let (decided, reads) = if let Some(index) = kept(view, &snapshot, &head) {
+        (Decided::sticky(&snapshot, index), policy::Reads::default())
+    } else if snapshot.usable == 0 {
         (Decided::nobody(), policy::Reads::default())
     } else {
         match Trial::in_pool(candidate, &view.pool, &snapshot, columns.clone()) {
@@ -137,6 +139,14 @@ fn hypothesis(asked: &Asked, route: Option<Route>, view: &PoolView) -> Result<An
         candidates: shape::candidates(&snapshot, &tried, |index| columns.figures(index)),
         decision: decided,
     }))
+}
+
+/// The backend that the request's cookie names, if it keeps the session.
+fn kept(view: &PoolView, snapshot: &Snapshot, head: &Head) -> Option<usize> {
+    let sticky = view.pool.sticky()?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let ticket = sticky.read(head.cookie(sticky.cookie())?, now.as_secs())?;
+    snapshot.keeping(ticket.id)
 }
 
 /// What chooses when the policy does not.

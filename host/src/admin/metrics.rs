@@ -23,6 +23,7 @@ use crate::{
     discovery::Report,
     metrics::{DURATION_BOUNDS_US, Metrics, Worker},
     pool::Counts,
+    sticky::Outcome,
     tenant::Tenant,
 };
 
@@ -38,8 +39,9 @@ pub(super) fn render(context: &Context) -> String {
     control(&mut text, metrics);
     traffic(&mut text, metrics);
     duration(&mut text, metrics);
-    pool_families(&mut text, &pools);
     listener::families(&mut text, &context.handle.listener_views());
+    pool_families(&mut text, &pools);
+    sticky(&mut text, &pools);
     discovery_families(&mut text, &pools);
     backend_gauges(&mut text, &pools);
     backend_counters(&mut text, &pools);
@@ -199,6 +201,20 @@ fn duration(text: &mut Text, metrics: &Metrics) {
 
 fn seconds(value: u64, per_second: f64) -> f64 {
     value as f64 / per_second
+}
+
+fn sticky(text: &mut Text, pools: &[PoolReading]) {
+    let help = "Requests of pools with sticky sessions, by what came of their cookie.";
+    let mut family = text.family("trimtab_pool_sticky_total", Counter, help);
+    for pool in pools {
+        let Some(sticky) = pool.view.pool.sticky() else {
+            continue;
+        };
+        for (outcome, word) in Outcome::ALL {
+            let labels = [("pool", pool.name()), ("outcome", word)];
+            family.sample(&labels, sticky.total(outcome));
+        }
+    }
 }
 
 /// Of pools whose backends are found.

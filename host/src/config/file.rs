@@ -40,6 +40,7 @@ pub(super) mod rates;
 mod read;
 mod record;
 pub(super) mod resilience;
+pub(super) mod sticky;
 pub(super) mod tenant;
 pub(super) mod tls;
 
@@ -82,8 +83,8 @@ pub(super) const LISTENER: Keys = &[
     "connect",
     "via",
     "limits",
-    "route",
     "rates",
+    "route",
 ];
 pub(super) const TLS: Keys = &[
     "certificates",
@@ -97,14 +98,14 @@ pub(super) const TLS: Keys = &[
 pub(super) const CERTIFICATE: Keys = &["cert", "key"];
 pub(super) const HTTP2: Keys = &["streams", "stream_window", "window"];
 pub(super) const LIMITS: Keys = &[
-    "header_bytes",
     "connections",
+    "header_bytes",
     "headers",
     "header_timeout",
     "idle_timeout",
     "body_timeout",
-    "tunnel_timeout",
     "body_rate_min",
+    "tunnel_timeout",
     "half_closed_timeout",
 ];
 pub(super) const ROUTE: Keys = &["host", "path_prefix", "server_name", "pool"];
@@ -133,6 +134,7 @@ pub(super) const POOL: Keys = &[
     "outlier",
     "retry",
     "limits",
+    "sticky",
     "record",
 ];
 pub(super) const BACKEND: Keys = &["address", "weight", "zone", "tier", "labels"];

@@ -26,6 +26,8 @@ pub struct Tenant {
 
 /// Series of a pool without those of its backends; a test of `admin` counts them.
 const SERIES_PER_POOL: u32 = 42;
+/// Series of one with sticky sessions, beyond those.
+const SERIES_OF_STICKY: u32 = 4;
 /// More of them where backends are found.
 const SERIES_OF_DISCOVERY: u32 = 4;
 /// Series of each of its backends; likewise.
@@ -39,6 +41,7 @@ impl super::Pool {
         backends
             .saturating_mul(SERIES_PER_BACKEND)
             .saturating_add(SERIES_PER_POOL + found)
+            .saturating_add(self.sticky.as_ref().map_or(0, |_| SERIES_OF_STICKY))
     }
 }
 

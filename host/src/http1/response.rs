@@ -70,6 +70,8 @@ pub struct Rules<'a> {
     pub via: bool,
     /// For a response without `Date` (RFC 9110, 6.6.1).
     pub date: &'a [u8],
+    /// The value of a `Set-Cookie` field to add.
+    pub cookie: Option<&'a str>,
 }
 
 /// Reads a response's head from the front of `bytes`, and writes it as the client gets it. Nothing is written of an
@@ -211,6 +213,9 @@ fn write_own(out: &mut Vec<u8>, reply: &Reply, said: &Said, rules: &Rules<'_>) {
     }
     if rules.closes {
         write_field(out, "connection", b"close");
+    }
+    if let Some(cookie) = rules.cookie {
+        write_field(out, "set-cookie", cookie.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -168,6 +168,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
             fall: NonZeroU32::MIN,
         }),
         outlier: None,
+        sticky: None,
         retry: config::Retry {
             attempts: NonZeroU32::MIN,
             ..config::Retry::default()

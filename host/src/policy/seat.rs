@@ -47,6 +47,8 @@ pub enum Chooser {
     Policy,
     /// This step of the fallback chain, because of this.
     Chain(Reason, Step),
+    /// The client's cookie; nobody was asked.
+    Sticky,
 }
 
 impl Chooser {
@@ -55,13 +57,14 @@ impl Chooser {
         match self {
             Self::Policy => "policy",
             Self::Chain(_, step) => step.name(),
+            Self::Sticky => "sticky",
         }
     }
 
     /// Why it was not the policy.
     pub fn reason(self) -> Option<&'static str> {
         match self {
-            Self::Policy => None,
+            Self::Policy | Self::Sticky => None,
             Self::Chain(reason, _) => Some(reason.name()),
         }
     }

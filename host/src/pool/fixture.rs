@@ -41,6 +41,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
             max_ejection: Duration::from_secs(300),
             max_ejected: 50,
         }),
+        sticky: None,
         retry: config::Retry::default(),
         limits: None,
         record: None,

@@ -111,6 +111,15 @@ impl Snapshot {
         }
     }
 
+    /// The index of a backend, if sessions that began there stay there: while it serves, or could if others did not come
+    /// first, and while it drains, which is for sessions to end by themselves.
+    pub fn keeping(&self, id: u64) -> Option<usize> {
+        let index = self.position(id)?;
+        let member = &self.members[index];
+        let keeps = member.usable || matches!(member.state, State::Ready | State::Draining);
+        keeps.then_some(index)
+    }
+
     /// The index of a backend.
     pub fn position(&self, id: u64) -> Option<usize> {
         self.members.iter().position(|member| member.backend.id == id)

@@ -20,6 +20,7 @@ use super::{
     pool::{Decided, PoolSettings, WorkerPool},
     queue::Place,
     serve::Client,
+    session::Session,
 };
 use crate::{
     clock,
@@ -40,6 +41,8 @@ pub(super) struct Attempts<'a> {
     is_repeatable: bool,
     /// The backend to try again, on a new connection: a stored one was closed under the last attempt.
     again: Option<Target>,
+    /// `None` until it was asked for, or where there are no sessions.
+    session: Option<Session>,
     /// Where the request waits, because every backend is full.
     place: Option<Place>,
 }
@@ -66,8 +69,32 @@ impl<'a> Attempts<'a> {
             now_us,
             is_repeatable: keeps_body && is_idempotent(head.method()),
             again: None,
+            session: None,
             place: None,
         }
+    }
+
+    /// The value of a `Set-Cookie` field, if the client is to get one with an answer of this target.
+    #[inline]
+    pub(super) fn cookie(&self, target: &Target) -> Option<String> {
+        let session = self.session.as_ref()?;
+        session.cookie(
+            self.settings.sticky.as_ref()?,
+            target.upstream.backend.id,
+            self.client,
+        )
+    }
+
+    /// The backend that keeps the client's session.
+    #[inline]
+    fn wanted(&mut self, head: &Head) -> Option<u64> {
+        let sticky = self.settings.sticky.as_ref()?;
+        // Of a connection that is passed on as it is there is no head, and nobody to give a cookie to.
+        if head.method().is_empty() {
+            return None;
+        }
+        let session = self.session.get_or_insert_with(|| Session::read(sticky, head));
+        session.wanted()
     }
 
     /// Which backend is next, and whether a stored connection to it will do. `None` while all are full: the request has to
@@ -94,13 +121,19 @@ impl<'a> Attempts<'a> {
             client: self.client.bits,
             now_us: self.now_us,
         };
+        let wanted = self.wanted(head);
+        let kept = wanted.and_then(|id| self.pool.keep(id, &self.tried, &facts));
         let decided = match self.settings.config.limits {
+            _ if kept.is_some() => kept,
             None => Some(self.pool.decide(&facts, &self.tried, head)),
             Some(_) => self.decide_within_limits(&facts, head),
         };
         let Some((decision, decider, target)) = decided else {
             return Ok(None);
         };
+        if let (Some(sticky), Some(session)) = (&self.settings.sticky, &mut self.session) {
+            session.count(sticky, self.client.worker.id, target.as_ref());
+        }
         journey.decided(self.pool, &decision, decider, target.as_ref());
         match decision {
             Decision::Reject(status) => Err(Error::Rejected(status)),
@@ -124,7 +157,6 @@ impl<'a> Attempts<'a> {
         if self.place.take().is_some() {
             self.client.watch.release_backend();
         }
-            _ if kept.is_some() => kept,
         Some(decided)
     }
 

@@ -201,6 +201,15 @@ impl Exchange {
         opened(Box::pin(opening), watch).await
     }
 
+    /// Gives the client what keeps its session.
+    pub(super) fn set_cookie(&mut self, fields: &mut http::HeaderMap) {
+        let cookie = self.ledger.cookie.take();
+        // It is made of what the configuration and hex have, which is always good for a field.
+        if let Some(Ok(cookie)) = cookie.map(http::HeaderValue::try_from) {
+            fields.append(http::header::SET_COOKIE, cookie);
+        }
+    }
+
     /// The backend did not answer, or not with what can be passed on.
     pub(super) fn record_failure(&mut self) {
         self.ledger.record(None);

@@ -13,7 +13,10 @@ use super::{
     pool::{Decider, WorkerPool},
     serve::Client,
 };
-use crate::{http1::Head, policy::Decision};
+use crate::{
+    http1::Head,
+    policy::{Chooser, Decision},
+};
 
 /// A request under way.
 pub(super) struct Journey {
@@ -97,8 +100,9 @@ impl Journey {
         let candidate = pool.deployment(decider).candidate.clone();
         line.policy = Some(candidate.spec.name.clone());
         line.version = Some(candidate.version.to_string());
-        // A canary is not recorded, and what an instance beside it was asked last is not this request.
-        if decider == Decider::Active {
+        // A canary is not recorded, nor what a cookie decides, and what an instance beside it was asked last is not this request.
+        let is_sticky = matches!(decision, Decision::Send(choice) if choice.chooser == Chooser::Sticky);
+        if decider == Decider::Active && !is_sticky {
             line.id = pool.seat().take_recorded_id().or(line.id.take());
         }
         if let Decision::Send(choice) = decision {

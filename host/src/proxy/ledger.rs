@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     /// The client, if the backend's connection begins with a word about it and is for nobody else.
     pub(super) told: Option<Endpoints>,
     pool: Rc<WorkerPool>,
+    /// What the client gets with the answer to keep its session, if anything.
+    pub(super) cookie: Option<String>,
     /// Of the snapshot that the pick was made on.
     generation: u64,
     index: usize,
@@ -66,6 +68,7 @@ impl Ledger {
             upstream: target.upstream.clone(),
             watch: client.watch.clone(),
             told: attempts.settings.config.send_proxy.map(|_| client.endpoints()),
+            cookie: attempts.cookie(target),
             pool: attempts.pool.clone(),
             generation: target.generation,
             index: target.index,

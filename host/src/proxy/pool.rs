@@ -25,11 +25,13 @@ use crate::{
     policy::{Chooser, Decision, Deployment, Ended, Facts, Instance, Seat, Tried},
     pool::{Counts, Pool, State, add},
     rollout::Shadow,
+    sticky::Sticky,
 };
 
 /// What a request needs to know of its pool's configuration, from its beginning to its end.
 pub(super) struct PoolSettings {
     pub(super) config: Arc<config::Pool>,
+    pub(super) sticky: Option<Arc<Sticky>>,
     pub(super) reporter: Reporter,
     pub(super) dialing: Dialing,
 }
@@ -44,6 +46,7 @@ impl PoolSettings {
         });
         Self {
             config: pool.config.clone(),
+            sticky: pool.sticky().cloned(),
             reporter,
             dialing: Dialing {
                 worker,

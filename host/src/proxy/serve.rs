@@ -309,6 +309,7 @@ pub(super) async fn forward(
 ) -> Outcome {
     let mut exchange = Exchange::new(ledger, sent, question.is_some());
     let mut response = exchange.send(request, freshness).await?;
+    exchange.set_cookie(response.headers_mut());
     let wrong = if question.is_some_and(|question| question.is_agreed(&response)) {
         *client.tunnel.borrow_mut() = exchange.into_tunnel(&mut response).await;
         return Ok(response.map(|_| ResponseBody::none()));

@@ -169,7 +169,8 @@ impl Service {
         let all: Vec<_> = all.collect();
         let pool = Pool::new(config, &all, workers, Some(&known.pool), Instant::now())
             .of_tenant(known.pool.tenant().cloned())
-            .with_tls(known.pool.tls().cloned());
+            .with_tls(known.pool.tls().cloned())
+            .with_sticky(known.pool.sticky().cloned());
         let pool = Arc::new(pool);
         let mut service = self.clone();
         service.set_view(PoolView {

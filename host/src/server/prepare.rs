@@ -14,6 +14,7 @@ use super::{
     StartError,
     discovery::Discovery,
     loading::refused,
+    secrets::Secrets,
     sockets::{self, Held, Sockets},
     tls,
 };
@@ -22,10 +23,12 @@ use crate::{
     control::{ListenerView, PoolView, ReloadReport},
     handover::Inheritance,
     health::Supervisor,
-    policy::{Candidate, Deployment, Instance},
     metrics,
+    policy::{Candidate, Deployment, Instance},
     pool::{Pool, Standing},
     proxy::{AccessLog, ListenerPlan, PoolPlan},
+    rate,
+    sticky::Sticky,
     tenant::Tenant,
     tls::Originator,
 };
@@ -39,7 +42,11 @@ pub(super) struct Service {
     pub(super) is_listening: bool,
     pub(super) listeners: Vec<Arc<config::Listener>>,
     /// Where each listener really listens, by its key; differs from what is configured for port 0.
-    addresses: BTreeMap<String, SocketAddr>,
+    pub(super) addresses: BTreeMap<String, SocketAddr>,
+    /// By their keys, too.
+    pub(super) counters: BTreeMap<String, Arc<metrics::Listener>>,
+    pub(super) rates: BTreeMap<String, Arc<rate::Shared>>,
+    secrets: Secrets,
     /// Copies of the sockets, for a process that takes over.
     pub(super) held: Held,
     tls: tls::Loaded,
@@ -73,6 +80,13 @@ impl Prepared {
     }
 }
 
+/// What a pool has of others: whose it is, how TLS begins with its backends, and its sticky sessions.
+type Company<'a> = (
+    Option<&'a Arc<Tenant>>,
+    Option<&'a Arc<Originator>>,
+    Option<Arc<Sticky>>,
+);
+
 impl Service {
     /// Nothing yet, but what another process leaves.
     pub(super) fn empty(config: &Config, inheritance: &mut Inheritance, discovery: Discovery) -> Self {
@@ -89,6 +103,9 @@ impl Service {
             access_log: None,
             listeners: Vec::new(),
             addresses: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            rates: BTreeMap::new(),
+            secrets: Secrets::default(),
             held,
             tls: tls::Loaded::default(),
             discovery,
@@ -119,15 +136,17 @@ impl Service {
             .extend(config.warnings().iter().map(ToString::to_string));
         let tenants = self.tenants(&config, workers);
         let (config, tls) = self.load_tls(config).await?;
+        let (config, secrets) = self.secrets.load(config).await?;
         let discovery = self.discovery.follow(&config, &mut report).await;
         let mut pools = BTreeMap::new();
         let mut instances = BTreeMap::new();
         for (name, pool_config) in &config.pools {
             let candidate = candidates[name].clone();
             let tenant = pool_config.tenant.as_ref().and_then(|name| tenants.get(name));
-            let originator = tls.originators.get(name);
+            let sticky = secrets.sticky(pool_config, self.pools.get(name), workers);
+            let company = (tenant, tls.originators.get(name), sticky);
             let pool_config = &discovery.merged(pool_config);
-            let made = self.pool(pool_config, (candidate, tenant, originator), workers, &mut report);
+            let made = self.pool(pool_config, (candidate, company), workers, &mut report);
             let (mut view, built) = made.await?;
             view.discovery = discovery.finder(name).cloned();
             if let Some(built) = built {
@@ -154,8 +173,11 @@ impl Service {
             config: Arc::new(config),
             access_log: None,
             is_listening: self.is_listening,
+            counters: self.counters(&listeners, workers),
+            rates: self.rates(&listeners, workers),
             listeners,
             addresses: self.addresses.clone(),
+            secrets,
             held,
             tls,
             discovery,
@@ -173,8 +195,6 @@ impl Service {
     }
 
     fn note_what_needs_a_restart(&self, config: &Config, workers: usize, report: &mut ReloadReport) {
-            counters: self.counters(&listeners, workers),
-            rates: self.rates(&listeners, workers),
         if config.workers.get() != workers {
             report.warnings.push(format!(
                 "workers = {} takes a restart; {workers} are running",
@@ -273,7 +293,7 @@ impl Service {
     async fn pool(
         &self,
         pool_config: &Arc<config::Pool>,
-        (candidate, tenant, tls): (Arc<Candidate>, Option<&Arc<Tenant>>, Option<&Arc<Originator>>),
+        (candidate, (tenant, tls, sticky)): (Arc<Candidate>, Company<'_>),
         workers: usize,
         report: &mut ReloadReport,
     ) -> Result<(PoolView, Option<Vec<Instance>>), StartError> {
@@ -285,6 +305,7 @@ impl Service {
             let snapshot = view.pool.snapshot();
             *view.pool.config == **pool_config
                 && Originator::is_same(view.pool.tls(), tls)
+                && view.pool.sticky().map(Arc::as_ptr) == sticky.as_ref().map(Arc::as_ptr)
                 && snapshot
                     .members
                     .iter()
@@ -301,7 +322,11 @@ impl Service {
                 if let (None, Some(standings)) = (previous, self.standings.get(&pool_config.name)) {
                     pool.restore(standings, now);
                 }
-                let pool = Arc::new(pool.of_tenant(tenant.cloned()).with_tls(tls.cloned()));
+                let pool = Arc::new(
+                    pool.of_tenant(tenant.cloned())
+                        .with_tls(tls.cloned())
+                        .with_sticky(sticky),
+                );
                 (pool.clone(), Arc::new(Supervisor::spawn(pool)))
             }
         };

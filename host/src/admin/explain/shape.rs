@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::source_of;
 use crate::{
     config::{self, Grant, HashOn},
-    policy::{self, Answer, Candidate, Fault, PickEvent, Reads, Reason, Recorded, Step, Tried},
+    policy::{self, Answer, Candidate, Chooser, Fault, PickEvent, Reads, Reason, Recorded, Step, Tried},
     pool::{Figures, Snapshot},
     replay::{Remade, head_of},
 };
@@ -283,6 +283,17 @@ impl Decided {
         Self {
             note: note.map(str::to_owned),
             ..decided
+        }
+    }
+
+    /// The client's session is kept, and nobody asked.
+    pub(super) fn sticky(snapshot: &Snapshot, index: usize) -> Self {
+        let member = snapshot.members.get(index);
+        Self {
+            backend: member.map(|member| member.backend.address.to_string()),
+            index: Some(index),
+            chosen_by: Some(Chooser::Sticky.name()),
+            ..Self::default()
         }
     }
 

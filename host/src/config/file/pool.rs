@@ -15,7 +15,7 @@ use super::{
     },
     BACKEND, HEALTH, OUTLIER, POOL, discover,
     proxy_protocol::send_proxy,
-    record, resilience,
+    record, resilience, sticky,
     tenant::Tenancy,
     tls::pool_tls,
 };
@@ -119,6 +119,9 @@ pub(super) fn pool(
         outlier: outlier(&table),
         retry: resilience::retry(&table),
         limits: table.take("limits").and_then(|value| resilience::limits(&value)),
+        sticky: table
+            .take("sticky")
+            .and_then(|value| sticky::sticky(&value, directory)),
         record: table.take("record").and_then(|value| record::sampling(&value)),
     })
 }
@@ -164,6 +167,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         outlier: outlier(table),
         retry: resilience::simulated_retry(table),
         limits: None,
+        sticky: None,
         record: None,
     }
 }

@@ -64,6 +64,7 @@ const TABLES: [(&str, &str, Keys); 29] = [
         "[pool.shop.limits]",
         file::resilience::LIMITS,
     ),
+    ("`[pool.NAME.sticky]`", "[pool.shop.sticky]", file::sticky::STICKY),
     ("`[pool.NAME.record]`", "[pool.shop.record]", file::SAMPLING),
     ("`[policy.NAME]`", "[policy.mine]", file::POLICY),
     ("`[policy.NAME.grants]`", "[policy.mine.grants]", file::GRANTS),
@@ -142,8 +143,11 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     if header == "[pool.shop.discover]" && !keys.iter().any(names_source) {
         set(header, "dns", "\"shop.internal:8080\"");
     }
-    if header == "[pool.shop.limits]" {
-        set(header, "requests", "1000");
+    match header {
+        "[pool.shop.limits]" => set(header, "requests", "1000"),
+        "[listener.rates]" => set(header, "client_requests", "5"),
+        "[pool.shop.sticky]" => set(header, "cookie", "\"trimtab\""),
+        _ => {}
     }
     if header == "[pool.shop.tls]" {
         set("[pool.shop.tls]", "min_version", "\"1.2\"");
@@ -250,14 +254,14 @@ fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, 
         ("key", "\"balancer.key\"") => &[("cert", "\"balancer.pem\"")],
         ("client_auth" | "client_crl", _) => &[("client_ca", "\"ca.pem\"")],
         ("peek_sni", _) => &[("protocol", "\"tcp\"")],
-        // Without TLS nothing tells which is spoken.
-        ("protocol", "\"auto\"") => &[("tls", "{}")],
-        ("max_ejection", _) => &[("base_ejection", "\"100ms\"")],
-        ("heartbeat" | "margin", _) => &[("lease", "\"1m\"")],
         ("requests_burst", _) => &[("requests", "5")],
         ("connections_burst", _) => &[("connections", "5")],
         ("client_requests_burst", _) => &[("client_requests", "5")],
         ("client_connections_burst", _) => &[("client_connections", "5")],
+        // Without TLS nothing tells which is spoken.
+        ("protocol", "\"auto\"") => &[("tls", "{}")],
+        ("max_ejection", _) => &[("base_ejection", "\"100ms\"")],
+        ("heartbeat" | "margin", _) => &[("lease", "\"1m\"")],
         ("addresses", _) => &[("takeover", "\"address\""), ("interface", "\"eth0\"")],
         ("interface", _) => &[("takeover", "\"address\""), ("addresses", "[\"10.0.0.5\"]")],
         _ => &[],

@@ -7,6 +7,7 @@ const RULES: Rules<'static> = Rules {
     closes: false,
     via: true,
     date: b"today",
+    cookie: None,
 };
 
 fn read(text: &str, rules: &Rules<'_>) -> Result<Option<(Reply, String)>, Malformed> {
@@ -29,6 +30,15 @@ fn a_head_is_written_as_the_client_gets_it() {
     let expected =
         "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 5\r\nvia: 1.1 {}\r\ndate: today\r\n\r\n";
     assert_eq!(head, expected.replace("{}", crate::http1::via_name()));
+    let cookie = Rules {
+        cookie: Some("a=b; Path=/"),
+        ..RULES
+    };
+    let (_, with_cookie) = read(text, &cookie).unwrap().unwrap();
+    assert_eq!(
+        with_cookie,
+        head.replace("today\r\n", "today\r\nset-cookie: a=b; Path=/\r\n")
+    );
     let (_, head) = read(
         "HTTP/1.1 200\r\nDate: now\r\n\r\n",
         &Rules {

@@ -26,7 +26,7 @@ impl Seat {
         let decision = self.ask_policy(facts, tried, head);
         let is_good = match &decision {
             Decision::Send(choice) => match choice.chooser {
-                Chooser::Policy => true,
+                Chooser::Policy | Chooser::Sticky => true,
                 Chooser::Chain(reason, _) => reason == Reason::Abstained,
             },
             Decision::Reject(_) => self.instance.is_some(),

@@ -193,6 +193,7 @@ impl<S: Socket> Lane<'_, S> {
             closes: self.closes(),
             via: listener.via,
             date: date.as_bytes(),
+            cookie: ledger.cookie.as_deref(),
         };
         read_reply(pipe.input.unread(), &rules, &mut pipe.out)
     }
