@@ -7,7 +7,10 @@ use std::{
     os::fd::AsRawFd,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,12 +19,15 @@ use trimtab_tests::Directory;
 /// The address that moves.
 pub(crate) const SHARED: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 100);
 pub(crate) const SHARED_V6: &str = "2001:db8:18::100";
+const GENERAL: &str = "workers = 2\ndrain = \"2s\"\nlog = { format = \"json\" }\n";
+const SERVES: &str = "[[listener]]\nlisten = \"[::]:80\"\n[pool.main]\nbackends = [\"127.0.0.1:9000\"]\n";
 pub(crate) const CONTROL_PORT: u16 = 7946;
 const KEY: &str = "the secret of the members of this lab";
 /// Members first, then the client and the two judges.
 const HOSTS: [&str; 6] = ["a", "b", "w", "c", "d", "e"];
 /// When a wait is taken to be in vain.
 const PATIENCE: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 pub(crate) struct Lab {
     prefix: String,
@@ -29,8 +35,29 @@ pub(crate) struct Lab {
     processes: [Option<Child>; 3],
 }
 
+/// Labs of this process so far.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 impl Lab {
+    /// Three members that run, `a` the active one.
     pub(crate) fn new() -> Self {
+        let mut lab = Self::bare();
+        for host in ["a", "b"] {
+            let space = lab.space(host);
+            ip(&format!("-n {space} address add {SHARED}/32 dev eth0"));
+            ip(&format!("-n {space} address add {SHARED_V6}/128 dev eth0 nodad"));
+        }
+        (0..3).for_each(|member| lab.write_file(member));
+        lab.start(0);
+        lab.start(2);
+        lab.wait_for("a", "active");
+        lab.start(1);
+        lab.wait_until("b is ready", |lab| lab.is_ready("a", "b"));
+        lab
+    }
+
+    /// Hosts without programs, and nobody has the address.
+    pub(crate) fn bare() -> Self {
         for (program, package) in [("ip", "iproute2"), ("nft", "nftables")] {
             if Command::new(program).arg("-V").output().is_err() {
                 run("apt-get", &["update", "-qq"]);
@@ -40,18 +67,12 @@ impl Lab {
                 );
             }
         }
-        let mut lab = Self {
-            prefix: format!("tt{}", std::process::id()),
+        let lab = Self {
+            prefix: format!("tt{}x{}", std::process::id(), COUNT.fetch_add(1, Relaxed)),
             directory: Directory::new(),
             processes: [None, None, None],
         };
         lab.build();
-        (0..3).for_each(|member| lab.write_file(member));
-        lab.start(0);
-        lab.start(2);
-        lab.wait_for("a", "active");
-        lab.start(1);
-        lab.wait_until("b is ready", |lab| lab.is_ready("a", "b"));
         lab
     }
 
@@ -88,9 +109,6 @@ impl Lab {
             ip(&format!("-n {space} link set eth0 up"));
         }
         for host in ["a", "b"] {
-            let space = self.space(host);
-            ip(&format!("-n {space} address add {SHARED}/32 dev eth0"));
-            ip(&format!("-n {space} address add {SHARED_V6}/128 dev eth0 nodad"));
             self.serve(host);
         }
         // Each judge knows one node's Ethernet address, and never asks.
@@ -119,16 +137,20 @@ impl Lab {
         });
     }
 
+    /// A balancer's file that knows of no cluster.
+    pub(crate) fn write_plain(&self, host: &str) {
+        self.write(&format!("{host}.toml"), &format!("{GENERAL}{SERVES}"));
+    }
+
     fn write_file(&self, member: usize) {
         let name = HOSTS[member];
         let mut text = String::new();
-        if member < 2 {
-            text += "workers = 1\n";
-        }
-        text += "drain = \"2s\"\nlog = { format = \"json\" }\n";
-        if member < 2 {
-            text += "[[listener]]\nlisten = \"[::]:80\"\n[pool.main]\nbackends = [\"127.0.0.1:9000\"]\n";
-        }
+        text += if member < 2 {
+            GENERAL
+        } else {
+            "log = { format = \"json\" }\n"
+        };
+        text += if member < 2 { SERVES } else { "" };
         text += &format!("[cluster]\nname = \"lab\"\nnode = \"{name}\"\nkey_file = \"key\"\n");
         if member < 2 {
             text += &format!(
@@ -143,26 +165,44 @@ impl Lab {
                 200 - place * 100
             );
         }
-        self.directory.write("key", KEY);
-        self.directory.write(&format!("{name}.toml"), text);
+        self.write("key", KEY);
+        self.write(&format!("{name}.toml"), &text);
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        self.directory.write(name, text);
+    }
+
+    /// Nothing, if it is not there.
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
     // === Nodes ===
 
     pub(crate) fn start(&mut self, member: usize) {
+        self.start_as(member, env!("CARGO_BIN_EXE_trimtab").into());
+    }
+
+    /// The program as it is after an upgrade: another file.
+    pub(crate) fn start_next(&mut self, member: usize) {
+        let path = self.path("trimtab-next");
+        if !path.exists() {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_trimtab"), &path).unwrap();
+        }
+        self.start_as(member, path);
+    }
+
+    fn start_as(&mut self, member: usize, program: PathBuf) {
         let name = HOSTS[member];
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.path(&format!("{name}.log")));
         let process = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &self.space(name),
-                env!("CARGO_BIN_EXE_trimtab"),
-                "run",
-            ])
+            .args(["netns", "exec", &self.space(name)])
+            .arg(program)
+            .arg("run")
             .arg(self.path(&format!("{name}.toml")))
             .stdout(Stdio::null())
             .stderr(log.unwrap())
@@ -171,7 +211,11 @@ impl Lab {
         self.processes[member] = Some(process.unwrap());
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn runs(&self, member: usize) -> bool {
+        self.processes[member].is_some()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -179,6 +223,13 @@ impl Lab {
         let mut process = self.processes[member].take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// Ends it in order.
+    pub(crate) fn end(&mut self, member: usize) {
+        self.signal(member, "-TERM");
+        let mut process = self.processes[member].take().unwrap();
+        assert!(process.wait().unwrap().success(), "{}", self.logs());
     }
 
     pub(crate) fn id(&self, member: usize) -> u32 {
@@ -231,13 +282,14 @@ impl Lab {
         let end = Instant::now() + PATIENCE;
         while !condition(self) {
             assert!(Instant::now() < end, "waited in vain: {what}\n{}", self.logs());
-            std::thread::yield_now();
+            // What is waited for wants the processor too.
+            std::thread::park_timeout(BETWEEN_LOOKS);
         }
     }
 
     pub(crate) fn logs(&self) -> String {
         let log = |name: &&str| {
-            let text = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+            let text = self.read(&format!("{name}.log"));
             format!("{name}:\n{text}\n")
         };
         HOSTS.iter().take(3).map(log).collect()

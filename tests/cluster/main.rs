@@ -3,26 +3,58 @@
 //!
 //! The judge are two clients that each know only one node's Ethernet address, so they see who *would* answer, whatever the network
 //! believes. The address may change hands as often as a scenario says, and not once more; two nodes that answer at once
-//! would show as a row of changes. Times are printed and not judged: `TRIMTAB_CLUSTER_RUNS` (3) says how often each scenario runs.
+//! would show as a row of changes. Times are printed and not judged: `TRIMTAB_CLUSTER_RUNS` (2) says how often each scenario runs,
+//! and `TRIMTAB_CLUSTER_ONLY` which do, by their numbers: `F1 F3`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod held;
+mod keepalived;
 mod lab;
 mod probe;
+mod report;
 mod scenarios;
 
+use std::sync::{Mutex, PoisonError};
+
 use lab::Lab;
-use scenarios::Report;
+use report::Report;
+
+/// How often each scenario runs.
+fn runs() -> usize {
+    std::env::var("TRIMTAB_CLUSTER_RUNS").map_or(2, |runs| runs.parse().expect("a number"))
+}
+
+/// Whether a scenario is to run.
+fn is_meant(name: &str) -> bool {
+    let Ok(only) = std::env::var("TRIMTAB_CLUSTER_ONLY") else {
+        return true;
+    };
+    let number = name.split(' ').next();
+    only.split(' ').any(|meant| number == Some(meant))
+}
+
+/// One lab at a time: each measures.
+static TURN: Mutex<()> = Mutex::new(());
 
 #[test]
 fn one_node_answers_whatever_happens() {
-    let runs = std::env::var("TRIMTAB_CLUSTER_RUNS").map_or(3, |runs| runs.parse().expect("a number"));
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut lab = Lab::new();
-    let mut report = Report::default();
-    for scenario in scenarios::ALL {
-        for _ in 0..runs {
-            (scenario.run)(&mut lab, &mut report);
+    let mut report = Report::of("trimtab");
+    for scenario in scenarios::ALL.iter().filter(|scenario| is_meant(scenario.name)) {
+        for _ in 0..runs() {
+            (scenario.run)(&mut lab, report.row(scenario.name));
         }
     }
     eprintln!("{report}");
     report.judge();
+}
+
+/// Its table stands beside ours. It is held to what it promises: that another node takes over.
+#[test]
+fn keepalived_in_the_same_lab() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    keepalived::install();
+    let report = keepalived::compare(runs(), is_meant);
+    eprintln!("{report}");
 }

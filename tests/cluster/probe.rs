@@ -1,4 +1,4 @@
-//! Clients that ask again and again, each time on a new connection.
+//! Clients that ask again and again.
 
 use std::{
     io::{Read, Write},
@@ -12,6 +12,10 @@ use std::{
 };
 
 use crate::lab::{Lab, SHARED, inside};
+
+/// An answer of one node between two of the other that are no further apart than this proves that both answered: a move there and
+/// back takes longer.
+const TOO_QUICK: Duration = Duration::from_millis(250);
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +34,13 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Asks at this pace; a request that takes longer than `patience` has failed.
-    pub(crate) fn start(lab: &Lab, host: &str, pace: Duration, patience: Duration) -> Self {
+    /// Asks at this pace.
+    pub(crate) fn start(
+        lab: &Lab,
+        host: &str,
+        pace: Duration,
+        mut ask: impl FnMut() -> Option<char> + Send + 'static,
+    ) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let watched = is_over.clone();
         let answered = Arc::new(AtomicUsize::new(0));
@@ -40,7 +49,7 @@ impl Probe {
             let mut samples = Vec::new();
             while !watched.load(Relaxed) {
                 let begun = Instant::now();
-                let by = ask(SHARED.into(), patience);
+                let by = ask();
                 counted.fetch_add(usize::from(by.is_some()), Relaxed);
                 samples.push(Sample {
                     begun,
@@ -69,11 +78,46 @@ impl Probe {
     }
 }
 
+/// Each time on a new connection. A request that takes longer than `patience` has failed.
+pub(crate) fn anew(patience: Duration) -> impl FnMut() -> Option<char> + Send + 'static {
+    move || ask(SHARED.into(), patience)
+}
+
+/// On one connection for as long as the node keeps it.
+pub(crate) fn keeping(patience: Duration) -> impl FnMut() -> Option<char> + Send + 'static {
+    let mut kept: Option<TcpStream> = None;
+    move || {
+        let mut stream = match kept.take() {
+            Some(stream) => stream,
+            None => connect(SHARED.into(), patience)?,
+        };
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: lab\r\n\r\n").ok()?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).ok()?;
+            head.extend(byte);
+        }
+        let mut body = [0];
+        stream.read_exact(&mut body).ok()?;
+        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        if !head.contains("connection: close") {
+            kept = Some(stream);
+        }
+        head.starts_with("http/1.1 200").then_some(char::from(body[0]))
+    }
+}
+
+fn connect(address: IpAddr, patience: Duration) -> Option<TcpStream> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::from((address, 80)), patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    stream.set_nodelay(true).ok()?;
+    Some(stream)
+}
+
 /// Who answers.
 pub(crate) fn ask(address: IpAddr, patience: Duration) -> Option<char> {
-    let address = SocketAddr::from((address, 80));
-    let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
-    stream.set_read_timeout(Some(patience)).ok()?;
+    let mut stream = connect(address, patience)?;
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: lab\r\nconnection: close\r\n\r\n")
         .ok()?;
@@ -83,14 +127,32 @@ pub(crate) fn ask(address: IpAddr, patience: Duration) -> Option<char> {
     answer.last().map(|byte| char::from(*byte)).filter(|_| is_good)
 }
 
-/// How often the address changed hands, as the judges saw it.
-pub(crate) fn moves(judges: [&[Sample]; 2]) -> usize {
-    let mut answered: Vec<_> = judges
-        .iter()
-        .flat_map(|samples| samples.iter())
-        .filter(|sample| sample.by.is_some())
-        .collect();
+/// How often the address changed hands, as these saw it.
+pub(crate) fn moves(seen: &[&[Sample]]) -> usize {
+    let mut answered: Vec<_> = seen.iter().flat_map(|samples| answers(samples)).collect();
     answered.sort_by_key(|sample| sample.begun);
     let owners = answered.windows(2);
     owners.filter(|pair| pair[0].by != pair[1].by).count()
+}
+
+/// Answers of one node while the other answered too, as the two judges saw it.
+pub(crate) fn dual(judges: [&[Sample]; 2]) -> usize {
+    let within = |inner: &[Sample], outer: &[Sample]| {
+        let outer: Vec<_> = answers(outer).collect();
+        let is_between = |sample: &&Sample| {
+            // In the order of time, so the last before and the first after stand side by side.
+            let at = outer.partition_point(|other| other.ended <= sample.begun);
+            let before = at.checked_sub(1).and_then(|at| outer.get(at));
+            let after = outer[at..].iter().find(|other| other.begun >= sample.ended);
+            before
+                .zip(after)
+                .is_some_and(|(before, after)| after.begun - before.ended < TOO_QUICK)
+        };
+        answers(inner).filter(is_between).count()
+    };
+    within(judges[0], judges[1]) + within(judges[1], judges[0])
+}
+
+fn answers(samples: &[Sample]) -> impl Iterator<Item = &Sample> {
+    samples.iter().filter(|sample| sample.by.is_some())
 }

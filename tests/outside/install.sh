@@ -76,6 +76,12 @@ install_testssl() {
     expect "3.0.8" testssl --version
 }
 
+# Driven by tests/cluster, as what it is compared with.
+install_keepalived() {
+    debian keepalived
+    expect "Keepalived v2." keepalived --version
+}
+
 # A browser has to be the newest there is, so its version is Debian's to choose.
 install_chromium() {
     debian chromium
@@ -112,7 +118,7 @@ install_grpc() {
     python grpc "$here/grpc/requirements.txt" python3 -m venv --clear
 }
 
-all=(curl nghttp2 varnishtest slowhttptest testssl chromium httpwg autobahn grpc)
+all=(keepalived curl nghttp2 varnishtest slowhttptest testssl chromium httpwg autobahn grpc)
 [ "${1:-}" != all ] || set -- "${all[@]}"
 for name; do
     "install_$name"
