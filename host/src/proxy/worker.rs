@@ -88,7 +88,8 @@ pub enum Message {
     /// Listen nowhere; what is under way goes on, and connections end with their next response. Answered when the sockets
     /// are gone.
     Withdraw(oneshot::Sender<()>),
-    /// Have the connections that there are now end with their next response. Answered when they have, or after this time.
+    /// Have the connections that there are now end with their next response, and those that come meanwhile with their first.
+    /// Answered when the former have, or after this time.
     Finish(Duration, oneshot::Sender<()>),
     /// Accept nothing more, finish what is under way, and end; after this time in any case.
     Stop(Duration, Idle),
@@ -220,6 +221,8 @@ pub(super) struct WorkerState {
     listeners: RefCell<HashMap<String, Rc<ListenerState>>>,
     connections: RefCell<HashMap<u64, Connection>>,
     next_connection: Cell<u64>,
+    /// Orders to finish that are being carried out.
+    finishes: Cell<usize>,
     watch_every: Cell<Duration>,
     pub(super) room: Room,
 }
@@ -239,6 +242,7 @@ impl WorkerState {
             pools: RefCell::default(),
             listeners: RefCell::default(),
             connections: RefCell::default(),
+            finishes: Cell::new(0),
             next_connection: Cell::new(0),
             watch_every: Cell::new(WATCH_EVERY_MAX),
             room: Room::new(),
@@ -281,7 +285,11 @@ impl WorkerState {
     /// Watches a new connection until [`Self::forget`].
     pub(super) fn register(&self, listener: &Rc<ListenerState>) -> (u64, Rc<Watch>) {
         self.metrics().count(|metrics| &metrics.connections);
-        self.register_stream(listener)
+        let (key, watch) = self.register_stream(listener);
+        if self.finishes.get() > 0 {
+            watch.stop_with_an_answer();
+        }
+        (key, watch)
     }
 
     /// Watches one of many requests on a connection until [`Self::forget_stream`].

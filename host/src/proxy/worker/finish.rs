@@ -23,18 +23,27 @@ impl WorkerState {
         connections.values().for_each(|(watch, _)| watch.finish());
     }
 
-    /// Ends the connections that there are now, by and by.
+    /// Ends the connections that there are now with an answer each, and those that come meanwhile with their first. None is
+    /// closed before that or the time is over: a request that crosses the end of its connection would be lost.
     pub(super) async fn finish(self: Rc<Self>, within: Duration, done: oneshot::Sender<()>) {
-        self.connections
-            .borrow()
-            .values()
-            .for_each(|(watch, _)| watch.finish());
+        self.finishes.set(self.finishes.get() + 1);
+        for (watch, _) in self.connections.borrow().values() {
+            watch.stop_with_an_answer();
+        }
         let next = self.next_connection.get();
         let deadline = tokio::time::Instant::now() + within;
         let is_under_way = || self.connections.borrow().keys().any(|key| *key < next);
         while is_under_way() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(WITHDRAW_LOOK).await;
         }
+        // Whoever is idle still should hear of the end while there is a way to tell.
+        for (key, (watch, _)) in self.connections.borrow().iter() {
+            if *key < next {
+                watch.finish();
+            }
+        }
+        tokio::time::sleep(WITHDRAW_LOOK).await;
+        self.finishes.set(self.finishes.get() - 1);
         let _ = done.send(());
     }
 }
