@@ -30,6 +30,7 @@ mod view;
 
 pub use fitness::{Fitness, Trouble};
 pub use link::{Link, TransferError};
+pub use trimtab_cluster::Serves;
 pub use view::{Counters, Standing, View};
 
 /// A key that could be guessed is none.
@@ -122,6 +123,7 @@ fn settings(config: &config::Cluster) -> Settings {
             Some(WithoutWitness::PreferAvailability) => WhenAlone::Serve,
             Some(WithoutWitness::PreferSafety) | None => WhenAlone::Stop,
         },
+        unlike: config.other_policies,
         epoch_floor: since_1970.map_or(0, |time| time.as_secs()),
         mutation: None,
     }

@@ -90,6 +90,8 @@ pub struct Config {
     pub policies: BTreeMap<String, Arc<Policy>>,
     /// By name; every tenant that a pool or a policy names is here.
     pub tenants: Tenants,
+    /// A digest of what all nodes of a cluster should have: of all tables but those that are about one node.
+    pub shared: u64,
     /// Of the policies that are files: where each is, and the mistake that it would be to be missing.
     pub(crate) components: Vec<(PathBuf, Mistake)>,
 }
@@ -137,7 +139,8 @@ impl Config {
                 .mistake("backends are believed without a proof (verify = false)")
         };
         let sticky = self.pools.values().filter_map(|pool| pool.sticky.as_ref());
-        let forgotten = sticky.filter(|sticky| sticky.key.is_none() && self.state.is_none());
+        let forgets_all = self.state.is_none() && self.cluster.is_none();
+        let forgotten = sticky.filter(|sticky| sticky.key.is_none() && forgets_all);
         let forgets = |sticky: &Sticky| {
             *sticky
                 .place

@@ -378,6 +378,7 @@ impl Control {
         result.map(|report| reload::warn(&report))?;
         // Not before there is something to serve.
         self.seat = Seat::take(&self.service.config, &self.handle)?;
+        self.tell_what_serves();
         Ok(())
     }
 
@@ -443,6 +444,7 @@ impl Control {
         }
         self.service = service;
         self.service.settle();
+        self.tell_what_serves();
         let metrics = self.handle.metrics();
         metrics
             .reloads

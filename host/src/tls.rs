@@ -14,9 +14,11 @@ use crate::config::{Mistake, NamedFile};
 
 mod client;
 mod server;
+mod tickets;
 
 pub use client::{Connectors, Offer, Originator};
 pub use server::{ALPN_H2, ALPN_HTTP1, Terminator};
+pub use tickets::SharedSecret;
 
 /// A certificate with all its intermediates has some KiB; the largest public list of revoked ones some MiB.
 const FILE_BYTES_MAX: u64 = 16 << 20;

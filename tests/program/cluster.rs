@@ -5,7 +5,15 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use trimtab_tests::{DEADLINE, Directory, Origin, get, wait_until};
+use rustls::{
+    ClientConfig, HandshakeKind,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use trimtab_tests::{
+    Client, DEADLINE, Directory, Origin, get,
+    tls::{Authority, shake_over},
+    wait_until,
+};
 
 use crate::PROGRAM;
 
@@ -109,11 +117,42 @@ impl Cluster {
         self.wait_for(0, "active").await;
         self.start(1);
         wait_until("the second node is ready", DEADLINE, || {
-            let status = text(&self.order(0, &["status", "--json"]));
+            let status = text_of(&self.order(0, &["status", "--json"]));
             let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
             status["members"][1]["fit"] == true
         })
         .await;
+    }
+
+    /// Puts something else into the files of both nodes.
+    fn rewrite(&self, from: &str, to: &str) {
+        for name in ["a", "b"] {
+            self.rewrite_one(name, from, to);
+        }
+    }
+
+    fn rewrite_one(&self, name: &str, from: &str, to: &str) {
+        let path = self.directory.path().join(format!("{name}.toml"));
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(from), "{text}");
+        self.directory
+            .replace(&format!("{name}.toml"), text.replace(from, to));
+    }
+
+    /// A connection, once somebody listens.
+    async fn connect(&self) -> tokio::net::TcpStream {
+        let end = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            if let Ok(stream) = tokio::net::TcpStream::connect(self.address).await {
+                return stream;
+            }
+            assert!(
+                tokio::time::Instant::now() < end,
+                "nobody listens\n{}",
+                self.logs()
+            );
+            tokio::task::yield_now().await;
+        }
     }
 
     /// As a power cut does it.
@@ -135,7 +174,7 @@ impl Cluster {
 
     /// The first line of `/v1/role`, and its status; 0 when nobody answers.
     async fn role(&self, member: usize) -> (u16, String) {
-        let Ok(mut client) = trimtab_tests::Client::try_connect(self.admins[member]).await else {
+        let Ok(mut client) = Client::try_connect(self.admins[member]).await else {
             return (0, String::new());
         };
         client
@@ -163,7 +202,7 @@ impl Cluster {
     async fn wait_for_service(&self) {
         let end = tokio::time::Instant::now() + DEADLINE;
         loop {
-            if let Ok(mut client) = trimtab_tests::Client::try_connect(self.address).await {
+            if let Ok(mut client) = Client::try_connect(self.address).await {
                 client
                     .send("GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
                     .await;
@@ -209,7 +248,7 @@ impl Drop for Cluster {
     }
 }
 
-fn text(output: &Output) -> String {
+fn text_of(output: &Output) -> String {
     let all = [&output.stdout[..], &output.stderr].concat();
     String::from_utf8(all).unwrap()
 }
@@ -235,7 +274,7 @@ async fn another_node_serves_when_the_active_one_is_killed_and_keeps_the_role() 
     cluster.start(0);
     cluster.wait_for(0, "standby").await;
     // Once the old node votes again, it has had every occasion to take the role back.
-    let votes = || text(&cluster.order(0, &["status"])).contains("votes for b");
+    let votes = || text_of(&cluster.order(0, &["status"])).contains("votes for b");
     wait_until("the old node votes for the new one", DEADLINE, votes).await;
     assert_eq!(cluster.role(1).await.1, "active", "{}", cluster.logs());
     assert_eq!(get(cluster.address, "/").await.status, 200);
@@ -248,18 +287,18 @@ async fn the_role_is_handed_over_by_order_and_before_a_stop() {
     cluster.start_all().await;
     let refused = cluster.order(1, &["failover"]);
     assert!(
-        !refused.status.success() && text(&refused).contains("b is not active"),
+        !refused.status.success() && text_of(&refused).contains("b is not active"),
         "{}",
-        text(&refused)
+        text_of(&refused)
     );
     let refused = cluster.order(0, &["failover", "--to", "w"]);
     assert!(
-        !refused.status.success() && text(&refused).contains("no other node is ready"),
+        !refused.status.success() && text_of(&refused).contains("no other node is ready"),
         "{}",
-        text(&refused)
+        text_of(&refused)
     );
     let ordered = cluster.order(0, &["failover"]);
-    assert_eq!(text(&ordered), "handing over to b\n", "{}", cluster.logs());
+    assert_eq!(text_of(&ordered), "handing over to b\n", "{}", cluster.logs());
     cluster.wait_for(1, "active").await;
     cluster.wait_for(0, "standby").await;
     cluster.wait_for_service().await;
@@ -287,7 +326,7 @@ async fn a_node_without_a_majority_stops_and_serves_again_when_it_has_one() {
     cluster.kill(2);
     // One vote is missing, and that is no reason to stop.
     let unheard = || {
-        let status = text(&cluster.order(0, &["status", "--json"]));
+        let status = text_of(&cluster.order(0, &["status", "--json"]));
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         status["members"][2]["heard_ms"]
             .as_u64()
@@ -297,7 +336,7 @@ async fn a_node_without_a_majority_stops_and_serves_again_when_it_has_one() {
     assert_eq!(cluster.role(0).await.1, "active", "{}", cluster.logs());
     cluster.kill(1);
     cluster.wait_for(0, "standby").await;
-    assert!(trimtab_tests::Client::try_connect(cluster.address).await.is_err());
+    assert!(Client::try_connect(cluster.address).await.is_err());
     cluster.start(2);
     cluster.wait_for(0, "active").await;
     cluster.wait_for_service().await;
@@ -311,9 +350,9 @@ async fn what_the_file_names_is_run_when_the_role_changes() {
     let mut cluster = Cluster::new(&origin, hook);
     // The children's directory is the balancer's.
     let hooks = cluster.directory.path().join("hooks");
-    let text_of = |name: &str| cluster.directory.path().join(format!("{name}.toml"));
+    let path_of = |name: &str| cluster.directory.path().join(format!("{name}.toml"));
     for name in NAMES {
-        let path = text_of(name);
+        let path = path_of(name);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(
             &path,
@@ -335,4 +374,104 @@ async fn what_the_file_names_is_run_when_the_role_changes() {
             .expect("an epoch")
     };
     assert!(epoch("b") > epoch("a"), "a token never goes back: {lines}");
+}
+
+/// A request with TLS: the cookie that the client brings or gets, and whether its session was resumed.
+async fn visit(cluster: &Cluster, config: &ClientConfig, cookie: &str) -> (String, Option<HandshakeKind>) {
+    let stream = cluster.connect().await;
+    let shaken = shake_over(stream, "shop.test", config.clone()).await;
+    let mut client: Client<_> = shaken.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
+    let kind = client.stream.get_ref().1.handshake_kind();
+    client
+        .send(&format!(
+            "GET / HTTP/1.1\r\nhost: shop.test\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n"
+        ))
+        .await;
+    let answer = client.response().await;
+    assert_eq!(answer.status, 200);
+    let given = answer.field("set-cookie").unwrap_or_default();
+    (given.split(';').next().unwrap_or_default().to_owned(), kind)
+}
+
+/// A client of one version, which keeps its sessions over its connections.
+fn only(authority: &Authority, version: &'static rustls::SupportedProtocolVersion) -> ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
+        .unwrap();
+    ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k7_sessions_of_the_old_node_go_on_at_the_new_one() {
+    let origin = Origin::start("o").await;
+    let mut cluster = Cluster::new(&origin, "");
+    let authority = Authority::new();
+    let signed = authority.server(["shop.test"]);
+    cluster.directory.write("shop.pem", &signed.cert);
+    cluster.directory.write("shop.key", &signed.key);
+    let line = format!("listen = \"{}\"\n", cluster.address);
+    let tls = "tls = { certificates = [{ cert = \"shop.pem\", key = \"shop.key\" }] }\n";
+    cluster.rewrite(&line, &format!("{line}{tls}"));
+    cluster.rewrite("[cluster]", "[pool.main.sticky]\n[cluster]");
+    cluster.start_all().await;
+
+    let configs = [&rustls::version::TLS12, &rustls::version::TLS13].map(|version| only(&authority, version));
+    for config in &configs {
+        assert_eq!(visit(&cluster, config, "").await.1, Some(HandshakeKind::Full));
+    }
+    let (cookie, _) = visit(&cluster, &configs[0], "").await;
+    assert!(cookie.starts_with("trimtab="), "{cookie}");
+    cluster.kill(0);
+    for config in &configs {
+        let (given, kind) = visit(&cluster, config, &cookie).await;
+        assert_eq!(kind, Some(HandshakeKind::Resumed), "{}", cluster.logs());
+        assert_eq!(given, "", "the cookie of the old node is good");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_other_policies_is_handed_nothing_over_unless_it_is_named() {
+    let origin = Origin::start("o").await;
+    let mut cluster = Cluster::new(&origin, "");
+    let (plain, other) = ("[pool.main]\n", "[pool.main]\npolicy = \"round-robin\"\n");
+    cluster.rewrite_one("b", plain, other);
+    cluster.start_all().await;
+
+    let status = |member| {
+        let status = text_of(&cluster.order(member, &["status", "--json"]));
+        serde_json::from_str::<serde_json::Value>(&status).unwrap_or_default()
+    };
+    let is_known = || status(1)["same_policies"] == false && status(0)["members"][1]["policies"].is_string();
+    wait_until("both know that their policies differ", DEADLINE, is_known).await;
+    let members = status(0)["members"].clone();
+    assert_ne!(members[0]["policies"], members[1]["policies"]);
+    assert_ne!(members[0]["config"], members[1]["config"]);
+    let refused = text_of(&cluster.order(0, &["failover"]));
+    assert!(refused.contains("b has other policies in service"), "{refused}");
+    let told = text_of(&cluster.order(0, &["status"]));
+    assert!(told.contains("another configuration, other policies"), "{told}");
+
+    // Its own file is watched. Which node a file is for makes no difference.
+    cluster.rewrite_one("b", other, plain);
+    let is_alike = || status(1)["same_policies"] == true && status(0)["members"][1] != members[1];
+    wait_until("both know that they are the same", DEADLINE, is_alike).await;
+    let members = status(0)["members"].clone();
+    assert_eq!(members[0]["config"], members[1]["config"]);
+    let is_ordered = || cluster.order(0, &["failover"]).status.success();
+    wait_until("the role is handed over", DEADLINE, is_ordered).await;
+    cluster.wait_for(1, "active").await;
+
+    cluster.rewrite_one("a", plain, other);
+    wait_until("they differ again", DEADLINE, || {
+        status(0)["same_policies"] == false
+    })
+    .await;
+    assert!(!cluster.order(1, &["failover"]).status.success());
+    assert!(cluster.order(1, &["failover", "--to", "a"]).status.success());
+    cluster.wait_for(0, "active").await;
 }

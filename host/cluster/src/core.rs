@@ -5,7 +5,7 @@
 
 use crate::{
     candidate::{Candidate, State},
-    message::{Ask, Beat, Message, Refusal},
+    message::{Ask, Beat, Message, Refusal, Serves},
     settings::{MemberId, Role, Settings, WhenAlone},
     voter::Voter,
 };
@@ -24,7 +24,9 @@ pub enum Event {
     Foreign(MemberId, Ask),
     /// Whether this node could serve.
     Fit(bool),
-    /// Give the lease to this node, or to whom it suits best.
+    /// What it serves with from now on.
+    Serves(Serves),
+    /// Give the lease to this node, or to the best of those that serve with the same.
     Transfer(Option<MemberId>),
     /// The gate is closed, as [`Action::Close`] wanted.
     Closed,
@@ -86,6 +88,8 @@ pub struct PeerView {
     pub heard_us: u64,
     /// Its last sign of life.
     pub beat: Beat,
+    /// What it serves with, if it said so.
+    pub serves: Option<Serves>,
 }
 
 /// A member.
@@ -94,6 +98,10 @@ pub struct Core {
     pub(crate) settings: Settings,
     pub(crate) voter: Voter,
     pub(crate) peers: Vec<PeerView>,
+    /// What this node serves with, if it was told.
+    pub(crate) serves: Option<Serves>,
+    /// The last other node that was heard to have the lease.
+    pub(crate) holder: Option<MemberId>,
     started_us: u64,
     pub(crate) next_beat_us: u64,
     /// `None` for a witness.
@@ -110,6 +118,8 @@ impl Core {
         Self {
             voter,
             peers: vec![PeerView::default(); settings.members.len()],
+            serves: None,
+            holder: None,
             started_us: now_us,
             next_beat_us: now_us,
             candidate: is_node.then(|| Candidate::new(now_us, first_us)),
@@ -127,6 +137,7 @@ impl Core {
             Event::Received(from, message) => self.receive(now_us, from, message),
             Event::Foreign(from, ask) => self.voter.keep_for(now_us, from, &ask),
             Event::Fit(is_fit) => self.set_fit(now_us, is_fit),
+            Event::Serves(serves) => self.set_serves(now_us, serves),
             Event::Transfer(to) => self.transfer(now_us, to),
             Event::Closed => self.closed(now_us),
         }
@@ -188,6 +199,9 @@ impl Core {
         match message {
             Message::Ask(ask) => {
                 peer.beat.active = ask.holds;
+                if ask.holds {
+                    self.holder = Some(from);
+                }
                 self.yield_to(from, &ask);
                 let answer = self.voter.answer(now_us, from, &ask);
                 self.actions
@@ -205,6 +219,7 @@ impl Core {
                 peer.beat = beat;
                 self.voter.learn(beat.epoch);
             }
+            Message::Serves(serves) => peer.serves = Some(serves),
         }
     }
 
@@ -219,6 +234,9 @@ impl Core {
                 epoch: self.voter.seen(),
             });
             self.send_all(beat);
+            if let Some(serves) = self.serves {
+                self.send_all(Message::Serves(serves));
+            }
         }
         let Some(candidate) = &self.candidate else { return };
         if now_us < candidate.next_us {
@@ -250,9 +268,13 @@ impl Core {
 
     /// Asks for the lease if this member's own vote is free.
     fn consider(&mut self, now_us: u64) {
+        let Some(patience_us) = self.patience_us() else {
+            // What it serves with may become the same, which a sign of life tells.
+            return self.wait_until(now_us + BEAT_EVERY * self.settings.heartbeat_us);
+        };
         if let Some(vote) = self.voter.vote_at(now_us) {
             let stagger_us = self.settings.stagger_us(Some(vote.to));
-            return self.wait_until(vote.until_us + stagger_us);
+            return self.wait_until(vote.until_us + stagger_us + patience_us);
         }
         let silent_until_us = self.voter.silent_until_us();
         if now_us < silent_until_us {
@@ -362,8 +384,20 @@ impl Core {
             // Of two that ask at once, each with its own vote, the second in rank gives way, and the first gets its vote at
             // its next question.
             Refusal::Busy { holder, .. } if self.settings.precedes(holder) => {}
-            Refusal::Busy { wait_us, .. } => self.give_way(now_us, refusals, wait_us),
+            Refusal::Busy { wait_us, .. } => {
+                self.give_way(now_us, refusals, wait_us);
+                self.ask_again_in(now_us, wait_us);
+            }
             Refusal::Longer => self.give_way(now_us, refusals, self.settings.lease_us),
+        }
+    }
+
+    /// Asks when that vote is free: voters hear a holder's last question one after the other, so the last one's vote ends last.
+    fn ask_again_in(&mut self, now_us: u64, wait_us: u64) {
+        if let Some(candidate) = &mut self.candidate
+            && matches!(candidate.state, State::Asking { .. })
+        {
+            candidate.next_us = candidate.next_us.min(now_us + wait_us);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     candidate::State,
     core::{Action, BEAT_EVERY, Closing, Core, Standing},
     message::Ask,
-    settings::{MemberId, Role},
+    settings::{MemberId, Role, Unlike},
 };
 
 /// A peer that was not heard for so many signs of life is taken to be away, where that is no question of safety.
@@ -68,7 +68,7 @@ impl Core {
         let suits = |to: &MemberId| self.could_follow(now_us, *to);
         let to = match to {
             Some(to) => Some(to).filter(suits),
-            None => self.successor(now_us),
+            None => self.successor(now_us).filter(|to| !self.is_unlike(*to)),
         };
         match self.standing() {
             Standing::Active { .. } if to.is_some() => self.leave(to, Closing::Transferred),
@@ -76,11 +76,11 @@ impl Core {
         }
     }
 
-    /// Who would follow this node.
+    /// Who would follow this node: one that serves with the same, if there is one.
     pub fn successor(&self, now_us: u64) -> Option<MemberId> {
         let priority = |id: &MemberId| self.settings.members[usize::from(*id)].priority;
         let others = self.settings.others().filter(|id| self.could_follow(now_us, *id));
-        others.max_by_key(|id| (priority(id), std::cmp::Reverse(*id)))
+        others.max_by_key(|id| (!self.is_unlike(*id), priority(id), std::cmp::Reverse(*id)))
     }
 
     fn could_follow(&self, now_us: u64, id: MemberId) -> bool {
@@ -90,7 +90,8 @@ impl Core {
         };
         let silence_us = BEATS_MISSED * BEAT_EVERY * self.settings.heartbeat_us;
         let is_heard = peer.heard_us > 0 && now_us < peer.heard_us + silence_us;
-        member.role == Role::Node && id != self.settings.me && is_heard && peer.beat.fit
+        let may_be = self.settings.unlike != Unlike::Never || !self.is_unlike(id);
+        member.role == Role::Node && id != self.settings.me && is_heard && peer.beat.fit && may_be
     }
 
     // === What others give up, or have ===
@@ -98,7 +99,10 @@ impl Core {
     /// A vote is free again.
     pub(crate) fn follow(&mut self, now_us: u64, from: MemberId, to: Option<MemberId>) {
         let heartbeat_us = self.settings.heartbeat_us;
-        let stagger_us = self.settings.stagger_us(Some(from));
+        let Some(patience_us) = self.patience_us() else {
+            return;
+        };
+        let stagger_us = self.settings.stagger_us(Some(from)) + patience_us;
         let me = self.settings.me;
         let Some(candidate) = &mut self.candidate else {
             return;

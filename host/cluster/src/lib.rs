@@ -12,13 +12,15 @@
 //! rests on three rules: a voter votes for one node at a time, for a lease counted from the *receipt* of the question; a holder
 //! counts the same lease from its *sending*, less the margin; and a voter that has begun anew says nothing for a lease and a margin.
 //! (Two nodes that were told to serve when alone gave up the invariant: [`WhenAlone::Serve`].)
-//! Read next: `voter.rs` (50 lines that safety rests on), `core.rs` (the doors), `candidate.rs` (the life of a node), `handover.rs`.
+//! Read next: `voter.rs` (50 lines that safety rests on), `core.rs` (the doors), `candidate.rs` (the life of a node), `handover.rs`,
+//! `likeness.rs` (who is ready to follow).
 
 #![warn(missing_docs)]
 
 mod candidate;
 mod core;
 mod handover;
+mod likeness;
 mod message;
 mod session;
 mod settings;
@@ -28,6 +30,6 @@ mod voter;
 pub mod wire;
 
 pub use core::{Action, Closing, Core, Event, PeerView, Standing};
-pub use message::{Ask, Beat, Message, Refusal};
+pub use message::{Ask, Beat, Message, Refusal, Serves};
 pub use session::{Session, Verdict};
-pub use settings::{MEMBERS_MAX, Member, MemberId, Mutation, Role, Settings, WhenAlone};
+pub use settings::{MEMBERS_MAX, Member, MemberId, Mutation, Role, Settings, Unlike, WhenAlone};

@@ -30,6 +30,17 @@ pub enum Message {
     },
     /// A sign of life.
     Beat(Beat),
+    /// What a node serves with, told beside each sign of life. Members that do not know it ignore it.
+    Serves(Serves),
+}
+
+/// What a node serves with, as digests: equal ones for equal things.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Serves {
+    /// Of the configuration that all nodes should have.
+    pub config: u64,
+    /// Of the policies that decide, by pool.
+    pub policies: u64,
 }
 
 /// A question for a vote.

@@ -33,6 +33,18 @@ pub enum WhenAlone {
     Serve,
 }
 
+/// What becomes of a node whose policies are others than those of the active one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unlike {
+    /// As of any other. Nothing is compared.
+    Ignored,
+    /// It follows if nobody better does: nothing is handed over to it while the active node goes on, and it asks later than others.
+    #[default]
+    Last,
+    /// It does not follow.
+    Never,
+}
+
 /// A bug put in on purpose, for the simulation to find. Nothing else sets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
@@ -57,6 +69,8 @@ pub struct Settings {
     pub margin_us: u64,
     /// What a node does that hears from nobody; `Serve` counts for two nodes only.
     pub when_alone: WhenAlone,
+    /// What this node does while its policies are others than the last active node's.
+    pub unlike: Unlike,
     /// Epochs of this member are above it, so that they rise even over a power cut of all members: seconds since 1970 will do.
     /// No lease depends on it.
     pub epoch_floor: u64,

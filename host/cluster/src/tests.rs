@@ -21,6 +21,7 @@ fn settings(me: MemberId) -> Settings {
         lease_us: L,
         margin_us: MARGIN,
         when_alone: WhenAlone::Stop,
+        unlike: Unlike::Last,
         epoch_floor: 0,
         mutation: None,
     }
@@ -43,7 +44,8 @@ fn ask(epoch: u64, round: u64, holds: bool) -> Message {
 fn hears(core: &mut Core, now_us: u64, from: MemberId, message: Message) -> Vec<Message> {
     let actions = core.step(now_us, Event::Received(from, message));
     let said = |action| match action {
-        Action::Send(to, message) if to == from && !matches!(message, Message::Beat(_)) => Some(message),
+        Action::Send(_, Message::Beat(_) | Message::Serves(_)) => None,
+        Action::Send(to, message) if to == from => Some(message),
         _ => None,
     };
     actions.into_iter().filter_map(said).collect()
@@ -229,6 +231,25 @@ fn the_first_in_rank_asks_first_and_no_higher_priority_takes_a_lease_away() {
 }
 
 #[test]
+fn a_voter_whose_vote_ends_a_little_later_is_asked_again_then() {
+    let mut node = member(1);
+    node.step(AWAKE, Event::Received(0, ask(1, 7, true)));
+    let free_us = AWAKE + L;
+    let question = asked(&node.step(free_us, Event::Tick)).expect("it asks");
+    let busy = |wait_us| Message::Refuse {
+        round: question.round,
+        refusal: Refusal::Busy { holder: 0, wait_us },
+    };
+    node.step(free_us + 1_000, Event::Received(2, busy(3_000)));
+    assert_eq!(node.wake_us(), free_us + 4_000);
+    assert!(asked(&node.step(free_us + 4_000, Event::Tick)).is_some());
+    // And no later than it would have, whatever it is told.
+    let next_us = node.wake_us();
+    node.step(free_us + 5_000, Event::Received(2, busy(300_000)));
+    assert_eq!(node.wake_us(), next_us);
+}
+
+#[test]
 fn a_transfer_closes_first_and_lets_the_other_ask_at_once() {
     let (mut node, _) = holder();
     let refused = node.step(AWAKE + 2_000, Event::Transfer(None));
@@ -310,4 +331,80 @@ fn of_two_that_both_serve_the_older_lease_gives_way() {
         actions.contains(&Action::Close(Closing::Superseded)),
         "{actions:?}"
     );
+}
+
+const OURS: Serves = Serves {
+    config: 1,
+    policies: 1,
+};
+const OTHERS: Serves = Serves {
+    config: 1,
+    policies: 2,
+};
+
+/// The second node, which has heard that the first is active and serves with `OURS`.
+fn standby(unlike: Unlike, serves: Serves) -> Core {
+    let settings = Settings {
+        unlike,
+        ..settings(1)
+    };
+    let mut node = Core::new(settings, 0);
+    node.step(AWAKE - 10, Event::Serves(serves));
+    node.step(AWAKE - 10, Event::Received(0, Message::Serves(OURS)));
+    node.step(AWAKE, Event::Received(0, ask(1, 7, true)));
+    node
+}
+
+/// When it asks for the lease, if the first node is not heard any more; and whether it does within ten leases.
+fn follows_after_us(mut node: Core) -> Option<u64> {
+    let mut now_us = AWAKE;
+    while now_us < AWAKE + 10 * L {
+        if asked(&node.step(now_us, Event::Tick)).is_some() {
+            return Some(now_us - AWAKE);
+        }
+        now_us = node.wake_us();
+    }
+    None
+}
+
+#[test]
+fn a_standby_with_other_policies_follows_later_or_not_at_all() {
+    let after_us = |unlike, serves| follows_after_us(standby(unlike, serves));
+    assert_eq!(after_us(Unlike::Last, OURS), Some(L));
+    assert_eq!(after_us(Unlike::Last, OTHERS), Some(L + H));
+    assert_eq!(after_us(Unlike::Never, OURS), Some(L));
+    assert_eq!(after_us(Unlike::Never, OTHERS), None);
+    assert_eq!(after_us(Unlike::Ignored, OTHERS), Some(L));
+}
+
+#[test]
+fn a_standby_that_gets_the_same_policies_may_follow_again() {
+    let mut node = standby(Unlike::Never, OTHERS);
+    assert!(node.lags());
+    node.step(AWAKE + 1, Event::Serves(OURS));
+    assert!(!node.lags());
+    assert!(follows_after_us(node).is_some());
+}
+
+#[test]
+fn nothing_is_handed_over_to_a_node_with_other_policies_unless_it_is_named() {
+    let fit = Message::Beat(Beat {
+        active: false,
+        fit: true,
+        epoch: 1,
+    });
+    let hand_over = |unlike, to| {
+        let (mut node, _) = holder();
+        node.settings.unlike = unlike;
+        node.step(AWAKE + 2_000, Event::Serves(OURS));
+        node.step(AWAKE + 3_000, Event::Received(1, fit));
+        node.step(AWAKE + 3_000, Event::Received(1, Message::Serves(OTHERS)));
+        let actions = node.step(AWAKE + 4_000, Event::Transfer(to));
+        assert_eq!(node.successor(AWAKE + 4_000).is_some(), unlike != Unlike::Never);
+        actions.contains(&Action::Close(Closing::Transferred))
+    };
+    assert!(!hand_over(Unlike::Last, None));
+    assert!(hand_over(Unlike::Last, Some(1)));
+    assert!(!hand_over(Unlike::Never, Some(1)));
+    assert!(hand_over(Unlike::Ignored, None));
 }

@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    message::{Ask, Beat, Message, Refusal},
+    message::{Ask, Beat, Message, Refusal, Serves},
     settings::MemberId,
 };
 
@@ -118,6 +118,7 @@ fn kind(message: Option<&Message>) -> u8 {
         Some(Message::Refuse { .. }) => 3,
         Some(Message::Release { .. }) => 4,
         Some(Message::Beat(_)) => 5,
+        Some(Message::Serves(_)) => 6,
     }
 }
 
@@ -149,6 +150,10 @@ fn write_message(message: &Message, bytes: &mut Vec<u8>) {
         Message::Beat(beat) => {
             put(beat.epoch);
             bytes.push(u8::from(beat.active) | u8::from(beat.fit) << 1);
+        }
+        Message::Serves(serves) => {
+            put(serves.config);
+            put(serves.policies);
         }
     }
 }
@@ -246,6 +251,10 @@ fn message(fields: &mut Fields<'_>, kind: u8) -> Option<Message> {
                 epoch,
             })
         }
+        6 => Message::Serves(Serves {
+            config: fields.number()?,
+            policies: fields.number()?,
+        }),
         _ => return None,
     })
 }

@@ -59,7 +59,9 @@ pub(super) async fn fail_over(context: &Context, body: &[u8]) -> Result<Answer, 
         Err(error) => {
             let status = match error {
                 TransferError::Unknown(_) => StatusCode::NOT_FOUND,
-                TransferError::NotActive(_) | TransferError::NoSuccessor => StatusCode::CONFLICT,
+                TransferError::NotActive(_)
+                | TransferError::NoSuccessor
+                | TransferError::OtherPolicies(_) => StatusCode::CONFLICT,
                 TransferError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             };
             Err(refusal(status, error.to_string()))

@@ -10,6 +10,7 @@ use std::{
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
+use trimtab_cluster::Serves;
 
 use super::{
     boot_us,
@@ -30,6 +31,11 @@ pub enum TransferError {
     /// Nobody could take it.
     #[error("no other node is ready to follow: see the members in /v1/cluster")]
     NoSuccessor,
+    /// Somebody could, who would decide otherwise.
+    #[error(
+        "{0} has other policies in service than this node; it takes the lease if it is named (\"to\", --to)"
+    )]
+    OtherPolicies(String),
     /// The thread has ended.
     #[error("the balancer is stopping")]
     Stopping,
@@ -38,9 +44,21 @@ pub enum TransferError {
 /// The name of the node that follows.
 pub(super) type Transferred = oneshot::Sender<Result<String, TransferError>>;
 
+/// Who is to follow.
+pub(super) enum Target {
+    /// Of the nodes that serve with the same, the best.
+    Alike,
+    /// Such a one, or another if there is none.
+    Anyone,
+    /// The node of this name.
+    Named(String),
+}
+
 /// An order to the thread.
 pub(super) enum Order {
-    Transfer(Option<String>, Transferred),
+    Transfer(Target, Transferred),
+    /// What this node serves with from now on.
+    Serves(Serves),
     /// No new connections, until the gate is closed.
     Hush(oneshot::Sender<()>),
     /// What was under way is.
@@ -74,6 +92,8 @@ impl Link {
             role: role_name(member.role),
             active: false,
             fit: false,
+            config: None,
+            policies: None,
             heard_ms: None,
         };
         let view = View {
@@ -111,9 +131,26 @@ impl Link {
     /// # Errors
     /// Why that cannot be.
     pub async fn transfer(&self, to: Option<String>) -> Result<String, TransferError> {
+        self.transfer_to(to.map_or(Target::Alike, Target::Named)).await
+    }
+
+    /// The same, to whoever is there: this node ends.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub async fn leave(&self) -> Result<String, TransferError> {
+        self.transfer_to(Target::Anyone).await
+    }
+
+    async fn transfer_to(&self, target: Target) -> Result<String, TransferError> {
         let (done, answer) = oneshot::channel();
-        self.order(Order::Transfer(to, done));
+        self.order(Order::Transfer(target, done));
         answer.await.unwrap_or(Err(TransferError::Stopping))
+    }
+
+    /// Tells the others what this node serves with.
+    pub fn serves(&self, serves: Serves) {
+        self.order(Order::Serves(serves));
     }
 
     /// Turns new connections away while the last ones end.

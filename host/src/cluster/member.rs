@@ -21,7 +21,7 @@ use super::{
     Change, boot_us,
     fitness::Trouble,
     gate::Gate,
-    link::{Link, Order, TransferError, Transferred},
+    link::{Link, Order, Target, TransferError, Transferred},
     settings,
     view::{self, View},
 };
@@ -115,6 +115,7 @@ impl Member {
                         let to = self.successor.take();
                         to.into_iter().for_each(|to| self.step(Event::Transfer(Some(to))));
                     }
+                    Order::Serves(serves) => self.step(Event::Serves(serves)),
                     Order::Closed => self.step(Event::Closed),
                     Order::Stop => return,
                 }
@@ -223,16 +224,23 @@ impl Member {
         let _ = self.changes.send(change);
     }
 
-    fn transfer(&mut self, to: Option<String>, done: Transferred) {
+    fn transfer(&mut self, target: Target, done: Transferred) {
         let now_us = boot_us();
         let refuse = |done: Transferred, error| drop(done.send(Err(error)));
         if !matches!(self.core.standing(), Standing::Active { .. }) {
             let me = self.names[usize::from(self.me)].clone();
             return refuse(done, TransferError::NotActive(me));
         }
-        let to = match to {
-            None => self.core.successor(now_us),
-            Some(name) => match self.names.iter().position(|known| *known == name) {
+        let to = match target {
+            Target::Anyone => self.core.successor(now_us),
+            Target::Alike => match self.core.successor(now_us) {
+                Some(to) if self.core.is_unlike(to) => {
+                    let name = self.names[usize::from(to)].clone();
+                    return refuse(done, TransferError::OtherPolicies(name));
+                }
+                to => to,
+            },
+            Target::Named(name) => match self.names.iter().position(|known| *known == name) {
                 Some(place) if place != usize::from(self.me) => Some(place as MemberId),
                 _ => return refuse(done, TransferError::Unknown(name)),
             },
@@ -377,7 +385,16 @@ impl Member {
             view.votes_for = self.core.vote(now_us).and_then(|(id, _)| name(id));
             view.unfit = self.trouble.map(|trouble| trouble.to_string());
             view.leases = self.leases;
+            view.same_policies = self.core.is_like_the_last();
             for (id, (member, peer)) in view.members.iter_mut().zip(self.core.peers()).enumerate() {
+                let serves = if id == usize::from(self.me) {
+                    self.core.serves()
+                } else {
+                    peer.serves
+                };
+                let digest = |digest: u64| format!("{digest:016x}");
+                member.config = serves.map(|serves| digest(serves.config));
+                member.policies = serves.map(|serves| digest(serves.policies));
                 if id == usize::from(self.me) {
                     member.active = role == view::Standing::Active;
                     member.fit = self.trouble.is_none() && member.role == "node";

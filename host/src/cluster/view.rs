@@ -43,6 +43,8 @@ pub struct View {
     pub votes_for: Option<String>,
     /// Why it cannot serve.
     pub unfit: Option<String>,
+    /// Whether its policies are those that the last other active node had; `None` if there was none, or nothing is compared.
+    pub same_policies: Option<bool>,
     /// How often it became active.
     pub leases: u64,
     /// All members, in the order of the file.
@@ -65,6 +67,10 @@ pub struct MemberView {
     pub active: bool,
     /// Whether it could serve, as it said last.
     pub fit: bool,
+    /// Digest of its configuration, but for what belongs to one node, if it said so.
+    pub config: Option<String>,
+    /// Digest of the policies in service, if it said so.
+    pub policies: Option<String>,
     /// How long ago it was heard, in milliseconds; `None` for never, and for this member.
     pub heard_ms: Option<u64>,
 }

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use trimtab_cluster::Unlike;
+
 use super::NamedFile;
 
 /// `[cluster]`: nodes of which one is active. A change takes a restart.
@@ -28,6 +30,8 @@ pub struct Cluster {
     pub margin: Duration,
     /// Key `without_witness`: what two nodes without a third member do when one is alone. Required then, and only then.
     pub without_witness: Option<WithoutWitness>,
+    /// Key `other_policies`: what a node does whose policies are others than the active node's. Default last.
+    pub other_policies: Unlike,
     /// What is run when the role changes.
     pub hooks: Hooks,
     /// `[[cluster.member]]`: two to nine, in the same order on all members.

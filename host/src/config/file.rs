@@ -304,6 +304,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         pools,
         policies: policies.by_name,
         tenants: tenancy.tenants,
+        shared: cluster::shared(root.whole_text()),
         components: policies.components,
     })
 }

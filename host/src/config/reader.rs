@@ -119,6 +119,11 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
+    /// All that the file says.
+    pub(super) fn whole_text(&self) -> &'a str {
+        self.reader.text
+    }
+
     fn open(
         reader: &'a Reader<'a>,
         entries: &'a DeTable<'a>,

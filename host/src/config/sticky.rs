@@ -23,7 +23,7 @@ pub struct Sticky {
     pub is_http_only: bool,
     /// Key `same_site`: whether it comes with requests from other sites. Default lax.
     pub same_site: SameSite,
-    /// Key `key`: a file with the secret that cookies are signed with. Default one of the state directory, or else of the
+    /// Key `key`: a file with the secret that cookies are signed with. Default one of the cluster, else of the state directory, or else of the
     /// process.
     pub key: Option<NamedFile>,
     /// Where the table is.

@@ -72,6 +72,14 @@ fn status(view: &Value) -> String {
     if let Some(reason) = view["unfit"].as_str() {
         lines.push(format!("  cannot serve: {reason}"));
     }
+    if view["same_policies"] == false {
+        lines.push("  other policies than the last active node had".to_owned());
+    }
+    let serves = |key: &str| {
+        let mut all = view["members"].as_array().into_iter().flatten();
+        let ours = all.find(|member| member["name"] == view["node"]);
+        ours.map(|member| member[key].clone())
+    };
     for member in view["members"].as_array().into_iter().flatten() {
         let mut about = vec![word(&member["role"]).to_owned()];
         if member["active"] == true {
@@ -79,6 +87,15 @@ fn status(view: &Value) -> String {
         }
         if member["role"] == "node" && member["fit"] == false {
             about.push("not ready".to_owned());
+        }
+        for (key, what) in [
+            ("config", "another configuration"),
+            ("policies", "other policies"),
+        ] {
+            let is_told = member[key].is_string() && serves(key).is_some_and(|ours| ours.is_string());
+            if is_told && serves(key).as_ref() != Some(&member[key]) {
+                about.push(what.to_owned());
+            }
         }
         about.push(match member["heard_ms"].as_u64() {
             Some(heard_ms) => format!("heard {heard_ms} ms ago"),

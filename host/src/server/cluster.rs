@@ -5,6 +5,8 @@
 
 use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
@@ -14,8 +16,8 @@ use tokio::{
 
 use super::{Control, StartError};
 use crate::{
-    cluster::{Change, Cluster, KEY_BYTES_MIN, Link, Standing, TransferError, Trouble},
-    config::{self, Config, Hooks, Mistakes, NamedFile, Takeover},
+    cluster::{Change, Cluster, KEY_BYTES_MIN, Link, Serves, Standing, TransferError, Trouble},
+    config::{self, Config, Hooks, MemberRole, Mistakes, NamedFile, Takeover},
     proxy::Message,
 };
 
@@ -79,6 +81,10 @@ impl Seat {
             () = tokio::time::sleep(LISTEN_AGAIN), if again => Turn::ListenAgain,
             else => std::future::pending().await,
         }
+    }
+
+    fn serves(&self) -> bool {
+        self.config.role() == MemberRole::Node
     }
 
     fn binds(&self) -> bool {
@@ -177,7 +183,43 @@ pub(super) fn read_key(file: &NamedFile) -> Result<Vec<u8>, StartError> {
     Ok(key)
 }
 
+/// A secret for one purpose that all members have.
+pub(super) fn derived(config: &config::Cluster, purpose: &str) -> Result<[u8; 32], StartError> {
+    let key = read_key(&config.key)?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key)
+        .map_err(|error| StartError::Engine(format!("bug: the cluster's key is no key: {error}")))?;
+    // No datagram begins like this: those begin with their magic.
+    for part in ["derived", &config.name, purpose] {
+        mac.update(&(part.len() as u64).to_le_bytes());
+        mac.update(part.as_bytes());
+    }
+    Ok(mac.finalize().into_bytes().into())
+}
+
 impl Control {
+    /// Tells the other nodes what is in service here, so that they see whether they have the same.
+    pub(super) fn tell_what_serves(&self) {
+        let Some(seat) = self.seat.as_ref().filter(|seat| seat.serves()) else {
+            return;
+        };
+        let mut policies = Sha256::new();
+        for pool in self.service.config.pools.keys() {
+            let Some(candidate) = self.service.candidate(pool) else {
+                continue;
+            };
+            for part in [pool.as_str(), &candidate.digest, &candidate.spec.config_json] {
+                policies.update((part.len() as u64).to_le_bytes());
+                policies.update(part.as_bytes());
+            }
+        }
+        let policies = policies.finalize();
+        let first = policies.iter().take(8);
+        seat.link.serves(Serves {
+            config: self.service.config.shared,
+            policies: first.fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+        });
+    }
+
     /// Follows a change of this node's role.
     pub(super) async fn take_turn(&mut self, turn: Turn) {
         match turn {
@@ -326,7 +368,7 @@ impl Control {
         let Some(seat) = &self.seat else { return };
         let link = seat.link.clone();
         let limit = self.service.config.drain + FINISH_MAX + seat.config.lease * 2;
-        match link.transfer(None).await {
+        match link.leave().await {
             Ok(to) => {
                 tracing::info!(to, "handing over before the stop");
                 if tokio::time::timeout(limit, self.until_left(&link)).await.is_err() {

@@ -1,13 +1,13 @@
 //! What sticky sessions are signed with.
 //!
-//! Owns where a pool's secret comes from: its file, else the state directory, else this process. It must not know what a
+//! Owns where a pool's secret comes from: its file, else the cluster's key, else the state directory, else this process. It must not know what a
 //! cookie looks like.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::StartError;
+use super::{StartError, cluster};
 use crate::{
     config::{self, Config, Mistake, Mistakes, NamedFile},
     control::PoolView,
@@ -25,7 +25,7 @@ const SECRET_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Secrets {
     /// Of pools with a file of their own.
     by_pool: BTreeMap<String, Secret>,
-    /// Of all others. The same as long as the process lives, or the state directory.
+    /// Of all others. The same as long as the process lives, or the state directory; in all nodes of a cluster.
     own: Option<Secret>,
 }
 
@@ -57,16 +57,18 @@ impl Secrets {
         if let Some(mistakes) = Mistakes::collect(wrong) {
             return Err(StartError::Mistakes(mistakes));
         }
-        let own = match (self.own, &config.state) {
-            (Some(own), _) => own,
-            (None, Some(kept)) => {
+        let own = match (self.own, &config.cluster, &config.state) {
+            (Some(own), ..) => own,
+            // A session has to outlive a node.
+            (None, Some(config), _) => Secret::of(&cluster::derived(config, "sticky")?),
+            (None, None, Some(kept)) => {
                 let state = State::open(&kept.directory).map_err(|error| StartError::State {
                     path: kept.directory.display().to_string(),
                     error,
                 })?;
                 Secret::of(&state.derived("sticky"))
             }
-            (None, None) => random().map_err(StartError::Thread)?,
+            (None, None, None) => random().map_err(StartError::Thread)?,
         };
         Ok(Self {
             by_pool,

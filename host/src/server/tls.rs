@@ -4,10 +4,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::StartError;
+use super::{StartError, cluster};
 use crate::{
     config::{Config, Listener, Mistakes, Protocol},
-    tls::{ALPN_H2, ALPN_HTTP1, Originator, Terminator},
+    tls::{ALPN_H2, ALPN_HTTP1, Originator, SharedSecret, Terminator},
 };
 
 /// What listeners with TLS need, by their keys.
@@ -20,6 +20,8 @@ pub(super) type Originators = BTreeMap<String, Arc<Originator>>;
 pub(super) struct Loaded {
     pub(super) terminators: Terminators,
     pub(super) originators: Originators,
+    /// Of a cluster's node, as it was at the start.
+    shared: Option<SharedSecret>,
 }
 
 /// Reads the files of all listeners and pools; what is made of the same ones again is the same.
@@ -27,7 +29,14 @@ pub(super) struct Loaded {
 /// # Errors
 /// Every file that is not what it should be.
 pub(super) fn load_all(config: &Config, known: &Loaded) -> Result<Loaded, StartError> {
-    let (mut made, mut wrong) = (Loaded::default(), Vec::new());
+    let mut wrong = Vec::new();
+    let mut made = Loaded {
+        shared: match (&config.cluster, &known.shared) {
+            (Some(config), None) => Some(SharedSecret::of(&cluster::derived(config, "tls tickets")?)),
+            (_, known) => known.clone(),
+        },
+        ..Loaded::default()
+    };
     for (name, pool) in &config.pools {
         let Some(tls) = &pool.tls else { continue };
         match Originator::load(tls, &pool.backends, known.originators.get(name)) {
@@ -40,7 +49,11 @@ pub(super) fn load_all(config: &Config, known: &Loaded) -> Result<Loaded, StartE
     for listener in &config.listeners {
         let Some(tls) = &listener.tls else { continue };
         let key = listener.key();
-        match Terminator::load(tls, spoken(listener), known.terminators.get(&key)) {
+        let shared = made
+            .shared
+            .as_ref()
+            .map(|secret| (secret, listener.name.as_str()));
+        match Terminator::load(tls, spoken(listener), known.terminators.get(&key), shared) {
             Ok(terminator) => {
                 made.terminators.insert(key, terminator);
             }

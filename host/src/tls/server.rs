@@ -19,7 +19,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Bytes, digest, provider};
+use super::{Bytes, SharedSecret, digest, provider, tickets::SharedTickets};
 use crate::config::{Certificate, ClientCertificates, Mistake, NamedFile, Tls, TlsVersion};
 
 /// What HTTP/2 is called in a handshake (RFC 7301).
@@ -39,11 +39,16 @@ pub struct Terminator {
 
 impl Terminator {
     /// Reads the files, for a listener that speaks these protocols, the best one first. If they and the settings are those
-    /// of `known`, that is the answer, with all it remembers.
+    /// of `known`, that is the answer, with all it remembers. Tickets are `shared` by all listeners of this name that have the secret.
     ///
     /// # Errors
     /// Every file that is not what it should be.
-    pub fn load(tls: &Tls, spoken: &[&[u8]], known: Option<&Arc<Self>>) -> Result<Arc<Self>, Vec<Mistake>> {
+    pub fn load(
+        tls: &Tls,
+        spoken: &[&[u8]],
+        known: Option<&Arc<Self>>,
+        shared: Option<(&SharedSecret, &str)>,
+    ) -> Result<Arc<Self>, Vec<Mistake>> {
         let mut wrong = Vec::new();
         let mut read = |file| Bytes::read(file).map_err(|mistake| wrong.push(*mistake)).ok();
         let files: Vec<_> = tls.files().filter_map(&mut read).collect();
@@ -64,8 +69,13 @@ impl Terminator {
         let of_clients = files.iter().skip(2 * tls.certificates.len());
         let of_clients = of_clients.map(|file| file.bytes.as_slice());
         let clients = digest(of_clients.chain([&[u8::from(is_required)][..]]));
-        let known = known.filter(|known| known.clients == clients);
-        let tickets = known.map(|known| known.config.ticketer.clone());
+        let tickets: Option<Arc<dyn ProducesTickets>> = match shared {
+            Some((secret, name)) => Some(Arc::new(SharedTickets::new(secret.clone(), name, &clients))),
+            None => {
+                let known = known.filter(|known| known.clients == clients);
+                known.map(|known| known.config.ticketer.clone())
+            }
+        };
         let mut config = server_config(tls, &files, tickets)?;
         config.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(Self {

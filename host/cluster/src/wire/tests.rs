@@ -50,6 +50,10 @@ fn all() -> Vec<Letter> {
             fit: true,
             epoch: 8,
         }),
+        Message::Serves(Serves {
+            config: 0x1122_3344_5566_7788,
+            policies: 9,
+        }),
     ];
     std::iter::once(None)
         .chain(messages.map(Some))

@@ -229,6 +229,7 @@ impl World {
             lease_us: LEASE_US,
             margin_us: MARGIN_US,
             when_alone: self.shape.when_alone,
+            unlike: trimtab_cluster::Unlike::Last,
             epoch_floor: 0,
             mutation: self.shape.mutation,
         };

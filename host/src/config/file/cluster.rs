@@ -4,6 +4,9 @@ use std::{
     collections::BTreeMap, net::IpAddr, num::NonZeroUsize, ops::RangeInclusive, path::Path, time::Duration,
 };
 
+use sha2::{Digest, Sha256};
+use trimtab_cluster::Unlike;
+
 use super::{
     super::{
         Cluster, ClusterMember, Config, Hooks, MemberRole, NamedFile, Takeover, Tenants, WithoutWitness,
@@ -26,6 +29,7 @@ pub(in super::super) const CLUSTER: Keys = &[
     "lease",
     "margin",
     "without_witness",
+    "other_policies",
     "on_active",
     "on_standby",
     "on_fault",
@@ -72,6 +76,12 @@ pub(super) fn cluster(root: &Table<'_>, directory: &Path) -> Option<Cluster> {
         timeout: table.duration("hook_timeout", HOOK_TIMEOUT, s(10)),
     };
     let takeover = takeover(&table);
+    let choices = [
+        ("last", Unlike::Last),
+        ("never", Unlike::Never),
+        ("ignore", Unlike::Ignored),
+    ];
+    let other_policies = table.choice("other_policies", &choices, Unlike::Last);
     let without_witness = without_witness(&table, members.as_deref().unwrap_or_default());
     Some(Cluster {
         name: name?,
@@ -82,6 +92,7 @@ pub(super) fn cluster(root: &Table<'_>, directory: &Path) -> Option<Cluster> {
         lease,
         margin,
         without_witness,
+        other_policies,
         hooks,
         members: members?,
     })
@@ -110,8 +121,20 @@ pub(super) fn witness(root: &Table<'_>, directory: &Path, cluster: Option<Cluste
         pools: BTreeMap::new(),
         policies: BTreeMap::new(),
         tenants: Tenants::default(),
+        shared: 0,
         components: Vec::new(),
     }
+}
+
+/// What is in a file but for the keys that are about one node. Comments and the order of keys do not count.
+pub(super) fn shared(text: &str) -> u64 {
+    const OWN: [&str; 7] = ["cluster", "admin", "log", "state", "record", "compile", "workers"];
+    // It was read before.
+    let mut root: toml::Table = text.parse().unwrap_or_default();
+    root.retain(|key, _| !OWN.contains(&key));
+    let digest = Sha256::digest(format!("{root:?}"));
+    let first = digest.iter().take(8);
+    first.fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 fn times(table: &Table<'_>) -> (Duration, Duration, Duration) {
