@@ -9,7 +9,9 @@ mod h2;
 mod memory;
 mod open;
 mod reload;
+mod shadow;
 mod steady;
+mod swaps;
 mod tenants;
 
 use std::collections::BTreeMap;
@@ -79,7 +81,7 @@ const STEADY: [&str; 9] = [
 pub(crate) type Scenario = fn(&mut Bench<'_>) -> Result<()>;
 
 /// All of them, with what they are about.
-pub(crate) const SCENARIOS: [(&str, &str, Scenario); 12] = [
+pub(crate) const SCENARIOS: [(&str, &str, Scenario); 13] = [
     (
         "s1",
         "kept-alive connections, 1 KB, least connections",
@@ -111,10 +113,11 @@ pub(crate) const SCENARIOS: [(&str, &str, Scenario); 12] = [
         "a thousand tenants with a policy each",
         tenants::thousand,
     ),
+    ("swaps", "ten thousand swaps of the policy under load", swaps::run),
     (
         "shadow",
         "a candidate that loops or traps in the shadow",
-        tenants::shadow,
+        shadow::shadow,
     ),
 ];
 
@@ -275,6 +278,7 @@ fn usual(peer: &Started, seconds: f64) -> Order {
         close: false,
         keys: 1024,
         hold: None,
+        slice: None,
     }
 }
 
