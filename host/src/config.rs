@@ -139,8 +139,8 @@ impl Config {
                 .mistake("backends are believed without a proof (verify = false)")
         };
         let sticky = self.pools.values().filter_map(|pool| pool.sticky.as_ref());
-        let forgets_all = self.state.is_none() && self.cluster.is_none();
-        let forgotten = sticky.filter(|sticky| sticky.key.is_none() && forgets_all);
+        let is_alone = self.state.is_none() && self.cluster.is_none();
+        let forgotten = sticky.filter(|sticky| sticky.key.is_none() && is_alone);
         let forgets = |sticky: &Sticky| {
             *sticky
                 .place

@@ -1,19 +1,13 @@
 //! A pair and its witness, each a process of its own: who serves when one is killed, stopped, started again or told to hand over.
 
+mod sessions;
+
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     process::{Child, Command, Output, Stdio},
 };
 
-use rustls::{
-    ClientConfig, HandshakeKind,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-use trimtab_tests::{
-    Client, DEADLINE, Directory, Origin, get,
-    tls::{Authority, shake_over},
-    wait_until,
-};
+use trimtab_tests::{Client, DEADLINE, Directory, Origin, get, wait_until};
 
 use crate::PROGRAM;
 
@@ -376,64 +370,6 @@ async fn what_the_file_names_is_run_when_the_role_changes() {
     assert!(epoch("b") > epoch("a"), "a token never goes back: {lines}");
 }
 
-/// A request with TLS: the cookie that the client brings or gets, and whether its session was resumed.
-async fn visit(cluster: &Cluster, config: &ClientConfig, cookie: &str) -> (String, Option<HandshakeKind>) {
-    let stream = cluster.connect().await;
-    let shaken = shake_over(stream, "shop.test", config.clone()).await;
-    let mut client: Client<_> = shaken.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
-    let kind = client.stream.get_ref().1.handshake_kind();
-    client
-        .send(&format!(
-            "GET / HTTP/1.1\r\nhost: shop.test\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n"
-        ))
-        .await;
-    let answer = client.response().await;
-    assert_eq!(answer.status, 200);
-    let given = answer.field("set-cookie").unwrap_or_default();
-    (given.split(';').next().unwrap_or_default().to_owned(), kind)
-}
-
-/// A client of one version, which keeps its sessions over its connections.
-fn only(authority: &Authority, version: &'static rustls::SupportedProtocolVersion) -> ClientConfig {
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
-        .unwrap();
-    ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn k7_sessions_of_the_old_node_go_on_at_the_new_one() {
-    let origin = Origin::start("o").await;
-    let mut cluster = Cluster::new(&origin, "");
-    let authority = Authority::new();
-    let signed = authority.server(["shop.test"]);
-    cluster.directory.write("shop.pem", &signed.cert);
-    cluster.directory.write("shop.key", &signed.key);
-    let line = format!("listen = \"{}\"\n", cluster.address);
-    let tls = "tls = { certificates = [{ cert = \"shop.pem\", key = \"shop.key\" }] }\n";
-    cluster.rewrite(&line, &format!("{line}{tls}"));
-    cluster.rewrite("[cluster]", "[pool.main.sticky]\n[cluster]");
-    cluster.start_all().await;
-
-    let configs = [&rustls::version::TLS12, &rustls::version::TLS13].map(|version| only(&authority, version));
-    for config in &configs {
-        assert_eq!(visit(&cluster, config, "").await.1, Some(HandshakeKind::Full));
-    }
-    let (cookie, _) = visit(&cluster, &configs[0], "").await;
-    assert!(cookie.starts_with("trimtab="), "{cookie}");
-    cluster.kill(0);
-    for config in &configs {
-        let (given, kind) = visit(&cluster, config, &cookie).await;
-        assert_eq!(kind, Some(HandshakeKind::Resumed), "{}", cluster.logs());
-        assert_eq!(given, "", "the cookie of the old node is good");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_other_policies_is_handed_nothing_over_unless_it_is_named() {
     let origin = Origin::start("o").await;
@@ -474,4 +410,31 @@ async fn a_node_with_other_policies_is_handed_nothing_over_unless_it_is_named() 
     assert!(!cluster.order(1, &["failover"]).status.success());
     assert!(cluster.order(1, &["failover", "--to", "a"]).status.success());
     cluster.wait_for(0, "active").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_is_handed_back_to_a_higher_priority_in_order_if_the_file_says_so() {
+    let origin = Origin::start("o").await;
+    let mut cluster = Cluster::new(&origin, "preempt_after = \"1s\"");
+    for name in NAMES {
+        cluster.rewrite_one(name, "name = \"a\"\n", "name = \"a\"\npriority = 200\n");
+    }
+    cluster.start_all().await;
+    cluster.kill(0);
+    cluster.wait_for(1, "active").await;
+    cluster.start(0);
+    cluster.wait_for(0, "active").await;
+    cluster.wait_for(1, "standby").await;
+    cluster.wait_for_service().await;
+    let logs = cluster.logs();
+    assert!(logs.contains("a node with a higher priority is ready"), "{logs}");
+    assert!(logs.contains("this node hands over"), "{logs}");
+    assert!(!logs.contains("no majority answered"), "{logs}");
+    // The lower one is never preferred.
+    let leases = || text_of(&cluster.order(0, &["status", "--json"]));
+    assert!(
+        leases().contains("\"leases\":1") || leases().contains("\"leases\": 1"),
+        "{}",
+        leases()
+    );
 }

@@ -90,6 +90,8 @@ pub struct PeerView {
     pub beat: Beat,
     /// What it serves with, if it said so.
     pub serves: Option<Serves>,
+    /// Since when it has said without a break that it could serve; 0 if it does not.
+    pub fit_since_us: u64,
 }
 
 /// A member.
@@ -192,9 +194,11 @@ impl Core {
 
     fn receive(&mut self, now_us: u64, from: MemberId, message: Message) {
         let is_other = from != self.settings.me;
+        let silence_us = self.silence_us();
         let Some(peer) = self.peers.get_mut(usize::from(from)).filter(|_| is_other) else {
             return;
         };
+        let was_away = now_us >= peer.heard_us + silence_us;
         peer.heard_us = now_us;
         match message {
             Message::Ask(ask) => {
@@ -217,6 +221,11 @@ impl Core {
             }
             Message::Beat(beat) => {
                 peer.beat = beat;
+                peer.fit_since_us = match (beat.fit, peer.fit_since_us) {
+                    (false, _) => 0,
+                    (true, since_us) if since_us > 0 && !was_away => since_us,
+                    (true, _) => now_us,
+                };
                 self.voter.learn(beat.epoch);
             }
             Message::Serves(serves) => peer.serves = Some(serves),

@@ -83,12 +83,28 @@ impl Core {
         others.max_by_key(|id| (!self.is_unlike(*id), priority(id), std::cmp::Reverse(*id)))
     }
 
+    /// For so long a peer may be silent that is there.
+    pub(crate) fn silence_us(&self) -> u64 {
+        BEATS_MISSED * BEAT_EVERY * self.settings.heartbeat_us
+    }
+
+    /// Who should be active instead of this node: one with a higher priority that serves with the same and has been ready for so long.
+    pub fn preferred(&self, now_us: u64, after_us: u64) -> Option<MemberId> {
+        let priority = |id: MemberId| self.settings.members[usize::from(id)].priority;
+        let to = self.successor(now_us)?;
+        let fit_since_us = self.peers[usize::from(to)].fit_since_us;
+        let is_active = matches!(self.standing(), Standing::Active { .. });
+        let is_better = priority(to) > priority(self.settings.me) && !self.is_unlike(to);
+        let is_lasting = fit_since_us > 0 && now_us >= fit_since_us + after_us;
+        (is_active && is_better && is_lasting).then_some(to)
+    }
+
     fn could_follow(&self, now_us: u64, id: MemberId) -> bool {
         let index = usize::from(id);
         let (Some(member), Some(peer)) = (self.settings.members.get(index), self.peers.get(index)) else {
             return false;
         };
-        let silence_us = BEATS_MISSED * BEAT_EVERY * self.settings.heartbeat_us;
+        let silence_us = self.silence_us();
         let is_heard = peer.heard_us > 0 && now_us < peer.heard_us + silence_us;
         let may_be = self.settings.unlike != Unlike::Never || !self.is_unlike(id);
         member.role == Role::Node && id != self.settings.me && is_heard && peer.beat.fit && may_be

@@ -408,3 +408,27 @@ fn nothing_is_handed_over_to_a_node_with_other_policies_unless_it_is_named() {
     assert!(!hand_over(Unlike::Never, Some(1)));
     assert!(hand_over(Unlike::Ignored, None));
 }
+
+#[test]
+fn a_better_node_is_preferred_when_it_has_been_ready_for_long_enough() {
+    let beat = |fit| {
+        Message::Beat(Beat {
+            active: false,
+            fit,
+            epoch: 1,
+        })
+    };
+    let (mut node, _) = holder();
+    node.settings.members[1].priority = 300;
+    let mut hears = |at_us, fit| {
+        node.step(AWAKE + at_us, Event::Received(1, beat(fit)));
+        node.preferred(AWAKE + at_us, 250_000)
+    };
+    assert_eq!(hears(2_000, true), None);
+    assert_eq!(hears(100_000, true), None);
+    assert_eq!(hears(252_000, true), Some(1));
+    assert_eq!(hears(253_000, false), None);
+    assert_eq!(hears(254_000, true), None, "it begins anew");
+    node.settings.members[1].priority = 200;
+    assert_eq!(node.preferred(AWAKE + 300_000, 0), None, "it is no better");
+}

@@ -65,6 +65,9 @@ pub(super) struct Member {
     /// Who follows once nothing is under way here.
     successor: Option<MemberId>,
     leases: u64,
+    /// Since when this node has its lease.
+    active_since_us: u64,
+    preempt_after_us: Option<u64>,
     introduced_us: u64,
     complained_us: u64,
 }
@@ -97,6 +100,8 @@ impl Member {
             transfer: None,
             successor: None,
             leases: 0,
+            active_since_us: 0,
+            preempt_after_us: config.preempt_after.map(|after| after.as_micros() as u64),
             introduced_us: 0,
             complained_us: 0,
         })
@@ -120,6 +125,7 @@ impl Member {
                     Order::Stop => return,
                 }
             }
+            self.prefer();
             if let Some(gate) = &mut self.gate {
                 gate.announce();
             }
@@ -164,6 +170,7 @@ impl Member {
                 }
                 if self.epoch.replace(epoch) != Some(epoch) {
                     self.leases += 1;
+                    self.active_since_us = boot_us();
                     tracing::info!(
                         epoch,
                         node = self.names[usize::from(self.me)],
@@ -257,6 +264,26 @@ impl Member {
         self.successor = Some(to);
         self.tell(Change::Leaving);
         let _ = done.send(Ok(name));
+    }
+
+    /// Hands over to a node with a higher priority, once it has been ready for long enough and this one active for as long.
+    fn prefer(&mut self) {
+        let Some(after_us) = self.preempt_after_us.filter(|_| self.successor.is_none()) else {
+            return;
+        };
+        let now_us = boot_us();
+        if now_us < self.active_since_us + after_us {
+            return;
+        }
+        if let Some(to) = self.core.preferred(now_us, after_us) {
+            let name = self.names[usize::from(to)].clone();
+            tracing::info!(
+                to = name,
+                "a node with a higher priority is ready for long enough"
+            );
+            // Nobody waits for the answer.
+            self.transfer(Target::Named(name), oneshot::channel().0);
+        }
     }
 
     fn hush(&mut self, done: oneshot::Sender<()>) {

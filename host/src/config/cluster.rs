@@ -32,6 +32,9 @@ pub struct Cluster {
     pub without_witness: Option<WithoutWitness>,
     /// Key `other_policies`: what a node does whose policies are others than the active node's. Default last.
     pub other_policies: Unlike,
+    /// Key `preempt_after`: how long a node with a higher priority has to be ready until this one hands over to it. Default never,
+    /// 1 s to 24 h.
+    pub preempt_after: Option<Duration>,
     /// What is run when the role changes.
     pub hooks: Hooks,
     /// `[[cluster.member]]`: two to nine, in the same order on all members.

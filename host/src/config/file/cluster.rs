@@ -30,6 +30,7 @@ pub(in super::super) const CLUSTER: Keys = &[
     "margin",
     "without_witness",
     "other_policies",
+    "preempt_after",
     "on_active",
     "on_standby",
     "on_fault",
@@ -42,6 +43,7 @@ const HEARTBEAT: RangeInclusive<Duration> = ms(10)..=s(10);
 const LEASE: RangeInclusive<Duration> = ms(30)..=s(60);
 const MARGIN: RangeInclusive<Duration> = ms(1)..=s(10);
 const HOOK_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
+const PREEMPT_AFTER: RangeInclusive<Duration> = s(1)..=h(24);
 const PRIORITY: RangeInclusive<u32> = 0..=1000;
 /// The kernel's own limit for a name.
 const INTERFACE_BYTES_MAX: usize = 15;
@@ -76,6 +78,9 @@ pub(super) fn cluster(root: &Table<'_>, directory: &Path) -> Option<Cluster> {
         timeout: table.duration("hook_timeout", HOOK_TIMEOUT, s(10)),
     };
     let takeover = takeover(&table);
+    let preempt_after = table
+        .take("preempt_after")
+        .and_then(|value| value.duration(PREEMPT_AFTER));
     let choices = [
         ("last", Unlike::Last),
         ("never", Unlike::Never),
@@ -93,6 +98,7 @@ pub(super) fn cluster(root: &Table<'_>, directory: &Path) -> Option<Cluster> {
         margin,
         without_witness,
         other_policies,
+        preempt_after,
         hooks,
         members: members?,
     })
