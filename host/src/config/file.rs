@@ -94,6 +94,7 @@ pub(super) const TLS: Keys = &[
     "client_ca",
     "client_auth",
     "client_crl",
+    "ticket_key",
 ];
 pub(super) const CERTIFICATE: Keys = &["cert", "key"];
 pub(super) const HTTP2: Keys = &["streams", "stream_window", "window"];
