@@ -10,6 +10,7 @@ mod author;
 mod cache;
 mod cluster;
 mod compiling;
+mod idle;
 mod lineage;
 mod operator;
 mod pressure;
