@@ -15,6 +15,7 @@ mod lineage;
 mod operator;
 mod pressure;
 mod simulate;
+mod takeover;
 mod upgrade;
 
 use trimtab::policy::Compiler;
