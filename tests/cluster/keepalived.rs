@@ -77,7 +77,6 @@ const ALL: [(&str, Run); 8] = [
     }),
 ];
 
-const SETTLED: Duration = Duration::from_millis(1500);
 const NAMES: [&str; 2] = ["a", "b"];
 
 struct Pair {
@@ -143,8 +142,6 @@ impl Pair {
         self.lab.wait_until("b is the standby", |lab| {
             lab.read("b.keepalived").contains("Entering BACKUP STATE")
         });
-        // Hosts take no other Ethernet address within a second of the last (`locktime`), which would be measured too.
-        rest(SETTLED);
     }
 
     fn moved(&mut self, row: &mut Row, fault: impl FnOnce(&mut Self), heal: impl FnOnce(&mut Self)) {

@@ -1,12 +1,19 @@
 //! What was seen, by scenario: takeovers, failures, moves, and answers of two nodes at once.
 
-use std::{fmt, time::Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use crate::{
     lab::Lab,
     probe::{Probe, Sample, anew, dual, keeping, moves},
-    scenarios::{CLIENT_PACE, JUDGE_PACE, SHORT},
+    scenarios::{CLIENT_PACE, JUDGE_PACE, LONG, SHORT, rest},
 };
+
+/// Hosts take no other Ethernet address within a second of the last (Linux: `locktime`). A fault so soon after another would
+/// measure that.
+const SETTLED: Duration = Duration::from_millis(1200);
 
 /// All rows, in the order in which their scenarios ran.
 #[derive(Default)]
@@ -116,7 +123,7 @@ impl Watch {
         let judge = |host| Probe::start(lab, host, JUDGE_PACE, anew(SHORT));
         let patience = match expected {
             Expected::Takeover => SHORT,
-            Expected::Stay | Expected::Handover => crate::scenarios::LONG,
+            Expected::Stay | Expected::Handover => LONG,
         };
         let mut clients = vec![Probe::start(lab, "c", CLIENT_PACE, anew(patience))];
         if expected == Expected::Handover {
@@ -129,6 +136,9 @@ impl Watch {
         };
         watch.clients.iter().for_each(|client| client.wait(lab));
         watch.judges[0].wait(lab);
+        if expected != Expected::Stay {
+            rest(SETTLED);
+        }
         watch
     }
 

@@ -32,7 +32,7 @@ pub(super) fn load_all(config: &Config, known: &Loaded) -> Result<Loaded, StartE
     let mut wrong = Vec::new();
     let mut made = Loaded {
         shared: match (&config.cluster, &known.shared) {
-            (Some(config), None) => Some(SharedSecret::of(&cluster::derived(config, "tls tickets")?)),
+            (Some(config), None) => Some(SharedSecret(cluster::derived(config, "tls tickets")?)),
             (_, known) => known.clone(),
         },
         ..Loaded::default()

@@ -19,7 +19,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Bytes, SharedSecret, digest, provider, tickets::SharedTickets};
+use super::{Bytes, SharedSecret, digest, provider, tickets::Tickets};
 use crate::config::{Certificate, ClientCertificates, Mistake, NamedFile, Tls, TlsVersion};
 
 /// What HTTP/2 is called in a handshake (RFC 7301).
@@ -35,11 +35,13 @@ pub struct Terminator {
     made_of: [u8; 32],
     /// Of what clients have to show. Tickets outlive a new certificate of ours, and nothing of this.
     clients: [u8; 32],
+    /// Tickets are sealed by a secret of the file's, and not by one in memory.
+    has_ticket_key: bool,
 }
 
 impl Terminator {
     /// Reads the files, for a listener that speaks these protocols, the best one first. If they and the settings are those
-    /// of `known`, that is the answer, with all it remembers. Tickets are `shared` by all listeners of this name that have the secret.
+    /// of `known`, that is the answer, with all it remembers.
     ///
     /// # Errors
     /// Every file that is not what it should be.
@@ -66,15 +68,23 @@ impl Terminator {
         if let Some(known) = known.filter(|known| known.made_of == made_of) {
             return Ok(known.clone());
         }
+        let ticket_key = tls.ticket_key.as_ref();
+        let ticket_key = files
+            .iter()
+            .find(|read| ticket_key.is_some_and(|key| std::ptr::eq(read.file, key)));
         let of_clients = files.iter().skip(2 * tls.certificates.len());
+        let of_clients = of_clients.take(tls.clients.iter().flat_map(ClientCertificates::files).count());
         let of_clients = of_clients.map(|file| file.bytes.as_slice());
         let clients = digest(of_clients.chain([&[u8::from(is_required)][..]]));
-        let tickets: Option<Arc<dyn ProducesTickets>> = match shared {
-            Some((secret, name)) => Some(Arc::new(SharedTickets::new(secret.clone(), name, &clients))),
-            None => {
-                let known = known.filter(|known| known.clients == clients);
-                known.map(|known| known.config.ticketer.clone())
+        let tickets: Option<Arc<dyn ProducesTickets>> = match (ticket_key, shared) {
+            (Some(secret), _) => {
+                let tickets = Tickets::of(secret, clients).map_err(|mistake| vec![*mistake])?;
+                Some(Arc::new(tickets))
             }
+            (None, Some((secret, name))) => Some(Arc::new(Tickets::shared(secret, name, clients))),
+            (None, None) => known
+                .filter(|known| known.clients == clients && !known.has_ticket_key)
+                .map(|known| known.config.ticketer.clone()),
         };
         let mut config = server_config(tls, &files, tickets)?;
         config.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
@@ -82,6 +92,7 @@ impl Terminator {
             config: Arc::new(config),
             made_of,
             clients,
+            has_ticket_key: ticket_key.is_some(),
         }))
     }
 
