@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Bench, FEW, Samples, middle, sample, usual, value};
 use crate::{
     child::{self, Priority, Running},
-    report::{Table, number},
+    report::{Plot, Table, number},
     role::load::Order,
 };
 
@@ -58,7 +58,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         "S3: {rate} requests/s, Poisson, 64 connections: us over direct (the row \"direct\" is absolute)"
     );
     let table = latencies(title, &samples);
-    bench.tell("s3", &table, json!({ "rate": rate, "samples": value(&samples) }))
+    bench.tell("s3", table, json!({ "rate": rate, "samples": value(&samples) }))
 }
 
 fn latencies(title: String, samples: &Samples) -> Table {
@@ -85,9 +85,8 @@ fn latencies(title: String, samples: &Samples) -> Table {
         );
         table.rows.push(row);
     }
-    table
-        .rows
-        .sort_by_key(|row| row[3].parse::<i64>().unwrap_or(i64::MAX));
+    table.sort_by("p99");
+    table.plot = Some(Plot::cheapest(&["p50", "p99"], "microseconds"));
     table
 }
 
@@ -127,5 +126,5 @@ pub(super) fn slow(bench: &mut Bench<'_>) -> Result<()> {
         "S10: 5000 requests/s, every 33rd answer of one backend of three takes {SLOW_MS} ms: us, absolute"
     );
     let table = latencies(title, &samples);
-    bench.tell("s10", &table, value(&samples))
+    bench.tell("s10", table, value(&samples))
 }
