@@ -229,8 +229,8 @@ pub(crate) fn noop() -> Vec<u8> {
         (func (export "trimtab:policy/picker@0.1.0#pick") (param i64 i64 i64 i64 i32 i64) (result i32) (i32.const 2048))
         (data (i32.const 2048) "\01\00\00\00\00\00\00\00"))"#;
     let mut module = wat::parse_str(module).unwrap();
-    // The contract's types, as another component has them.
-    let decoded = wit_component::decode(trimtab::policy::builtin_component("round-robin").unwrap()).unwrap();
+    // The contract's types, as another component has them that exports no more than this one.
+    let decoded = wit_component::decode(trimtab::policy::builtin_component("ip-hash").unwrap()).unwrap();
     let wit_component::DecodedWasm::Component(resolve, world) = decoded else {
         panic!("not a component")
     };

@@ -197,9 +197,9 @@ impl Loading {
         Ok(Self { child })
     }
 
-    /// Waits for its end, and looks at the balancer's process when the window begins and ends. `held` is called when all
-    /// connections have served (with [`Order::hold`]).
-    pub(crate) fn watch(mut self, balancer: Option<u32>, mut held: impl FnMut()) -> Result<Window> {
+    /// Waits for its end, and looks at the balancer's process when the window begins and ends. `told` is called when all
+    /// connections have served (with [`Order::hold`]), and when another slice begins (with [`Order::slice`]).
+    pub(crate) fn watch(mut self, balancer: Option<u32>, mut told: impl FnMut()) -> Result<Window> {
         let look = || {
             (
                 balancer.map_or(0.0, machine::cpu_seconds),
@@ -210,7 +210,7 @@ impl Loading {
         for line in BufReader::new(self.child.stderr.take().context("no pipe")?).lines() {
             match line?.as_str() {
                 "M" => begin = look(),
-                "H" => held(),
+                "H" | "S" => told(),
                 "E" => end = look(),
                 other => eprintln!("load: {other}"),
             }
@@ -246,9 +246,9 @@ pub(crate) fn load(
     order: &Order,
     priority: Priority,
     balancer: Option<u32>,
-    held: impl FnMut(),
+    told: impl FnMut(),
 ) -> Result<Window> {
-    Loading::start(order, priority)?.watch(balancer, held)
+    Loading::start(order, priority)?.watch(balancer, told)
 }
 
 fn words(order: &Order) -> Result<Vec<String>> {
@@ -268,6 +268,9 @@ fn words(order: &Order) -> Result<Vec<String>> {
     }
     if let Some(hold) = order.hold {
         word("hold", hold.to_string());
+    }
+    if let Some(slice) = order.slice {
+        word("slice", slice.to_string());
     }
     if order.close {
         words.push("--close".to_owned());

@@ -10,7 +10,9 @@ mod memory;
 mod open;
 mod reload;
 mod scaling;
+mod shadow;
 mod steady;
+mod swaps;
 mod tenants;
 mod tls;
 
@@ -81,7 +83,7 @@ const STEADY: [&str; 9] = [
 pub(crate) type Scenario = fn(&mut Bench<'_>) -> Result<()>;
 
 /// All of them, with what they are about.
-pub(crate) const SCENARIOS: [(&str, &str, Scenario); 14] = [
+pub(crate) const SCENARIOS: [(&str, &str, Scenario); 15] = [
     (
         "s1",
         "kept-alive connections, 1 KB, least connections",
@@ -115,10 +117,11 @@ pub(crate) const SCENARIOS: [(&str, &str, Scenario); 14] = [
         "a thousand tenants with a policy each",
         tenants::thousand,
     ),
+    ("swaps", "ten thousand swaps of the policy under load", swaps::run),
     (
         "shadow",
         "a candidate that loops or traps in the shadow",
-        tenants::shadow,
+        shadow::shadow,
     ),
 ];
 
@@ -292,6 +295,7 @@ fn usual(peer: &Started, seconds: f64) -> Order {
         close: false,
         keys: 1024,
         hold: None,
+        slice: None,
     }
 }
 

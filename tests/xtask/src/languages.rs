@@ -80,14 +80,17 @@ struct Report(Command);
 
 impl Report {
     fn build(root: &Path, is_release: bool) -> Result<Self> {
-        // With the features of the whole workspace, as the tests have them: nothing is compiled twice.
+        // With the features that the tests have, or those of the released program: nothing is compiled twice.
+        let which: &[&str] = if is_release {
+            &["--release", "--package", "trimtab"]
+        } else {
+            &["--workspace"]
+        };
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
-            .args(["build", "--quiet", "--workspace", "--example", "languages"])
+            .args(["build", "--quiet", "--example", "languages"])
+            .args(which)
             .current_dir(root);
-        if is_release {
-            cargo.arg("--release");
-        }
         run(cargo)?;
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         let profile = if is_release { "release" } else { "debug" };

@@ -52,6 +52,9 @@ pub(crate) struct Order {
     /// Ends with one request on each connection, and keeps them for so many seconds.
     #[arg(long)]
     pub(crate) hold: Option<f64>,
+    /// The window consists of slices of so many seconds, for what is changed many times within it.
+    #[arg(long)]
+    pub(crate) slice: Option<f64>,
 }
 
 /// What came of it, within the window. Times in microseconds.
@@ -77,6 +80,16 @@ pub(crate) struct Figures {
     pub(crate) max_us: f64,
     /// Answers by backend.
     pub(crate) backends: Vec<u64>,
+    /// With [`Order::slice`], of each that is over.
+    pub(crate) slices: Vec<Slice>,
+}
+
+/// A part of the window, without its first fifth: until then what was changed may not be in effect.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Slice {
+    pub(crate) ok: u64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
 }
 
 impl Figures {
@@ -106,6 +119,61 @@ struct Connection {
     has_served: bool,
 }
 
+/// The slice under way.
+struct Slicing {
+    length: Duration,
+    settled: Instant,
+    end: Instant,
+    times: Histogram<u64>,
+}
+
+impl Slicing {
+    fn new(order: &Order, begin: Instant) -> io::Result<Option<Self>> {
+        let Some(seconds) = order.slice else {
+            return Ok(None);
+        };
+        let mut slicing = Self {
+            length: Duration::from_secs_f64(seconds),
+            settled: begin,
+            end: begin,
+            times: histogram()?,
+        };
+        slicing.start(begin);
+        Ok(Some(slicing))
+    }
+
+    fn start(&mut self, now: Instant) {
+        self.times.reset();
+        self.settled = now + self.length / 5;
+        self.end = now + self.length;
+    }
+
+    fn record(&mut self, due: Instant, took: u64) {
+        if due >= self.settled {
+            self.times.saturating_record(took);
+        }
+    }
+
+    /// What came of it, if it is over. The next one begins.
+    fn turn(&mut self, now: Instant) -> Option<Slice> {
+        if now < self.end {
+            return None;
+        }
+        let at = |quantile| self.times.value_at_quantile(quantile) as f64 / 1000.0;
+        let slice = Slice {
+            ok: self.times.len(),
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+        };
+        self.start(now);
+        Some(slice)
+    }
+}
+
+fn histogram() -> io::Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, 600_000_000_000, 3).map_err(io::Error::other)
+}
+
 struct Load {
     order: Order,
     poll: Poll,
@@ -115,15 +183,17 @@ struct Load {
     next: usize,
     figures: Figures,
     times: Histogram<u64>,
+    slicing: Option<Slicing>,
     is_measuring: bool,
     served: usize,
 }
 
 /// Runs to the end of the window. `window` is told when it begins (`M`), when all connections have served (`H`, with
-/// [`Order::hold`]) and when it ends (`E`).
+/// [`Order::hold`]), when another slice begins (`S`, with [`Order::slice`]), and when it ends (`E`).
 pub(crate) fn run(order: Order, mut window: impl FnMut(char)) -> io::Result<Figures> {
     super::raise_file_limit()?;
-    let times = Histogram::new_with_bounds(1, 600_000_000_000, 3).map_err(io::Error::other)?;
+    let start = Instant::now();
+    let begin = start + Duration::from_secs_f64(order.warm_up);
     let mut load = Load {
         poll: Poll::new()?,
         connections: (0..order.connections).map(|_| None).collect(),
@@ -131,13 +201,12 @@ pub(crate) fn run(order: Order, mut window: impl FnMut(char)) -> io::Result<Figu
         requests: requests(&order),
         next: 0,
         figures: Figures::default(),
-        times,
+        times: histogram()?,
+        slicing: Slicing::new(&order, begin)?,
         is_measuring: false,
         served: 0,
         order,
     };
-    let start = Instant::now();
-    let begin = start + Duration::from_secs_f64(load.order.warm_up);
     let mut end = begin + Duration::from_secs_f64(load.order.seconds);
     let mut since = begin;
     let mut random = fastrand::Rng::with_seed(1);
@@ -151,6 +220,10 @@ pub(crate) fn run(order: Order, mut window: impl FnMut(char)) -> io::Result<Figu
             load.times.reset();
             since = now;
             window('M');
+        }
+        if let Some(slice) = load.slicing.as_mut().and_then(|slicing| slicing.turn(now)) {
+            load.figures.slices.push(slice);
+            window('S');
         }
         if now >= end {
             break;
@@ -402,6 +475,9 @@ impl Load {
         if self.is_measuring {
             let took = connection.due.elapsed().as_nanos() as u64;
             self.times.saturating_record(took.max(1));
+            if let Some(slicing) = &mut self.slicing {
+                slicing.record(connection.due, took.max(1));
+            }
             if (200..300).contains(&connection.status) {
                 self.figures.ok += 1;
             } else {

@@ -1,4 +1,4 @@
-//! What tenants and candidates do to others: hostile ones, a thousand of them, and failing shadows.
+//! What tenants do to others: hostile ones, and a thousand of them.
 
 use std::{
     fmt::Write,
@@ -14,21 +14,20 @@ use super::{Bench, Sample, middle, sample};
 use crate::{
     admin,
     child::{self, Loading, Priority, Running},
-    guest::{self, Fault},
-    machine,
+    guest, machine,
     report::{Table, number},
     role::load::{Figures, Order},
 };
 
-const PORT: u16 = 8400;
-const ADMIN: u16 = 8401;
-const BACKENDS: &str = "[\"127.0.0.1:9101\", \"127.0.0.1:9102\", \"127.0.0.1:9103\"]";
-const HEAD: &str =
+pub(super) const PORT: u16 = 8400;
+pub(super) const ADMIN: u16 = 8401;
+pub(super) const BACKENDS: &str = "[\"127.0.0.1:9101\", \"127.0.0.1:9102\", \"127.0.0.1:9103\"]";
+pub(super) const HEAD: &str =
     "workers = 1\n[admin]\nlisten = \"127.0.0.1:8401\"\n[[listener]]\nlisten = \"127.0.0.1:8400\"\n";
 /// Of the healthy tenant, requests a second; the hostile ones together send ten times as many.
 const HEALTHY: f64 = 400.0;
 
-fn start(bench: &Bench<'_>, name: &str, text: &str, host: &str) -> Result<Running> {
+pub(super) fn start(bench: &Bench<'_>, name: &str, text: &str, host: &str) -> Result<Running> {
     let folder = bench.tools.folder.join(name);
     fs::create_dir_all(&folder)?;
     let file = folder.join("trimtab.toml");
@@ -48,7 +47,7 @@ fn start(bench: &Bench<'_>, name: &str, text: &str, host: &str) -> Result<Runnin
     Ok(running)
 }
 
-fn order(host: &str, rate: f64, seconds: f64) -> Order {
+pub(super) fn order(host: &str, rate: f64, seconds: f64) -> Order {
     Order {
         port: PORT,
         connections: 32,
@@ -61,6 +60,7 @@ fn order(host: &str, rate: f64, seconds: f64) -> Order {
         close: false,
         keys: 1024,
         hold: None,
+        slice: None,
     }
 }
 
@@ -272,111 +272,4 @@ fn thousand_tenants(bench: &Bench<'_>, folder: &Path, state: &Path) -> Result<St
         )?;
     }
     Ok(text + &rest)
-}
-
-type Candidate = (&'static str, Option<Vec<u8>>);
-
-/// Latencies at a rate that leaves the core idle most of the time, as with the others; and at full load, where they come
-/// from queueing and differ less from window to window than by the naps of a virtual machine.
-pub(super) fn shadow(bench: &mut Bench<'_>) -> Result<()> {
-    let text = format!(
-        "{HEAD}[[listener.route]]\npool = \"web\"\n[pool.web]\npolicy = \"least-connections\"\nbackends = {BACKENDS}\n"
-    );
-    let running = start(bench, "shadow", &text, "any.test")?;
-    let root = &bench.tools.root;
-    let candidates: [Candidate; 4] = [
-        ("none", None),
-        (
-            "round robin",
-            Some(fs::read(root.join("plugins/dist/round-robin.wasm"))?),
-        ),
-        ("loops", Some(guest::component(root, Fault::Loop)?)),
-        ("traps", Some(guest::component(root, Fault::Trap)?)),
-    ];
-    let columns = [
-        "load",
-        "candidate in the shadow",
-        "p50 us",
-        "p99 us",
-        "x none",
-        "+-",
-        "p99.9 us",
-        "CPU us/request",
-        "failed",
-    ];
-    let mut table = Table::new("A candidate in the shadow of a tenth of the requests", &columns);
-    let mut raw = Vec::new();
-    for (load, rate) in [("2000/s", Some(2000.0)), ("full", None)] {
-        let samples = shadowed(bench, &running, &candidates, rate)?;
-        for ((name, _), of) in candidates.iter().zip(&samples) {
-            table.rows.push(shadow_row(load, name, of, &samples[0]));
-        }
-        raw.push(samples);
-    }
-    bench.tell("shadow", table, json!(raw))
-}
-
-/// Samples of each candidate, by turns.
-fn shadowed(
-    bench: &Bench<'_>,
-    running: &Running,
-    candidates: &[Candidate],
-    rate: Option<f64>,
-) -> Result<Vec<Vec<Sample>>> {
-    let priority = if rate.is_some() {
-        Priority::RealTime
-    } else {
-        Priority::Usual
-    };
-    bench.prioritise(priority)?;
-    let order = Order {
-        rate,
-        ..order("any.test", 0.0, bench.extent.seconds * 2.0)
-    };
-    let mut samples: Vec<Vec<Sample>> = candidates.iter().map(|_| Vec::new()).collect();
-    for round in 0..bench.extent.rounds {
-        for place in 0..candidates.len() {
-            let which = (place + round) % candidates.len();
-            if let Some(component) = &candidates[which].1 {
-                let digest = admin::upload(ADMIN, "web", component)?;
-                let body = json!({ "digest": digest, "share": 10.0 });
-                admin::json(ADMIN, "POST", "/v1/pools/web/shadow", &body)?;
-            }
-            let window = child::load(&order, priority, Some(running.pid()), || {})?;
-            samples[which].push(sample(window));
-            if candidates[which].1.is_some() {
-                admin::call(ADMIN, "DELETE", "/v1/pools/web/shadow", ("text/plain", b""))?;
-            }
-        }
-        eprintln!("  round {} of {}", round + 1, bench.extent.rounds);
-    }
-    Ok(samples)
-}
-
-/// The ratio is the middle of those of windows that follow each other; beside it is the standard error of a middle, that
-/// is 1.25 times that of a mean.
-fn shadow_row(load: &str, name: &str, of: &[Sample], none: &[Sample]) -> Vec<String> {
-    let mut ratios: Vec<f64> = of
-        .iter()
-        .zip(none)
-        .map(|(of, none)| of.figures.p99_us / none.figures.p99_us)
-        .collect();
-    ratios.sort_by(f64::total_cmp);
-    let count = ratios.len() as f64;
-    let mean = ratios.iter().sum::<f64>() / count;
-    let spread = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
-    let failed = of
-        .iter()
-        .map(|sample| sample.figures.failed() + sample.figures.unsent);
-    vec![
-        load.to_owned(),
-        name.to_owned(),
-        number(middle(of, |sample| sample.figures.p50_us), 0),
-        number(middle(of, |sample| sample.figures.p99_us), 0),
-        number(ratios[ratios.len() / 2], 3),
-        number(1.25 * (spread / count).sqrt(), 3),
-        number(middle(of, |sample| sample.figures.p999_us), 0),
-        number(middle(of, |sample| sample.cpu_us_per_request), 2),
-        failed.sum::<u64>().to_string(),
-    ]
 }
