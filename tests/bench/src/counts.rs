@@ -1,20 +1,21 @@
 //! What a request takes, counted and not timed: instructions, allocations, and system calls.
 //!
 //! Owns the method: a balancer that has served already gets so many requests, in turns of one on each of 64 connections,
-//! and what was counted meanwhile is divided by them. Counts hardly differ between runs, however busy the machine is, so
+//! and what its worker's thread did meanwhile is divided by them: what other threads do depends on the time, not on requests. Counts hardly differ between runs, however busy the machine is, so
 //! that a change can be judged by them where times tell nothing. How a tool counts is in `counts/`.
 
 mod calls;
 mod instructions;
 mod turns;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::{
     child::{Priority, Running},
+    machine,
     peer::{Peer, Setting, Tools},
     report::{Findings, Table, number},
     scenario::FEW,
@@ -124,12 +125,24 @@ fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
         let calls = {
             let started = peer.start(tools, &setting)?;
             let mut load = Turns::begin(started.port, ask)?;
+            let before = threads(started.pid());
             load.take(WARM_TURNS)?;
+            let ran = |thread: &u32| machine::nanos(*thread) - before.get(thread).copied().unwrap_or(0);
+            let all = threads(started.pid());
+            let worker = all
+                .keys()
+                .max_by_key(|thread| ran(thread))
+                .context("no threads")?;
             let log = tools.folder.join(peer.name).join("strace");
-            calls::count(started.pid(), &log, || load.take(turns))?
+            calls::count(*worker, &log, || load.take(turns))?
         };
         let per = (turns * CONNECTIONS) as f64;
-        let started = peer.start_under(tools, &setting, &instructions::command(tools, peer.name)?)?;
+        let watcher = instructions::command(tools, peer.name)?;
+        let watched = Setting {
+            watcher: &watcher,
+            ..setting
+        };
+        let started = peer.start(tools, &watched)?;
         let mut load = Turns::begin(started.port, ask)?;
         load.take(WARM_TURNS)?;
         let folder = tools.folder.join(peer.name);
@@ -146,6 +159,12 @@ fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
         });
     }
     Ok(counts)
+}
+
+/// How long each has run.
+fn threads(pid: u32) -> BTreeMap<u32, u64> {
+    let threads = machine::thread_seconds(pid).into_keys();
+    threads.map(|thread| (thread, machine::nanos(thread))).collect()
 }
 
 /// Calls of which there are fewer are no part of a request.

@@ -81,6 +81,13 @@ pub(crate) fn thread_seconds(pid: u32) -> BTreeMap<u32, f64> {
     threads
 }
 
+/// Nanoseconds that a thread has run.
+pub(crate) fn nanos(thread: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
+    let first = text.split(' ').next();
+    first.and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+}
+
 /// Seconds that a core was not idle.
 pub(crate) fn busy_seconds(core: usize) -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();

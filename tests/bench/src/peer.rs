@@ -52,6 +52,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) workers: usize,
     /// TLS besides, on a port of its own.
     pub(crate) tls: Option<&'a Identity>,
+    /// A command that runs another and looks at it, which makes that slow.
+    pub(crate) watcher: &'a [String],
 }
 
 impl<'a> Setting<'a> {
@@ -62,6 +64,7 @@ impl<'a> Setting<'a> {
             priority,
             workers: 1,
             tls: None,
+            watcher: &[],
         }
     }
 }
@@ -75,6 +78,7 @@ pub(crate) struct Site<'a> {
     pub(crate) backends: &'a [u16],
     pub(crate) workers: usize,
     tls: Option<&'a Identity>,
+    is_watched: bool,
 }
 
 impl Site<'_> {
@@ -170,16 +174,6 @@ impl Peer {
 
     /// Starts it on core 0, and waits until it answers.
     pub(crate) fn start(&self, tools: &Tools, setting: &Setting<'_>) -> Result<Started> {
-        self.start_under(tools, setting, &[])
-    }
-
-    /// The same, by a program that watches it.
-    pub(crate) fn start_under(
-        &self,
-        tools: &Tools,
-        setting: &Setting<'_>,
-        watcher: &[String],
-    ) -> Result<Started> {
         let folder = tools.folder.join(self.name);
         fs::create_dir_all(&folder)?;
         let port = self.port();
@@ -190,11 +184,12 @@ impl Peer {
             backends: setting.backends,
             workers: setting.workers,
             tls: setting.tls,
+            is_watched: !setting.watcher.is_empty(),
         };
         let plan = (self.make)(&site, self.policy)?;
         let log = folder.join("log");
-        let command = [watcher, &plan.command].concat();
-        let patience = if watcher.is_empty() { 20 } else { 200 };
+        let command = [setting.watcher, &plan.command].concat();
+        let patience = if site.is_watched { 200 } else { 20 };
         let mut running = Running::start(&command, ("0", setting.priority), &plan.environment, &log)?;
         child::wait_for_answer(port, "lb.test", &mut running, Duration::from_secs(patience))
             .with_context(|| format!("{}: see {}", self.name, log.display()))?;

@@ -9,24 +9,25 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{child, machine};
+use crate::child;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Calls by name that a process and its descendants make while `work` runs, the most frequent first.
-pub(super) fn count(pid: u32, log: &Path, work: impl FnOnce() -> Result<()>) -> Result<Vec<(String, f64)>> {
-    let mut words = vec!["-c".to_owned(), "-f".to_owned(), "-q".to_owned(), "-o".to_owned()];
-    words.push(log.display().to_string());
-    let family = machine::family(pid);
-    words.extend(family.iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]));
+/// Calls by name that a thread makes while `work` runs, the most frequent first.
+pub(super) fn count(
+    thread: u32,
+    log: &Path,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<Vec<(String, f64)>> {
     let mut strace = Command::new("strace")
-        .args(&words)
+        .args(["-c", "-q", "-p", &thread.to_string(), "-o"])
+        .arg(log)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .context("strace does not start")?;
     let begun = Instant::now();
-    while !family.iter().all(|&pid| is_traced(pid)) {
+    while !is_traced(thread) {
         ensure!(begun.elapsed() < PATIENCE, "strace does not attach");
         child::pause(Duration::from_millis(20));
     }
@@ -39,17 +40,10 @@ pub(super) fn count(pid: u32, log: &Path, work: impl FnOnce() -> Result<()>) -> 
     Ok(read(&text))
 }
 
-/// Whether all threads of a process are watched.
-fn is_traced(pid: u32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    threads.into_iter().all(|thread| {
-        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-        tracer.is_some_and(|tracer| tracer.trim() != "0")
-    })
+fn is_traced(thread: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
 /// Reads strace's table: `% time, seconds, usecs/call, calls, errors (or nothing), syscall`.

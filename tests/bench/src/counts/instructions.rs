@@ -14,6 +14,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{machine, peer::Tools};
 
+/// See there.
+const SELF_EXE: &str = include_str!("self_exe.c");
 /// What the files are called.
 const NAME: &str = "callgrind.out";
 
@@ -29,8 +31,27 @@ pub(super) struct Counted {
 pub(super) fn command(tools: &Tools, name: &str) -> Result<Vec<String>> {
     let folder = tools.folder.join(name);
     fs::create_dir_all(&folder)?;
+    for file in files(&folder)? {
+        fs::remove_file(folder.join(file))?;
+    }
+    let (source, preload) = (tools.folder.join("self_exe.c"), tools.folder.join("self_exe.so"));
+    fs::write(&source, SELF_EXE)?;
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&preload, &source])
+        .arg("-ldl")
+        .status()
+        .context("cc does not start")?;
+    ensure!(status.success(), "cc: {status}");
     let out = format!("--callgrind-out-file={}/{NAME}.%p", folder.display());
+    let (preload, program) = (
+        format!("LD_PRELOAD={}", preload.display()),
+        format!("COUNTED_PROGRAM={}", tools.trimtab.display()),
+    );
     let words = [
+        "env",
+        &preload,
+        &program,
         "valgrind",
         "-q",
         "--tool=callgrind",

@@ -9,6 +9,7 @@ use super::{Identity, Plan, Policy, Site, put};
 pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     let policy = match policy {
         Policy::RoundRobin => "round-robin",
+        Policy::LeastConnections if site.is_watched => "patient",
         Policy::LeastConnections => "least-connections",
         Policy::Program => "by-header",
     };
@@ -35,6 +36,11 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     text.push_str("]\n");
     if policy == "by-header" {
         text.push_str("[policy.by-header]\nbuiltin = \"content-hash\"\nconfig = { header = \"x-key\" }\n");
+    }
+    if site.is_watched {
+        // All takes fifty times as long.
+        text.push_str("[compile]\nmemory = \"64GiB\"\ncpu_time = \"1h\"\nwall_time = \"1h\"\n");
+        text.push_str("[policy.patient]\nbuiltin = \"least-connections\"\ndeadline = \"1s\"\n");
     }
     let file = put(&site.folder, "trimtab.toml", &text)?;
     let mut plan = Plan::new(&[&site.tools.trimtab.display().to_string(), "run", &file]);
