@@ -211,3 +211,33 @@ impl Pipe {
         wide
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_buffer_goes_back_to_the_worker_and_comes_again() {
+        let scratch = Scratch::default();
+        let mut pipe = scratch.take_pipe();
+        pipe.input.widen(1 << 20, &scratch);
+        assert_eq!(pipe.input.space().len(), INPUT_MAX);
+        pipe.input.space()[0] = b'x';
+        scratch.put_pipe(pipe);
+        let mut pipe = scratch.take_pipe();
+        assert_eq!(pipe.input.space().len(), INPUT_BYTES);
+        pipe.input.widen(INPUT_BYTES as u64 + 1, &scratch);
+        assert_eq!(
+            (pipe.input.space().len(), pipe.input.space()[0]),
+            (INPUT_MAX, b'x')
+        );
+    }
+
+    #[test]
+    fn what_fits_needs_no_wide_buffer() {
+        let scratch = Scratch::default();
+        let mut pipe = scratch.take_pipe();
+        pipe.input.widen(INPUT_BYTES as u64, &scratch);
+        assert_eq!(pipe.input.space().len(), INPUT_BYTES);
+    }
+}

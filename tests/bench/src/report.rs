@@ -11,7 +11,7 @@ use serde_json::Value;
 pub(crate) use plot::Plot;
 
 /// A table with a title; all columns but the first are numbers.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) columns: Vec<&'static str>,

@@ -205,9 +205,9 @@ impl<'a> Bench<'a> {
     }
 
     /// Prints a table, and keeps what it was made of.
-    fn tell(&mut self, name: &str, table: Table, raw: impl Serialize) -> Result<()> {
+    fn tell(&mut self, name: &str, table: &Table, raw: impl Serialize) -> Result<()> {
         println!("{}", table.render());
-        self.findings.tables.push((name.to_owned(), table));
+        self.findings.tables.push((name.to_owned(), table.clone()));
         self.findings
             .scenarios
             .insert(name.to_owned(), serde_json::to_value(raw)?);

@@ -45,7 +45,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         };
         let samples = bench.rounds(&started, order, Priority::Usual)?;
         let table = table(&samples, size, is_up);
-        bench.tell(name, table, value(&samples))?;
+        bench.tell(name, &table, value(&samples))?;
     }
     Ok(())
 }

@@ -27,5 +27,5 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     table.notes.push(
         "There is no floor here: a forwarder would open a connection to a backend for each.".to_owned(),
     );
-    bench.tell("s5", table, value(&samples))
+    bench.tell("s5", &table, value(&samples))
 }

@@ -42,7 +42,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     }
     table.sort_by("CPU us/request");
     table.plot = Some(Plot::cheapest(&["CPU us/request"], "CPU us a request"));
-    bench.tell("s6", table, json!(rows))
+    bench.tell("s6", &table, json!(rows))
 }
 
 /// Good answers.

@@ -90,7 +90,7 @@ fn connections(bench: &mut Bench<'_>) -> Result<()> {
         "Each: growth of PSS by connection, pooled connections to backends included; kernel memory not."
             .to_owned(),
     );
-    bench.tell("s7-connections", table, raw)
+    bench.tell("s7-connections", &table, raw)
 }
 
 fn backends(bench: &mut Bench<'_>) -> Result<()> {
@@ -106,5 +106,5 @@ fn backends(bench: &mut Bench<'_>) -> Result<()> {
     table.notes.push(
         "More than the decision: a thousand connections take turns. The decision alone: cargo bench --bench pick.".to_owned(),
     );
-    bench.tell("s7-backends", table, value(&samples))
+    bench.tell("s7-backends", &table, value(&samples))
 }

@@ -58,7 +58,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         "S3: {rate} requests/s, Poisson, 64 connections: us over direct (the row \"direct\" is absolute)"
     );
     let table = latencies(title, &samples);
-    bench.tell("s3", table, json!({ "rate": rate, "samples": value(&samples) }))
+    bench.tell("s3", &table, json!({ "rate": rate, "samples": value(&samples) }))
 }
 
 fn latencies(title: String, samples: &Samples) -> Table {
@@ -126,5 +126,5 @@ pub(super) fn slow(bench: &mut Bench<'_>) -> Result<()> {
         "S10: 5000 requests/s, every 33rd answer of one backend of three takes {SLOW_MS} ms: us, absolute"
     );
     let table = latencies(title, &samples);
-    bench.tell("s10", table, value(&samples))
+    bench.tell("s10", &table, value(&samples))
 }

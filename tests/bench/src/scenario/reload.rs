@@ -75,7 +75,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
             tell(format!("{name}, policy swaps, kept alive"), changes, figures);
         }
     }
-    bench.tell("s8", table, raw)
+    bench.tell("s8", &table, raw)
 }
 
 /// Load, and changes for as long as it runs and `change` wants more.

@@ -60,7 +60,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         .iter()
         .map(|((name, workers), rounds)| json!({ "balancer": name, "workers": workers, "rounds": rounds }))
         .collect();
-    bench.tell("s11", table, raw)
+    bench.tell("s11", &table, raw)
 }
 
 fn measure(peer: &Started, seconds: f64) -> Result<Round> {

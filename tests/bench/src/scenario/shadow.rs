@@ -70,7 +70,7 @@ pub(super) fn shadow(bench: &mut Bench<'_>) -> Result<()> {
         }
         raw.push(slices);
     }
-    bench.tell("shadow", table, json!(raw))
+    bench.tell("shadow", &table, json!(raw))
 }
 
 /// Slices of each candidate, by turns, and how many requests failed in all of them.

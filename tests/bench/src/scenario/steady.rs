@@ -47,5 +47,5 @@ fn run(bench: &mut Bench<'_>, name: &str, title: &str, peers: &[&str]) -> Result
         })
     });
     bench.slowest = rates.min_by(f64::total_cmp).or(bench.slowest);
-    bench.tell(name, table, value(&samples))
+    bench.tell(name, &table, value(&samples))
 }

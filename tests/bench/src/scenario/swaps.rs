@@ -86,7 +86,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     ]);
     bench.tell(
         "swaps",
-        table,
+        &table,
         json!({ "rss": [before, after], "figures": figures }),
     )
 }

@@ -134,7 +134,7 @@ pub(super) fn hostile(bench: &mut Bench<'_>) -> Result<()> {
         eprintln!("  round {} of {}", round + 1, bench.extent.rounds);
     }
     let table = hostile_table(&phases, &healthy, &others);
-    bench.tell("tenants", table, json!({ "healthy": healthy, "others": others }))
+    bench.tell("tenants", &table, json!({ "healthy": healthy, "others": others }))
 }
 
 fn hostile_table(phases: &[&str], healthy: &[Vec<Sample>], others: &[Vec<Figures>]) -> Table {
@@ -242,7 +242,7 @@ pub(super) fn thousand(bench: &mut Bench<'_>) -> Result<()> {
         }
     }
     let raw = json!(table.rows);
-    bench.tell("thousand", table, raw)
+    bench.tell("thousand", &table, raw)
 }
 
 fn thousand_tenants(bench: &Bench<'_>, folder: &Path, state: &Path) -> Result<String> {

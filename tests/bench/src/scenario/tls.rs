@@ -65,10 +65,10 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         .collect();
     let kept = "S9: TLS 1.3, 64 connections that stay, GET of 1 KB";
     let table = table(kept, &rounds, (Kind::Plain, Kind::Tls));
-    bench.tell("s9-kept", table, &raw)?;
+    bench.tell("s9-kept", &table, &raw)?;
     let new = "S9: a full TLS 1.3 handshake (P-256) and one request a connection, 64 at a time";
     let table = self::table(new, &rounds, (Kind::PlainChurn, Kind::TlsChurn));
-    bench.tell("s9-handshakes", table, ())
+    bench.tell("s9-handshakes", &table, ())
 }
 
 fn measure(peer: &Started, kind: Kind, seconds: f64) -> Result<Round> {
