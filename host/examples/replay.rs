@@ -205,6 +205,7 @@ fn pool() -> Pool {
         idle_connections: 1,
         panic_threshold: 50,
         overflow: None,
+        zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,

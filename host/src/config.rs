@@ -25,6 +25,7 @@ mod discover;
 mod file;
 mod grants;
 mod listener;
+mod log;
 mod mistakes;
 mod names;
 mod proxy_protocol;
@@ -39,11 +40,13 @@ mod tenant;
 mod tests;
 mod tls;
 mod units;
+mod zone;
 pub use cluster::{Cluster, Hooks, Member as ClusterMember, MemberRole, Takeover, WithoutWitness};
 pub use discover::{Discover, DiscoverFrom, Family};
 pub(crate) use file::{discover::listed_backends, policy::builtin as builtin_policy};
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
+pub use log::{AccessLog, Log, LogFormat, LogLevel};
 pub use mistakes::{Mistake, Mistakes};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
 pub use rates::{Rate, Rates};
@@ -56,6 +59,7 @@ pub use sticky::{SameSite, Secure, Sticky};
 pub use tenant::{Tenant, Tenants};
 pub use tls::{Certificate, ClientCertificates, NamedFile, Place, PoolTls, Tls, TlsVersion};
 pub(crate) use units::{show_duration, show_size};
+pub(crate) use zone::{asks_for_zone, in_zone};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -174,17 +178,6 @@ pub struct Admin {
     pub listen: SocketAddr,
 }
 
-/// `[log]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// Key `level`: error, warn, info, debug. Default info.
-    pub level: LogLevel,
-    /// Key `format`: auto (pretty on a terminal, JSON otherwise), pretty, json. Default auto.
-    pub format: LogFormat,
-    /// Key `access`: off, stdout, stderr, or a file's path (appended to). Default off.
-    pub access: AccessLog,
-}
-
 /// `[compile]`: what compiling one component may cost. A component that needs more is refused; what serves goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compile {
@@ -207,43 +200,6 @@ pub struct State {
     pub directory: PathBuf,
     /// Key `size`: most bytes of compiled code, and of components. Default 1 GiB, 1 MiB to 1 TiB.
     pub size_bytes: u64,
-}
-
-/// How much is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Only what needs a person.
-    Error,
-    /// Also what may need one.
-    Warn,
-    /// Also every change of state.
-    Info,
-    /// Also what policies say at debug level, and the balancer's own details.
-    Debug,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `Pretty` on a terminal, `Json` otherwise.
-    Auto,
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Nowhere.
-    Off,
-    /// To standard output.
-    Stdout,
-    /// To standard error.
-    Stderr,
-    /// Appended to this file; relative to the configuration file.
-    File(PathBuf),
 }
 
 /// `[record]`: where recorded decisions are kept.
@@ -303,6 +259,9 @@ pub struct Pool {
     /// Key `overflow`, in percent: how much of the load a tier takes for its share of healthy backends. Default none: one
     /// tier takes all. 100 to 1000.
     pub overflow: Option<NonZeroU32>,
+    /// Key `zone_aware`: the zone that the balancer is in (key `zone` of the file), whose backends come first. Default none
+    /// does.
+    pub zone: Option<String>,
     /// Key `drain_timeout`: how long tunnels of a backend go on that drains, or that the file no longer has. Default 5 min,
     /// 0 s to 24 h.
     pub drain_timeout: Duration,

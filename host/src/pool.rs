@@ -40,6 +40,7 @@ pub(crate) use load::add;
 
 use backend::Status;
 use counts::AllCounts;
+use snapshot::Rules;
 
 /// The backends of a route.
 #[derive(Debug)]
@@ -407,12 +408,13 @@ fn take_snapshot(config: &config::Pool, slots: &[Slot], generation: u64, now: In
         state: slot.status.state(),
         usable: false,
     });
-    Snapshot::new(
-        generation,
-        members.collect(),
-        config.panic_threshold,
-        config.overflow,
-    )
+    let own = |slot: &&Slot| config.zone.is_some() && slot.spec.zone == config.zone;
+    let rules = Rules {
+        panic_threshold: config.panic_threshold,
+        overflow: config.overflow,
+        zone: slots.iter().find(own).map(|slot| slot.zone),
+    };
+    Snapshot::new(generation, members.collect(), rules)
 }
 
 #[cfg(test)]

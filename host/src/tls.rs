@@ -14,6 +14,7 @@ use crate::config::{Mistake, NamedFile};
 
 mod client;
 mod server;
+mod tickets;
 
 pub use client::{Connectors, Offer, Originator};
 pub use server::{ALPN_H2, ALPN_HTTP1, Terminator};

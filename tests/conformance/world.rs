@@ -235,6 +235,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         idle_connections: 1,
         panic_threshold,
         overflow: None,
+        zone: None,
         drain_timeout: second,
         slow_start,
         // Without active checks a reload would forget who is down.

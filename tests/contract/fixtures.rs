@@ -283,6 +283,7 @@ fn pool(backends: &[Backend]) -> Pool {
         idle_connections: 1,
         panic_threshold: 0,
         overflow: None,
+        zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,

@@ -97,9 +97,14 @@ impl Lineage {
     }
 
     pub(crate) fn listener(&self) -> SocketAddr {
+        self.listener_named("main")
+    }
+
+    pub(crate) fn listener_named(&self, name: &str) -> SocketAddr {
         let started = &self.lines("trimtab runs")[0];
         let listeners = value(started, "listeners").unwrap();
-        listeners.strip_prefix("main=").unwrap().parse().unwrap()
+        let address = |listener: &str| Some(listener.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        listeners.split(' ').find_map(address).unwrap().parse().unwrap()
     }
 
     fn admin(&self) -> SocketAddr {

@@ -10,10 +10,12 @@ mod author;
 mod cache;
 mod cluster;
 mod compiling;
+mod idle;
 mod lineage;
 mod operator;
 mod pressure;
 mod simulate;
+mod takeover;
 mod upgrade;
 
 use trimtab::policy::Compiler;

@@ -72,6 +72,7 @@ pub(crate) fn pool(size: usize) -> Pool {
         idle_connections: 1,
         panic_threshold: 50,
         overflow: None,
+        zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,

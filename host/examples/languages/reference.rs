@@ -129,6 +129,7 @@ fn pool(weights: Vec<u32>) -> Pool {
         idle_connections: 1,
         panic_threshold: 50,
         overflow: None,
+        zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
         health: None,

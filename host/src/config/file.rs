@@ -20,8 +20,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    AccessLog, Admin, BUILTIN_POLICIES, Config, Listener, Log, LogFormat, LogLevel, MemberRole, Mistake,
-    Mistakes, Policy, Pool, addresses,
+    Admin, BUILTIN_POLICIES, Config, Listener, MemberRole, Mistake, Mistakes, Policy, Pool, addresses,
     names::{Names, Unique},
     reader::{Keys, Reader, Table, Value},
     syntax,
@@ -52,6 +51,7 @@ pub(super) const ROOT: Keys = &[
     "workers",
     "drain",
     "drain_delay",
+    "zone",
     "admin",
     "log",
     "compile",
@@ -94,6 +94,7 @@ pub(super) const TLS: Keys = &[
     "client_ca",
     "client_auth",
     "client_crl",
+    "ticket_key",
 ];
 pub(super) const CERTIFICATE: Keys = &["cert", "key"];
 pub(super) const HTTP2: Keys = &["streams", "stream_window", "window"];
@@ -128,6 +129,7 @@ pub(super) const POOL: Keys = &[
     "idle_connections",
     "panic_threshold",
     "overflow",
+    "zone_aware",
     "drain_timeout",
     "slow_start",
     "health",
@@ -274,12 +276,15 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     if listeners.is_none() {
         pool_names.mark_doubtful();
     }
+    let zone = root.take("zone").and_then(|value| value.parsed(check_name));
+    let zone = zone.as_deref();
     let pools = named(&defined_pools, |name, value| {
-        pool::pool(name, value, (&policy_names, directory), &tenancy).map(Arc::new)
+        pool::pool(name, value, (&policy_names, directory, zone), &tenancy).map(Arc::new)
     });
     tenancy.check_series(&pools);
     let mut policies = Policies {
         directory,
+        zone,
         components: Vec::new(),
         by_name: BTreeMap::new(),
     };
@@ -294,7 +299,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         drain: root.duration("drain", DRAIN, s(10)),
         drain_delay: root.duration("drain_delay", DRAIN, Duration::ZERO),
         admin,
-        log: log(root, directory),
+        log: own::log(root, directory),
         compile: own::compile(root),
         state,
         versions_kept,
@@ -330,32 +335,6 @@ fn admin(root: &Table<'_>) -> Option<Admin> {
                 .parsed(|text| addresses::listen(text).map_err(|message| format!("{message}, or \"off\"")));
             listen.map(|listen| Admin { listen })
         }
-    }
-}
-
-fn log(root: &Table<'_>, directory: &Path) -> Log {
-    let table = root.table("log", LOG);
-    let access = table.take("access").and_then(|value| match value.text()? {
-        "off" => Some(AccessLog::Off),
-        "stdout" => Some(AccessLog::Stdout),
-        "stderr" => Some(AccessLog::Stderr),
-        path => file_path(path, &value, directory).map(AccessLog::File),
-    });
-    let levels = [
-        ("error", LogLevel::Error),
-        ("warn", LogLevel::Warn),
-        ("info", LogLevel::Info),
-        ("debug", LogLevel::Debug),
-    ];
-    let formats = [
-        ("auto", LogFormat::Auto),
-        ("pretty", LogFormat::Pretty),
-        ("json", LogFormat::Json),
-    ];
-    Log {
-        level: table.choice("level", &levels, LogLevel::Info),
-        format: table.choice("format", &formats, LogFormat::Auto),
-        access: access.unwrap_or(AccessLog::Off),
     }
 }
 
@@ -462,6 +441,8 @@ pub(super) fn check_name(text: &str) -> Result<String, String> {
 /// The policies as they are collected.
 struct Policies<'a> {
     directory: &'a Path,
+    /// Where the balancer is, for policies that ask.
+    zone: Option<&'a str>,
     /// Of the policies that are files: where each is, and the mistake that it would be to be missing.
     components: Vec<(PathBuf, Mistake)>,
     by_name: BTreeMap<String, Arc<Policy>>,
@@ -469,10 +450,10 @@ struct Policies<'a> {
 
 impl Policies<'_> {
     fn read(&mut self, defined: &[(&str, Value<'_>)], tenancy: &Tenancy<'_>) {
-        let directory = self.directory;
+        let (directory, zone) = (self.directory, self.zone);
         let components = &mut self.components;
         self.by_name = named(defined, |name, value| {
-            policy::policy(name, value, tenancy, (directory, &mut *components)).map(Arc::new)
+            policy::policy(name, value, tenancy, (directory, zone, &mut *components)).map(Arc::new)
         });
     }
 

@@ -6,6 +6,7 @@ use super::*;
 mod golden;
 mod mutations;
 mod reference;
+mod zones;
 
 pub(super) const MINIMAL: &str =
     "[[listener]]\nlisten = \"127.0.0.1:0\"\n[pool.shop]\nbackends = [\"127.0.0.1:9001\"]\n";

@@ -20,6 +20,8 @@ pub struct Tls {
     pub handshake_timeout: Duration,
     /// Keys `client_ca`, `client_auth` and `client_crl`; `None` asks clients for no certificate.
     pub clients: Option<ClientCertificates>,
+    /// Key `ticket_key`: a secret of at least 32 bytes that tickets are sealed with. Default keys in memory.
+    pub ticket_key: Option<NamedFile>,
 }
 
 /// An entry of `certificates`.
@@ -135,6 +137,13 @@ impl PartialEq for NamedFile {
 
 impl Eq for NamedFile {}
 
+impl ClientCertificates {
+    /// All files that it is made of.
+    pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
+        std::iter::once(&self.ca).chain(&self.crl)
+    }
+}
+
 impl PoolTls {
     /// All files that it is made of.
     pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
@@ -147,7 +156,7 @@ impl Tls {
     /// All files that it is made of.
     pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
         let own = self.certificates.iter().flat_map(|one| [&one.cert, &one.key]);
-        let clients = self.clients.iter();
-        own.chain(clients.flat_map(|clients| std::iter::once(&clients.ca).chain(&clients.crl)))
+        let clients = self.clients.iter().flat_map(ClientCertificates::files);
+        own.chain(clients).chain(&self.ticket_key)
     }
 }

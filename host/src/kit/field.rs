@@ -155,6 +155,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         idle_connections: 1,
         panic_threshold,
         overflow: None,
+        zone: None,
         drain_timeout: second,
         slow_start: SLOW_START,
         // Without active checks a reload would forget who is down.

@@ -32,6 +32,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         idle_connections: 256,
         panic_threshold: 50,
         overflow: None,
+        zone: None,
         drain_timeout: Duration::from_secs(300),
         slow_start: Duration::ZERO,
         health: None,

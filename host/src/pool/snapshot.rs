@@ -8,6 +8,10 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 use super::{Backend, State};
 
 mod overflow;
+mod zones;
+
+/// The largest weight that the configuration knows, and so the largest that policies are told.
+const WEIGHT_MAX: f64 = 65_535.0;
 
 /// The backends of a pool as picks see them.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub struct Member {
     pub backend: Arc<Backend>,
     /// As configured or set by an operator; 0 receives nothing new.
     pub configured: u32,
-    /// What policies weigh by: the same, unless several tiers share the load; 0 exactly if that is.
+    /// What policies weigh by: the same, unless tiers or zones share the load; 0 exactly if that is.
     pub weight: u32,
     /// Slow start, 1 to 100 percent of the weight.
     pub ramp: u8,
@@ -43,6 +47,15 @@ pub struct Member {
     pub state: State,
     /// Whether it may be picked.
     pub usable: bool,
+}
+
+/// What the configuration says of who is usable, and how much.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) panic_threshold: u8,
+    pub(super) overflow: Option<NonZeroU32>,
+    /// The number of the zone that comes first, if there is one and a backend is in it.
+    pub(super) zone: Option<u16>,
 }
 
 impl Member {
@@ -63,17 +76,30 @@ impl Snapshot {
     /// With a threshold of 0 there is no panic: the first tier with a ready backend serves, with its ready ones.
     ///
     /// With `overflow`, tiers that are not healthy enough share with later ones before any of this (`snapshot/overflow.rs`).
-    pub(super) fn new(
-        generation: u64,
-        mut members: Vec<Member>,
-        panic_threshold: u8,
-        overflow: Option<NonZeroU32>,
-    ) -> Self {
-        if let Some(factor) = overflow
-            && overflow::share(&mut members, factor, panic_threshold)
-        {
-            return Self::of(generation, members, false);
+    /// After it, backends in the balancer's own zone may come first (`snapshot/zones.rs`).
+    pub(super) fn new(generation: u64, mut members: Vec<Member>, rules: Rules) -> Self {
+        let Rules {
+            panic_threshold,
+            overflow,
+            zone,
+        } = rules;
+        let is_shared = overflow.is_some_and(|factor| overflow::share(&mut members, factor, panic_threshold));
+        let in_panic = !is_shared && Self::choose_tier(&mut members, panic_threshold);
+        // In a panic nobody knows who can serve.
+        if let Some(zone) = zone.filter(|_| !in_panic) {
+            zones::prefer(&mut members, zone);
         }
+        let usable = members.iter().filter(|member| member.usable).count();
+        Self {
+            generation,
+            members: members.into(),
+            usable,
+            in_panic,
+        }
+    }
+
+    /// One tier takes all. True if its health is ignored.
+    fn choose_tier(members: &mut [Member], panic_threshold: u8) -> bool {
         let mut tiers: Vec<u8> = members.iter().map(|member| member.tier).collect();
         tiers.sort_unstable();
         tiers.dedup();
@@ -91,24 +117,14 @@ impl Snapshot {
         let panic = alive.or_else(|| tiers.iter().copied().find(|tier| counts(*tier).1 > 0));
         let panic = panic.filter(|_| panic_threshold > 0);
         let in_panic = healthy.is_none() && panic.is_some();
-        for member in &mut members {
+        for member in &mut *members {
             member.usable = match (healthy, panic) {
                 (Some(tier), _) => member.tier == tier && member.is_ready(),
                 (None, Some(tier)) => member.tier == tier && member.is_candidate(),
                 (None, None) => false,
             };
         }
-        Self::of(generation, members, in_panic)
-    }
-
-    fn of(generation: u64, members: Vec<Member>, in_panic: bool) -> Self {
-        let usable = members.iter().filter(|member| member.usable).count();
-        Self {
-            generation,
-            members: members.into(),
-            usable,
-            in_panic,
-        }
+        in_panic
     }
 
     /// The index of a backend, if sessions that began there stay there: while it serves, or could if others did not come

@@ -13,6 +13,7 @@ use crate::config;
 
 mod overflow;
 mod random;
+mod zones;
 
 const A: &str = "10.0.0.1:80";
 const B: &str = "10.0.0.2:80";

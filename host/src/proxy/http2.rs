@@ -5,7 +5,7 @@
 //!
 //! Invariant: a request is counted as open from its head until its task ends, however that comes about; a connection
 //! without open requests is quiet, and ends after a while.
-//! Read next: `http2/streams.rs`, then `http2/meter.rs` and `http2/rules.rs`.
+//! Read next: `http2/streams.rs`, then `http2/meter.rs`, `http2/rules.rs` and `http2/fields.rs`.
 
 use std::{
     future::{Future, poll_fn},
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::config::{self, Http2};
 
+mod fields;
 mod meter;
 mod rules;
 mod streams;

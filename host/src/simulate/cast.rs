@@ -4,19 +4,15 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use serde_json::Value;
-
 use super::SimulateError;
 use crate::{
-    config::{Policy, PolicySource, Scenario, builtin_policy},
+    config::{Policy, PolicySource, Scenario, asks_for_zone, builtin_policy, in_zone},
     policy::{Candidate, Code, Engine, builtin_component},
 };
 
 /// Time is no part of a simulation: a machine that is busy must not fail it. A guest that never answers is found all the
 /// same, a second later.
 pub(super) const DEADLINE: Duration = Duration::from_secs(1);
-/// In a policy's settings, a text that stands for the zone of the balancer that it works in.
-const OWN_ZONE: &str = "{zone}";
 
 /// A policy that takes part.
 pub(super) struct Actor {
@@ -121,23 +117,9 @@ fn component_of(scenario: &Scenario, policy: &Policy) -> Result<Vec<u8>, Simulat
 }
 
 fn settings(policy: &Policy, zone: Option<&str>) -> String {
-    let (Some(zone), true) = (zone, policy.config_json.contains(OWN_ZONE)) else {
-        return policy.config_json.clone();
-    };
-    match serde_json::from_str(&policy.config_json) {
-        Ok(settings) => in_zone(settings, zone).to_string(),
-        Err(_) => policy.config_json.clone(),
-    }
-}
-
-fn in_zone(settings: Value, zone: &str) -> Value {
-    match settings {
-        Value::String(text) if text == OWN_ZONE => Value::String(zone.to_owned()),
-        Value::Array(items) => items.into_iter().map(|item| in_zone(item, zone)).collect(),
-        Value::Object(entries) => {
-            let entries = entries.into_iter();
-            entries.map(|(key, value)| (key, in_zone(value, zone))).collect()
-        }
-        other => other,
+    let settings = &policy.config_json;
+    match zone {
+        Some(zone) if asks_for_zone(settings) => in_zone(settings, zone),
+        _ => settings.clone(),
     }
 }

@@ -19,7 +19,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Bytes, digest, provider};
+use super::{Bytes, digest, provider, tickets::Tickets};
 use crate::config::{Certificate, ClientCertificates, Mistake, NamedFile, Tls, TlsVersion};
 
 /// What HTTP/2 is called in a handshake (RFC 7301).
@@ -35,6 +35,8 @@ pub struct Terminator {
     made_of: [u8; 32],
     /// Of what clients have to show. Tickets outlive a new certificate of ours, and nothing of this.
     clients: [u8; 32],
+    /// Tickets are sealed by a secret of the file's, and not by one in memory.
+    has_ticket_key: bool,
 }
 
 impl Terminator {
@@ -61,17 +63,30 @@ impl Terminator {
         if let Some(known) = known.filter(|known| known.made_of == made_of) {
             return Ok(known.clone());
         }
+        let ticket_key = tls.ticket_key.as_ref();
+        let ticket_key = files
+            .iter()
+            .find(|read| ticket_key.is_some_and(|key| std::ptr::eq(read.file, key)));
         let of_clients = files.iter().skip(2 * tls.certificates.len());
+        let of_clients = of_clients.take(tls.clients.iter().flat_map(ClientCertificates::files).count());
         let of_clients = of_clients.map(|file| file.bytes.as_slice());
         let clients = digest(of_clients.chain([&[u8::from(is_required)][..]]));
-        let known = known.filter(|known| known.clients == clients);
-        let tickets = known.map(|known| known.config.ticketer.clone());
+        let tickets: Option<Arc<dyn ProducesTickets>> = match ticket_key {
+            Some(secret) => {
+                let tickets = Tickets::of(secret, clients).map_err(|mistake| vec![*mistake])?;
+                Some(Arc::new(tickets))
+            }
+            None => known
+                .filter(|known| known.clients == clients && !known.has_ticket_key)
+                .map(|known| known.config.ticketer.clone()),
+        };
         let mut config = server_config(tls, &files, tickets)?;
         config.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(Self {
             config: Arc::new(config),
             made_of,
             clients,
+            has_ticket_key: ticket_key.is_some(),
         }))
     }
 

@@ -88,6 +88,28 @@ pub(crate) fn nanos(thread: u32) -> u64 {
     first.and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }
 
+/// Of the threads of a process whose names begin so, the seconds that they ran and those that they were ready to and
+/// waited for a core, to the nanosecond. Those that have ended do not count.
+pub(crate) fn threads_seconds(pid: u32, name: &str) -> (f64, f64) {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let is_meant = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with(name))
+    };
+    let (mut ran, mut waited) = (0.0, 0.0);
+    for task in tasks.filter(is_meant) {
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let mut fields = text
+            .split_whitespace()
+            .map(|field| field.parse::<f64>().unwrap_or_default() / 1e9);
+        ran += fields.next().unwrap_or_default();
+        waited += fields.next().unwrap_or_default();
+    }
+    (ran, waited)
+}
+
 /// Seconds that a core was not idle.
 pub(crate) fn busy_seconds(core: usize) -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();

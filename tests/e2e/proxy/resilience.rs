@@ -7,6 +7,7 @@ mod hedge;
 mod limits;
 mod overflow;
 mod whole;
+mod zones;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

@@ -245,6 +245,59 @@ async fn k7_sessions_are_resumed_in_every_worker_and_after_a_new_certificate() {
     }
 }
 
+/// How this client's handshake with that balancer went.
+async fn met(balancer: &Balancer, config: &ClientConfig) -> Option<HandshakeKind> {
+    let mut client = shake(balancer.address, "shop.test", config.clone())
+        .await
+        .unwrap();
+    let kind = client.stream.get_ref().1.handshake_kind();
+    // Tickets of TLS 1.3 come with the first answer at the latest.
+    assert_eq!(client.get("/").await.status, 200);
+    kind
+}
+
+#[tokio::test]
+async fn k7_sessions_go_on_with_another_node_that_has_the_same_key() {
+    let origin = Origin::start("a").await;
+    let shop = Shop::new();
+    let node = |more: &'static str| shop.serve(Setup::to(origin.address()).workers(1), &["shop"], more);
+    shop.directory
+        .write("tickets", "forty bytes and more that nobody can guess");
+    shop.directory
+        .write("others", "forty bytes and more that are something else");
+    shop.directory.write("short", "thirty-one bytes are not enough");
+    let keyed = ", ticket_key = \"tickets\"";
+    let (first, second) = (node(keyed).await, node(keyed).await);
+    let (stranger, without) = (node(", ticket_key = \"others\"").await, node("").await);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = only(&shop.trusted(), version, &shop);
+        assert_eq!(met(&first, &config).await, Some(HandshakeKind::Full));
+        for node in [&second, &first, &second] {
+            assert_eq!(
+                met(node, &config).await,
+                Some(HandshakeKind::Resumed),
+                "{version:?}"
+            );
+        }
+        for node in [&stranger, &second, &without, &second] {
+            assert_eq!(met(node, &config).await, Some(HandshakeKind::Full), "{version:?}");
+        }
+    }
+
+    // Whoever has to show more from now on begins anew, and a new secret ends what the old one sealed.
+    let config = only(&shop.trusted(), &rustls::version::TLS13, &shop);
+    assert_eq!(met(&first, &config).await, Some(HandshakeKind::Full));
+    let asking = ", ticket_key = \"tickets\", client_ca = \"ca.pem\", client_auth = \"optional\"";
+    assert_eq!(met(&node(asking).await, &config).await, Some(HandshakeKind::Full));
+    let text = Setup::to(origin.address()).listener(&table(&["shop"], ", ticket_key = \"short\""));
+    let refused = Balancer::start(text.text(), shop.directory.path()).await;
+    let refused = refused.err().unwrap().to_string();
+    assert!(
+        refused.contains("ticket_key") && refused.contains("at least 32 bytes"),
+        "{refused}"
+    );
+}
+
 #[tokio::test]
 async fn the_oldest_version_is_the_listeners_choice() {
     let origin = Origin::start("a").await;

@@ -12,7 +12,7 @@ use super::{
         reader::{Keys, Table},
         units::{h, ms, s},
     },
-    DRAIN, RECORD, admin, check_name, file_path, log, own, record,
+    DRAIN, RECORD, admin, check_name, file_path, own, record,
 };
 
 pub(in super::super) const CLUSTER: Keys = &[
@@ -89,7 +89,7 @@ pub(super) fn cluster(root: &Table<'_>, directory: &Path) -> Option<Cluster> {
 
 /// A member that only votes serves nobody.
 pub(super) fn witness(root: &Table<'_>, directory: &Path, cluster: Option<Cluster>) -> Config {
-    for key in ["workers", "listener", "pool", "policy", "tenant"] {
+    for key in ["workers", "zone", "listener", "pool", "policy", "tenant"] {
         if root.take(key).is_some() {
             root.wrong_key(key, "not in the file of a witness, which serves nobody");
         }
@@ -100,7 +100,7 @@ pub(super) fn witness(root: &Table<'_>, directory: &Path, cluster: Option<Cluste
         drain: root.duration("drain", DRAIN, s(10)),
         drain_delay: root.duration("drain_delay", DRAIN, Duration::ZERO),
         admin: admin(root),
-        log: log(root, directory),
+        log: own::log(root, directory),
         compile: own::compile(root),
         state,
         versions_kept,

@@ -1,14 +1,14 @@
-//! `[compile]` and `[state]`: what the balancer's own work may cost, and what it keeps on disk.
+//! `[compile]`, `[state]` and `[log]`: what the balancer's own work may cost, what it keeps on disk, and what it tells.
 
 use std::{ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        Compile, State,
+        AccessLog, Compile, Log, LogFormat, LogLevel, State,
         reader::Table,
         units::{h, s},
     },
-    COMPILE, STATE, file_path,
+    COMPILE, LOG, STATE, file_path,
 };
 
 const SIZE: RangeInclusive<usize> = (1 << 10)..=(1 << 30);
@@ -59,4 +59,30 @@ pub(super) fn state(root: &Table<'_>, directory: &Path) -> (Option<State>, usize
         size_bytes,
     });
     (state, versions)
+}
+
+pub(super) fn log(root: &Table<'_>, directory: &Path) -> Log {
+    let table = root.table("log", LOG);
+    let access = table.take("access").and_then(|value| match value.text()? {
+        "off" => Some(AccessLog::Off),
+        "stdout" => Some(AccessLog::Stdout),
+        "stderr" => Some(AccessLog::Stderr),
+        path => file_path(path, &value, directory).map(AccessLog::File),
+    });
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+    ];
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("pretty", LogFormat::Pretty),
+        ("json", LogFormat::Json),
+    ];
+    Log {
+        level: table.choice("level", &levels, LogLevel::Info),
+        format: table.choice("format", &formats, LogFormat::Auto),
+        access: access.unwrap_or(AccessLog::Off),
+    }
 }

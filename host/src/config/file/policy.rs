@@ -16,6 +16,7 @@ use super::{
         names::Names,
         reader::{Table, Value},
         units::{ms, s, show_duration, show_size},
+        zone::{asks_for_zone, in_zone},
     },
     POLICY, file_path,
     grants::grants,
@@ -48,7 +49,7 @@ pub(in crate::config) fn policy(
     name: &str,
     value: &Value<'_>,
     tenancy: &Tenancy<'_>,
-    (directory, components): (&Path, &mut Vec<(PathBuf, Mistake)>),
+    (directory, zone, components): (&Path, Option<&str>, &mut Vec<(PathBuf, Mistake)>),
 ) -> Option<Policy> {
     if BUILTIN_POLICIES.contains(&name) {
         value.wrong(
@@ -78,7 +79,7 @@ pub(in crate::config) fn policy(
         wasi: table.choice("wasi", &wasi, Wasi::None),
         config_json: table
             .take("config")
-            .and_then(|value| config_json(&value))
+            .and_then(|value| config_here(&value, zone))
             .unwrap_or_else(|| "{}".to_owned()),
         line: Some(value.line()),
     };
@@ -141,6 +142,18 @@ fn source(
             table.wrong("expected `component`, a .wasm file, or `builtin`, a built-in policy's name");
             None
         }
+    }
+}
+
+/// With the zone that the balancer is in where it is asked for.
+fn config_here(value: &Value<'_>, zone: Option<&str>) -> Option<String> {
+    let json = config_json(value)?;
+    if !asks_for_zone(&json) {
+        return Some(json);
+    }
+    match zone {
+        Some(zone) => Some(in_zone(&json, zone)),
+        None => value.expected("the key `zone` at the top of the file, which \"{zone}\" in here stands for"),
     }
 }
 

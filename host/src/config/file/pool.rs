@@ -53,7 +53,7 @@ const HASH_SOURCES_MAX: usize = 8;
 pub(super) fn pool(
     name: &str,
     value: &Value<'_>,
-    (policies, directory): (&Names<'_>, &Path),
+    (policies, directory, zone): (&Names<'_>, &Path, Option<&str>),
     tenancy: &Tenancy<'_>,
 ) -> Option<Pool> {
     if !value.kind().is_table() {
@@ -113,6 +113,7 @@ pub(super) fn pool(
             .take("overflow")
             .and_then(|value| value.whole(OVERFLOW))
             .and_then(NonZeroU32::new),
+        zone: own_zone(&table, zone),
         drain_timeout: table.duration("drain_timeout", DRAIN_TIMEOUT, s(300)),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, has_tls)),
@@ -124,6 +125,16 @@ pub(super) fn pool(
             .and_then(|value| sticky::sticky(&value, directory)),
         record: table.take("record").and_then(|value| record::sampling(&value)),
     })
+}
+
+/// The balancer's own, if its backends come first.
+fn own_zone(table: &Table<'_>, zone: Option<&str>) -> Option<String> {
+    let is_aware = table.flag("zone_aware", false);
+    if is_aware && zone.is_none() {
+        let message = "needs the key `zone` at the top of the file, which says where this balancer is";
+        table.wrong_key("zone_aware", message);
+    }
+    zone.filter(|_| is_aware).map(str::to_owned)
 }
 
 /// Backends that are all found by one name have certificates for that name.
@@ -161,6 +172,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         idle_connections: 256,
         panic_threshold: percent(table, "panic_threshold"),
         overflow: None,
+        zone: None,
         drain_timeout: s(300),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, false)),

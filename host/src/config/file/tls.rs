@@ -27,6 +27,9 @@ pub(super) fn tls(value: &Value<'_>, directory: &Path) -> Option<Tls> {
         strict_sni: table.flag("strict_sni", false),
         handshake_timeout: table.duration("handshake_timeout", HANDSHAKE_TIMEOUT, s(10)),
         clients: clients(&table, directory),
+        ticket_key: table
+            .take("ticket_key")
+            .and_then(|value| named(&value, directory)),
     })
 }
 

@@ -24,6 +24,7 @@ use super::{
         names::{Names, Unique},
         reader::{Keys, Table, Value},
         units::{h, s},
+        zone::OWN_ZONE,
     },
     Balancers, Group, Network, Scenario, capacity, dynamics, load, mean_service_s,
     values::{number, number_or, time, time_or},
@@ -184,7 +185,9 @@ fn policies(root: &Table<'_>, directory: &Path) -> Defined {
     let tenancy = Tenancy::read(&[], &[], &[]);
     let mut components = Vec::new();
     let defined = named(&tables, |name, value| {
-        policy(name, value, &tenancy, (directory, &mut components)).map(Arc::new)
+        // Each balancer's zone is put in later.
+        let place = (directory, Some(OWN_ZONE), &mut components);
+        policy(name, value, &tenancy, place).map(Arc::new)
     });
     let names = Names::new("policy", &BUILTIN_POLICIES, &tables);
     let compared = compared(root, &names, &defined);

@@ -174,7 +174,7 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     {
         set("[[listener.route]]", "host", "\"api.example\"");
     }
-    for (table, key, value) in of_a_member(header) {
+    for (table, key, value) in in_any_case(header) {
         set(table, key, value);
     }
     let text = written(tables, header, keys);
@@ -185,9 +185,12 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     }
 }
 
-/// What a file about a cluster has in any case.
-fn of_a_member(header: &str) -> Vec<(&'static str, &'static str, &'static str)> {
+/// What a file about a cluster or a pool has in any case.
+fn in_any_case(header: &str) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut found = Vec::new();
+    if header == "[pool.shop]" {
+        found.push(("", "zone", "\"a\""));
+    }
     if header.contains("cluster") {
         found.extend([
             ("[cluster]", "name", "\"edge\""),

@@ -8,10 +8,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroU32};
 
-use super::Member;
-
-/// The largest weight that the configuration knows, and so the largest that policies are told.
-const WEIGHT_MAX: f64 = 65_535.0;
+use super::{Member, WEIGHT_MAX};
 
 /// A tier as the load is dealt out.
 #[derive(Default)]

@@ -2,13 +2,13 @@
 //!
 //! Owns one account for each connection: a frame that asks for work and brings none costs, bodies and time earn. The
 //! HTTP library bounds what a connection can make us keep; this bounds what it can make us do. It must not change any
-//! byte, but for the GOAWAY that ends a connection. The rules are in `rules.rs`.
+//! byte, but for the GOAWAY that ends a connection and what `fields.rs` makes of a path. The rules are in `rules.rs`.
 //!
 //! Invariant: a GOAWAY of ours goes between two frames, never into one.
 
 use std::{
-    convert::Infallible,
     io::{self, IoSlice},
+    ops::Range,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     PREFACE,
+    fields::Fields,
     rules::{Breach, Rules},
 };
 use crate::proxy::{
@@ -58,6 +59,7 @@ pub(super) struct Metered<S> {
     sent: Frames,
     account: Account,
     rules: Rules,
+    fields: Fields,
 }
 
 impl<S> Metered<S> {
@@ -72,40 +74,40 @@ impl<S> Metered<S> {
             },
             sent: Frames::default(),
             rules: Rules::default(),
+            fields: Fields::default(),
         }
     }
 
     /// Counts what came, up to what breaks a rule.
-    fn count(&mut self, bytes: &[u8]) -> Result<(), Breach> {
-        let Self {
-            received,
-            account,
-            rules,
-            ..
-        } = self;
+    fn count(&mut self, bytes: &mut [u8]) -> Result<(), Breach> {
         let now_ms = self.client.worker.coarse_ms();
-        received.feed(bytes, |part| match part {
-            Part::Frame(frame) => {
-                account.received(&frame, now_ms);
-                rules.frame(&frame)
+        let mut at = 0;
+        while let Some(part) = self.received.next(bytes, &mut at) {
+            match part {
+                Part::Frame(frame) => {
+                    self.account.received(&frame, now_ms);
+                    self.rules.frame(&frame)?;
+                    if matches!(frame.kind, kind::HEADERS | kind::CONTINUATION) {
+                        self.fields.begin(&frame);
+                    }
+                }
+                Part::Settings(range) => self.rules.settings(&bytes[range])?,
+                Part::Fields(range) => self.fields.piece(&mut bytes[range]),
             }
-            Part::Settings(bytes) => rules.settings(bytes),
-        })?;
-        if account.is_overdrawn() {
+        }
+        if self.account.is_overdrawn() {
             return Err(Breach::Calm);
         }
         Ok(())
     }
 
     fn count_sent(&mut self, bytes: &[u8]) {
-        let account = &mut self.account;
-        let counted: Result<(), Infallible> = self.sent.feed(bytes, |part| {
+        let mut at = 0;
+        while let Some(part) = self.sent.next(bytes, &mut at) {
             if let Part::Frame(frame) = part {
-                account.sent(&frame);
+                self.account.sent(&frame);
             }
-            Ok(())
-        });
-        let Ok(()) = counted;
+        }
     }
 }
 
@@ -135,7 +137,7 @@ impl<S: Socket> AsyncRead for Metered<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let counted = self.count(buffer.filled().get(before..).unwrap_or_default());
+        let counted = self.count(buffer.filled_mut().get_mut(before..).unwrap_or_default());
         Poll::Ready(counted.map_err(|breach| self.refuse(breach)))
     }
 }
@@ -238,10 +240,12 @@ pub(super) struct Frame {
 }
 
 /// What is found in a stream of bytes.
-enum Part<'a> {
+enum Part {
     Frame(Frame),
-    /// A piece of what the last frame brings, if that is settings.
-    Settings(&'a [u8]),
+    /// Where a piece of what the last frame brings is, if that is settings.
+    Settings(Range<usize>),
+    /// The same of a head or of trailers.
+    Fields(Range<usize>),
 }
 
 /// Where frames begin in a stream of bytes.
@@ -249,45 +253,43 @@ enum Part<'a> {
 struct Frames {
     header: [u8; HEADER_BYTES],
     filled: usize,
-    /// Bytes until the next header.
+    /// Bytes until the next header, of a frame of this kind.
     skip: u64,
-    /// Of those, whether they are settings.
-    is_settings: bool,
+    kind: u8,
 }
 
 impl Frames {
-    fn feed<E>(
-        &mut self,
-        mut bytes: &[u8],
-        mut each: impl FnMut(Part<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        while !bytes.is_empty() {
-            let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
-            self.skip -= skipped as u64;
-            let (payload, rest) = bytes.split_at(skipped);
-            if self.is_settings {
-                each(Part::Settings(payload))?;
+    /// The next part that matters of these bytes, of which those before `at` were looked at.
+    fn next(&mut self, bytes: &[u8], at: &mut usize) -> Option<Part> {
+        while let Some(rest) = bytes.get(*at..).filter(|rest| !rest.is_empty()) {
+            if self.skip > 0 {
+                let skipped = rest.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+                let range = *at..*at + skipped;
+                self.skip -= skipped as u64;
+                *at = range.end;
+                match self.kind {
+                    kind::SETTINGS => return Some(Part::Settings(range)),
+                    kind::HEADERS | kind::CONTINUATION => return Some(Part::Fields(range)),
+                    _ => continue,
+                }
             }
-            bytes = rest;
-            let taken = bytes.len().min(HEADER_BYTES - self.filled);
-            let (head, rest) = bytes.split_at(taken);
-            self.header[self.filled..self.filled + taken].copy_from_slice(head);
+            let taken = rest.len().min(HEADER_BYTES - self.filled);
+            self.header[self.filled..self.filled + taken].copy_from_slice(&rest[..taken]);
             self.filled += taken;
-            bytes = rest;
+            *at += taken;
             if self.filled == HEADER_BYTES {
                 let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.header;
                 let length = u64::from(u32::from_be_bytes([0, l0, l1, l2]));
-                (self.filled, self.skip) = (0, length);
-                self.is_settings = kind == kind::SETTINGS;
-                each(Part::Frame(Frame {
+                (self.filled, self.skip, self.kind) = (0, length, kind);
+                return Some(Part::Frame(Frame {
                     length,
                     kind,
                     flags,
                     stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
-                }))?;
+                }));
             }
         }
-        Ok(())
+        None
     }
 
     /// Whether the next byte begins a frame.
@@ -304,13 +306,12 @@ mod tests {
     };
 
     fn feed(frames: &mut Frames, bytes: &[u8], mut each: impl FnMut(Frame)) {
-        let fed: Result<(), Infallible> = frames.feed(bytes, |part| {
+        let mut at = 0;
+        while let Some(part) = frames.next(bytes, &mut at) {
             if let Part::Frame(frame) = part {
                 each(frame);
             }
-            Ok(())
-        });
-        let Ok(()) = fed;
+        }
     }
 
     fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {

@@ -2,12 +2,14 @@
 //!
 //! Owns the comparison. A window's p99 differs by a fifth from that of the next one, whatever runs; so load goes on
 //! without a break while the candidate is changed every quarter of a second, and what counts is the middle of many
-//! ratios, each of a slice and the slice without a candidate in the same block of four.
+//! ratios, each of a slice and the slice without a candidate in the same block of four. Even that resolves a few percent
+//! at best. So there is a second look, at what could delay anybody: how long the candidate's thread ran at all, and how
+//! long workers that were ready to run waited for a core, which the kernel counts to the nanosecond.
 
 use std::fs;
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Bench,
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::{
     admin,
-    child::{self, Priority},
+    child::{self, Loading, Priority},
     guest::{self, Fault},
     machine,
     report::{Table, median, number},
@@ -25,6 +27,10 @@ use crate::{
 const SLICE: f64 = 0.25;
 /// Leaves the core idle for more than half of the time.
 const RATE: f64 = 8000.0;
+/// Seconds; a candidate that fails rests for up to ten of them.
+const WHILE: f64 = 60.0;
+/// There is one.
+const WORKER: &str = "trimtab-0";
 
 type Candidate = (&'static str, Option<Vec<u8>>);
 
@@ -70,7 +76,58 @@ pub(super) fn shadow(bench: &mut Bench<'_>) -> Result<()> {
         }
         raw.push(slices);
     }
-    bench.tell("shadow", &table, json!(raw))
+    bench.tell("shadow", &table, json!(raw))?;
+    let (table, raw) = delays(bench, running.pid(), &candidates)?;
+    bench.tell("shadow-delay", &table, raw)
+}
+
+/// Each candidate for a while of its own.
+fn delays(bench: &Bench<'_>, balancer: u32, candidates: &[Candidate]) -> Result<(Table, Value)> {
+    bench.prioritise(Priority::RealTime)?;
+    let order = Order {
+        rate: Some(RATE),
+        ..order("any.test", 0.0, WHILE)
+    };
+    let title = format!("What could delay anybody, {WHILE} s each at {RATE} requests/s");
+    let columns = [
+        "candidate in the shadow",
+        "faults",
+        "thread ran, ms",
+        "% of the time",
+        "p99 us",
+        "workers waited, us/request",
+    ];
+    let mut table = Table::new(title, &columns);
+    let mut raw = Vec::new();
+    for (name, component) in candidates {
+        let digest = component
+            .as_deref()
+            .map(|bytes| admin::upload(ADMIN, "web", bytes))
+            .transpose()?;
+        // The load warms up for a second before.
+        let loading = Loading::start(&order, Priority::RealTime)?;
+        change(None, digest.as_deref())?;
+        let (_, before) = machine::threads_seconds(balancer, WORKER);
+        let figures = loading.watch(None, || {})?.figures;
+        let waited = machine::threads_seconds(balancer, WORKER).1 - before;
+        let (seconds, _) = machine::threads_seconds(balancer, "trimtab-shadow");
+        let report = admin::call(ADMIN, "GET", "/v1/pools/web/shadow", ("text/plain", b""));
+        let faults = report
+            .ok()
+            .and_then(|report| Some(serde_json::from_slice::<Value>(&report).ok()?["faults"].clone()));
+        change(digest.as_deref(), None)?;
+        let share = seconds / (figures.seconds + order.warm_up);
+        table.rows.push(vec![
+            (*name).to_owned(),
+            faults.map_or("-".to_owned(), |faults| faults.to_string()),
+            number(seconds * 1e3, 1),
+            number(share * 100.0, 3),
+            number(figures.p99_us, 0),
+            number(waited * 1e6 / (RATE * (WHILE + order.warm_up)), 3),
+        ]);
+        raw.push(json!({ "candidate": name, "seconds": seconds, "waited": waited, "figures": figures }));
+    }
+    Ok((table, json!(raw)))
 }
 
 /// Slices of each candidate, by turns, and how many requests failed in all of them.
@@ -150,22 +207,18 @@ fn change(from: Option<&str>, to: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The ratio is the middle of those of slices in the same block; beside it is the standard error of a middle, that is
-/// 1.25 times that of a mean.
+/// The ratio is the middle of those of slices in the same block; beside it is the standard error of a middle, by how far
+/// the middle half of the ratios spreads: the others may be anything on a machine that naps.
 fn compare(of: &Slices, none: &Slices) -> Vec<String> {
-    let ratios: Vec<f64> = of
+    let mut ratios: Vec<f64> = of
         .iter()
         .zip(none)
         .map(|((of, _), (none, _))| of.p99_us / none.p99_us)
         .collect();
-    let count = ratios.len() as f64;
-    // Of logarithms, since twice and half are equally far.
-    let mean = ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / count;
-    let spread = ratios
-        .iter()
-        .map(|ratio| (ratio.ln() - mean).powi(2))
-        .sum::<f64>()
-        / (count - 1.0).max(1.0);
+    ratios.sort_by(f64::total_cmp);
+    let quarter = ratios.len() / 4;
+    let spread = (ratios[ratios.len() - 1 - quarter] - ratios[quarter]) / 1.349;
+    let error = 1.25 * spread / (ratios.len() as f64).sqrt();
     let requests: u64 = of.iter().map(|(slice, _)| slice.ok).sum();
     let seconds: f64 = of.iter().map(|(_, seconds)| seconds).sum();
     vec![
@@ -173,7 +226,7 @@ fn compare(of: &Slices, none: &Slices) -> Vec<String> {
         number(median(of.iter().map(|(slice, _)| slice.p50_us)), 0),
         number(median(of.iter().map(|(slice, _)| slice.p99_us)), 0),
         number(median(ratios.iter().copied()), 4),
-        number(1.25 * (spread / count).sqrt(), 4),
+        number(error, 4),
         // A slice's first fifth is not counted, its processor time is.
         number(seconds * 1e6 * 0.8 / requests as f64, 2),
     ]
