@@ -9,12 +9,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{machine, peer::Tools};
 
-const DEBIAN: [&str; 7] = [
+const DEBIAN: [&str; 8] = [
     "nginx-light",
     "libnginx-mod-http-lua",
     "lua-resty-core",
     "haproxy",
     "nghttp2-client",
+    "openssl",
     "python3-venv",
     "wrk",
 ];
@@ -49,7 +50,7 @@ pub(crate) fn tools() -> Result<()> {
 }
 
 fn debian() -> Result<()> {
-    let programs = ["nginx", "haproxy", "h2load", "wrk"];
+    let programs = ["nginx", "haproxy", "h2load", "wrk", "openssl"];
     let has_lua = Path::new("/usr/lib/nginx/modules/ngx_http_lua_module.so").exists();
     if has_lua && programs.iter().all(|program| machine::find(program).is_some()) {
         return Ok(());

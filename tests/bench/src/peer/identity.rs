@@ -1,8 +1,11 @@
 //! The certificate that all balancers show: of one key on the curve P-256, signed by itself.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::Tools;
 
@@ -18,17 +21,19 @@ pub(crate) struct Identity {
 impl Identity {
     /// A new one in the folder of what is measured.
     pub(crate) fn new(tools: &Tools) -> Result<Self> {
-        let made = rcgen::generate_simple_self_signed(["lb.test".to_owned()])?;
-        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-        let put = |name: &str, text: &str| {
-            let path: PathBuf = tools.folder.join(name);
-            fs::write(&path, text).with_context(|| path.display().to_string())?;
-            anyhow::Ok(path.display().to_string())
-        };
-        Ok(Self {
-            cert: put("lb.crt", &cert)?,
-            key: put("lb.key", &key)?,
-            both: put("lb.pem", &format!("{cert}{key}"))?,
-        })
+        let path = |name: &str| tools.folder.join(name).display().to_string();
+        let (cert, key, both) = (path("lb.crt"), path("lb.key"), path("lb.pem"));
+        let status = Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=lb.test"])
+            .args(["-addext", "subjectAltName=DNS:lb.test"])
+            .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+            .args(["-keyout", &key, "-out", &cert])
+            .stderr(Stdio::null())
+            .status()
+            .context("openssl does not start")?;
+        ensure!(status.success(), "openssl: {status}");
+        fs::write(&both, fs::read_to_string(&cert)? + &fs::read_to_string(&key)?)
+            .with_context(|| both.clone())?;
+        Ok(Self { cert, key, both })
     }
 }
