@@ -1,13 +1,13 @@
 //! What a pick costs: host, guest and back, by exactly what the data path calls (`Seat::sync`, `Seat::decide`).
 //!
-//! Measures every built-in policy at 3, 100 and 1000 backends with live load on them, a tenth of the larger pools
+//! Measures every built-in policy at 3, 100, 1000 and 10 000 backends with live load on them, a tenth of the larger pools
 //! unusable, and a request with ordinary fields. Each pick also begins a request and ends an older one, as the proxy
 //! would, so that loads move. For comparison: a component that answers 0 at once, the native build of each policy (its
-//! imports answered by the SDK's test host), a new instance, and an update. Ends with a table against the goals, with
+//! imports answered by the SDK's test host), each import, a new instance, and an update. Ends with a table against the goals, with
 //! what a pick costs when a thousand policies of a thousand components take turns, and how long one that loops keeps its
 //! worker. It never fails, since a busy machine is no regression.
 //!
-//! `cargo bench --bench pick` takes about a minute; Criterion's own options work.
+//! `cargo bench --bench pick` takes about two minutes; Criterion's own options work.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -15,6 +15,7 @@
     reason = "a benchmark prints and may fail"
 )]
 
+mod component;
 mod stage;
 mod table;
 
@@ -48,7 +49,9 @@ const KINDS: [&str; 4] = [
     "random-two-choices",
     "consistent-hash",
 ];
-const SIZES: [usize; 3] = [3, 100, 1000];
+const SIZES: [usize; 4] = [3, 100, 1000, 10_000];
+/// Of the pool whose imports are called.
+const IMPORTS_SIZE: usize = 100;
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -59,7 +62,7 @@ fn main() {
         .configure_from_args();
     let engine = Engine::new().unwrap();
     let mut table = Table::default();
-    let noop = stage::noop();
+    let noop = component::noop();
     table
         .rows
         .push(policy(&mut criterion, &engine, "no-op", &noop, None));
@@ -75,8 +78,28 @@ fn main() {
     }
     criterion.final_summary();
     println!("{table}");
+    imports(&engine);
     take_turns(&engine);
     cut_off(&engine);
+}
+
+/// What each import costs: picks that call it, less picks that call nothing.
+fn imports(engine: &Engine) {
+    let pick = |component: &[u8]| {
+        let candidate = Candidate::compile(engine, stage::spec("import"), component).unwrap();
+        turns(&mut [Stage::new(&Arc::new(candidate), IMPORTS_SIZE)])
+    };
+    let nothing = pick(&component::noop());
+    println!("\nImports, ns a call, in a pool of {IMPORTS_SIZE} (a pick that calls none: {nothing:.0})\n");
+    println!("| {:27} | {:>5} |\n|{:-<29}|{:->7}|", "import", "ns", "", ":");
+    for import in &component::IMPORTS {
+        let call = (pick(&component::calling(import)) - nothing) / component::CALLS as f64;
+        println!(
+            "| {:27} | {call:>5.0} |",
+            format!("{}.{}", import.interface, import.function)
+        );
+    }
+    println!();
 }
 
 /// A pick by each of so many instances in turn, each of a component of its own, so that no code and no memory is shared;

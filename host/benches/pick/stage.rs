@@ -214,33 +214,3 @@ fn head() -> Head {
         .header("connection", "keep-alive");
     Head::from_parts(&request.body(()).unwrap().into_parts().0)
 }
-
-/// A policy that always picks the first backend: what the way there and back costs by itself.
-pub(crate) fn noop() -> Vec<u8> {
-    let module = r#"(module
-        (memory (export "memory") 16)
-        (global $top (mut i32) (i32.const 4096))
-        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-            (local $at i32)
-            (local.set $at (i32.and (i32.add (global.get $top) (i32.const 15)) (i32.const -16)))
-            (global.set $top (i32.add (local.get $at) (local.get 3)))
-            (local.get $at))
-        (func (export "trimtab:policy/picker@0.1.0#configure") (param i32 i32) (result i32) (i32.const 1024))
-        (func (export "trimtab:policy/picker@0.1.0#update") (param i32) (global.set $top (i32.const 4096)))
-        (func (export "trimtab:policy/picker@0.1.0#pick") (param i64 i64 i64 i64 i32 i64) (result i32) (i32.const 2048))
-        (data (i32.const 2048) "\01\00\00\00\00\00\00\00"))"#;
-    let mut module = wat::parse_str(module).unwrap();
-    // The contract's types, as another component has them that exports no more than this one.
-    let decoded = wit_component::decode(trimtab::policy::builtin_component("ip-hash").unwrap()).unwrap();
-    let wit_component::DecodedWasm::Component(resolve, world) = decoded else {
-        panic!("not a component")
-    };
-    let encoding = wit_component::StringEncoding::UTF8;
-    wit_component::embed_component_metadata(&mut module, &resolve, world, encoding).unwrap();
-    wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(&module)
-        .unwrap()
-        .encode()
-        .unwrap()
-}

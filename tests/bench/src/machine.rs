@@ -2,7 +2,7 @@
 //!
 //! Owns the reading of `/proc`. It must not know what is measured.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -20,7 +20,9 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
         else {
             continue;
         };
-        if let Some(parent) = stat(child).and_then(|fields| fields.get(1)?.parse::<u32>().ok()) {
+        if let Some(parent) =
+            fields(&entry.path().join("stat")).and_then(|fields| fields.get(1)?.parse::<u32>().ok())
+        {
             parents.push((child, parent));
         }
     }
@@ -39,21 +41,51 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// The fields of `/proc/PID/stat` after the name, which may hold spaces: state, parent, ...
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// The fields of a file `stat` after the name, which may hold spaces: state, parent, ...
+fn fields(stat: &Path) -> Option<Vec<String>> {
+    let text = fs::read_to_string(stat).ok()?;
     let (_, fields) = text.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Seconds of processor time, user and system, of a process and its descendants. Resolution 10 ms.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
-    let ticks = |pid| {
-        let fields = stat(pid)?;
-        let field = |index: usize| fields.get(index)?.parse::<f64>().ok();
-        Some(field(11)? + field(12)?)
-    };
-    family(pid).into_iter().filter_map(ticks).sum::<f64>() / TICKS
+    let of = |pid| ticks(Path::new(&format!("/proc/{pid}/stat")));
+    family(pid).into_iter().filter_map(of).sum::<f64>() / TICKS
+}
+
+/// User and system.
+fn ticks(stat: &Path) -> Option<f64> {
+    let fields = fields(stat)?;
+    let field = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    Some(field(11)? + field(12)?)
+}
+
+/// Seconds of processor time by thread, of a process and its descendants.
+pub(crate) fn thread_seconds(pid: u32) -> BTreeMap<u32, f64> {
+    let mut threads = BTreeMap::new();
+    for pid in family(pid) {
+        for entry in fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let thread = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(thread) = thread
+                && let Some(ticks) = ticks(&entry.path().join("stat"))
+            {
+                threads.insert(thread, ticks / TICKS);
+            }
+        }
+    }
+    threads
+}
+
+/// Nanoseconds that a thread has run.
+pub(crate) fn nanos(thread: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
+    let first = text.split(' ').next();
+    first.and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }
 
 /// Of the threads of a process whose names begin so, the seconds that they ran and those that they were ready to and

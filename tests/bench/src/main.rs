@@ -7,6 +7,7 @@
 
 mod admin;
 mod child;
+mod counts;
 mod guest;
 mod install;
 mod machine;
@@ -15,7 +16,12 @@ mod report;
 mod role;
 mod scenario;
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -35,6 +41,8 @@ struct Arguments {
 enum Command {
     /// Measure
     Run(Run),
+    /// Count what a request takes: instructions, allocations, system calls
+    Counts(counts::Order),
     /// List what can be measured
     List,
     /// Forward bytes: the floor
@@ -69,7 +77,7 @@ struct Run {
     /// How long each time
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Where the figures of every round go
+    /// Where the figures of every round go, and plots beside them
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// The balancer
@@ -93,6 +101,11 @@ fn main() -> ExitCode {
 fn work(command: Command) -> Result<()> {
     match command {
         Command::Run(run) => measure(&run),
+        Command::Counts(order) => {
+            let tools = tools(&order.trimtab)?;
+            install::tools()?;
+            counts::run(&order, &tools)
+        }
         Command::List => {
             for (name, about, _) in SCENARIOS {
                 println!("{name:9} {about}");
@@ -130,22 +143,26 @@ fn work(command: Command) -> Result<()> {
     }
 }
 
-fn measure(run: &Run) -> Result<()> {
+fn tools(trimtab: &Path) -> Result<Tools> {
     let root = PathBuf::from(std::env::var_os("TRIMTAB_ROOT").unwrap_or_else(|| ".".into()));
     let root = root.canonicalize().context("no repository")?;
     let folder = root.join("target/bench");
     fs::create_dir_all(&folder)?;
-    let trimtab = root.join(&run.trimtab);
+    let trimtab = root.join(trimtab);
     ensure!(
         trimtab.is_file(),
         "{} does not exist: cargo build --release",
         trimtab.display()
     );
-    let tools = Tools {
+    Ok(Tools {
         folder,
         trimtab,
         root,
-    };
+    })
+}
+
+fn measure(run: &Run) -> Result<()> {
+    let tools = tools(&run.trimtab)?;
     let wanted: Result<Vec<_>> = run.scenarios.iter().map(|name| find(name)).collect();
     let wanted = wanted?;
     machine::favour_this_session();
@@ -178,15 +195,17 @@ fn measure(run: &Run) -> Result<()> {
         if let Err(error) = scenario(&mut bench) {
             bench.findings.notes.push(format!("{name}: {error:#}"));
         }
+        // What has been measured is kept whatever becomes of the rest.
+        if let Some(path) = &run.json {
+            bench.findings.write(path)?;
+        }
     }
     for note in &bench.findings.notes {
         println!("note: {note}");
     }
-    if let Some(path) = &run.json {
-        fs::write(path, serde_json::to_string(&bench.findings)?)
-            .with_context(|| path.display().to_string())?;
-    }
-    Ok(())
+    run.json
+        .as_deref()
+        .map_or(Ok(()), |path| bench.findings.write(path))
 }
 
 fn find(name: &str) -> Result<(&'static str, &'static str, scenario::Scenario)> {

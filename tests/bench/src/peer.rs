@@ -5,6 +5,7 @@
 mod caddy;
 mod envoy;
 mod haproxy;
+mod identity;
 mod nginx;
 mod ours;
 
@@ -20,6 +21,8 @@ use crate::{
     child::{self, Priority, Running},
     machine,
 };
+
+pub(crate) use identity::Identity;
 
 /// How a peer chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +43,49 @@ pub(crate) struct Peer {
     make: fn(&Site<'_>, Policy) -> Result<Plan>,
 }
 
-/// Where it is set up.
+/// What a measurement wants of all balancers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) backends: &'a [u16],
+    pub(crate) priority: Priority,
+    /// Threads, or processes, that serve.
+    pub(crate) workers: usize,
+    /// TLS besides, on a port of its own.
+    pub(crate) tls: Option<&'a Identity>,
+    /// A command that runs another and looks at it, which makes that slow.
+    pub(crate) watcher: &'a [String],
+}
+
+impl<'a> Setting<'a> {
+    /// One worker without TLS.
+    pub(crate) fn usual(backends: &'a [u16], priority: Priority) -> Self {
+        Self {
+            backends,
+            priority,
+            workers: 1,
+            tls: None,
+            watcher: &[],
+        }
+    }
+}
+
+/// Where a balancer is set up.
 pub(crate) struct Site<'a> {
     pub(crate) tools: &'a Tools,
     /// Its own folder.
     pub(crate) folder: PathBuf,
     pub(crate) port: u16,
     pub(crate) backends: &'a [u16],
+    pub(crate) workers: usize,
+    tls: Option<&'a Identity>,
+    is_watched: bool,
+}
+
+impl Site<'_> {
+    /// Where it has to speak TLS, and as whom.
+    fn tls(&self) -> Option<(u16, &Identity)> {
+        Some((self.port + 2, self.tls?))
+    }
 }
 
 /// What is at hand.
@@ -67,6 +106,8 @@ pub(crate) struct Plan {
     pub(crate) reload: Option<Vec<String>>,
     /// Where it speaks HTTP/2 without TLS.
     pub(crate) h2_port: Option<u16>,
+    /// Where it speaks TLS.
+    pub(crate) tls_port: Option<u16>,
 }
 
 impl Plan {
@@ -76,6 +117,7 @@ impl Plan {
             environment: Vec::new(),
             reload: None,
             h2_port: None,
+            tls_port: None,
         }
     }
 }
@@ -131,7 +173,7 @@ impl Peer {
     }
 
     /// Starts it on core 0, and waits until it answers.
-    pub(crate) fn start(&self, tools: &Tools, backends: &[u16], priority: Priority) -> Result<Started> {
+    pub(crate) fn start(&self, tools: &Tools, setting: &Setting<'_>) -> Result<Started> {
         let folder = tools.folder.join(self.name);
         fs::create_dir_all(&folder)?;
         let port = self.port();
@@ -139,12 +181,17 @@ impl Peer {
             tools,
             folder: folder.clone(),
             port,
-            backends,
+            backends: setting.backends,
+            workers: setting.workers,
+            tls: setting.tls,
+            is_watched: !setting.watcher.is_empty(),
         };
         let plan = (self.make)(&site, self.policy)?;
         let log = folder.join("log");
-        let mut running = Running::start(&plan.command, ("0", priority), &plan.environment, &log)?;
-        child::wait_for_answer(port, "lb.test", &mut running, Duration::from_secs(20))
+        let command = [setting.watcher, &plan.command].concat();
+        let patience = if site.is_watched { 200 } else { 20 };
+        let mut running = Running::start(&command, ("0", setting.priority), &plan.environment, &log)?;
+        child::wait_for_answer(port, "lb.test", &mut running, Duration::from_secs(patience))
             .with_context(|| format!("{}: see {}", self.name, log.display()))?;
         Ok(Started {
             peer: *self,
@@ -187,7 +234,8 @@ fn pingora(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     if policy != Policy::RoundRobin || !program.is_file() {
         bail!("pingora is not built ({})", program.display());
     }
-    let mut plan = Plan::new(&[&program.display().to_string(), &site.port.to_string()]);
+    let (port, workers) = (site.port.to_string(), site.workers.to_string());
+    let mut plan = Plan::new(&[&program.display().to_string(), &port, &workers]);
     plan.command.extend(site.backends.iter().map(u16::to_string));
     Ok(plan)
 }

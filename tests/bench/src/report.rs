@@ -1,17 +1,24 @@
-//! What a run printed and kept: tables for people, JSON for whoever calculates again.
+//! What a run printed and kept: tables and plots for people, JSON for whoever calculates again.
 
-use std::fmt::Write;
+mod plot;
 
+use std::{fmt::Write, fs, path::Path};
+
+use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
+pub(crate) use plot::Plot;
+
 /// A table with a title; all columns but the first are numbers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) columns: Vec<&'static str>,
     pub(crate) rows: Vec<Vec<String>>,
     pub(crate) notes: Vec<String>,
+    #[serde(skip)]
+    pub(crate) plot: Option<Plot>,
 }
 
 impl Table {
@@ -21,6 +28,36 @@ impl Table {
             columns: columns.to_vec(),
             ..Self::default()
         }
+    }
+
+    /// What a row has in the column of this name.
+    fn cell(&self, row: usize, column: &str) -> &str {
+        let place = self.columns.iter().position(|name| *name == column);
+        let cell = place.and_then(|place| self.rows.get(row)?.get(place));
+        cell.map_or("", String::as_str)
+    }
+
+    fn value(&self, row: usize, column: &str) -> Option<f64> {
+        self.cell(row, column).parse().ok()
+    }
+
+    /// Puts the least of a column first.
+    pub(crate) fn sort_by(&mut self, column: &str) {
+        let Some(place) = self.columns.iter().position(|name| *name == column) else {
+            return;
+        };
+        let value = |row: &[String]| {
+            row.get(place)
+                .and_then(|cell| cell.parse().ok())
+                .unwrap_or(f64::INFINITY)
+        };
+        self.rows.sort_by(|a, b| value(a).total_cmp(&value(b)));
+    }
+
+    /// Puts the most of a column first.
+    pub(crate) fn sort_down_by(&mut self, column: &str) {
+        self.sort_by(column);
+        self.rows.reverse();
     }
 
     /// As Markdown, aligned.
@@ -73,7 +110,23 @@ pub(crate) struct Findings {
     pub(crate) machine: String,
     pub(crate) versions: Vec<String>,
     pub(crate) scenarios: serde_json::Map<String, Value>,
+    /// As printed.
+    pub(crate) tables: Vec<(String, Table)>,
     pub(crate) notes: Vec<String>,
+}
+
+impl Findings {
+    /// Writes what is there so far, and the plots beside it: of `all.json` and the scenario `s1`, `all.s1.svg`.
+    pub(crate) fn write(&self, json: &Path) -> Result<()> {
+        let put = |path: &Path, text: &str| fs::write(path, text).with_context(|| path.display().to_string());
+        put(json, &serde_json::to_string(self)?)?;
+        for (name, table) in &self.tables {
+            if let Some(drawing) = plot::draw(table) {
+                put(&json.with_extension(format!("{name}.svg")), &drawing)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The middle one.

@@ -9,10 +9,12 @@ mod h2;
 mod memory;
 mod open;
 mod reload;
+mod scaling;
 mod shadow;
 mod steady;
 mod swaps;
 mod tenants;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -22,8 +24,8 @@ use serde_json::Value;
 
 use crate::{
     child::{self, Priority, Running, Window},
-    peer::{Peer, Started, Tools},
-    report::{Findings, Table, median, number},
+    peer::{Peer, Setting, Started, Tools},
+    report::{Findings, Plot, Table, median, number},
     role::load::{Figures, Order},
 };
 
@@ -81,7 +83,7 @@ const STEADY: [&str; 9] = [
 pub(crate) type Scenario = fn(&mut Bench<'_>) -> Result<()>;
 
 /// All of them, with what they are about.
-pub(crate) const SCENARIOS: [(&str, &str, Scenario); 13] = [
+pub(crate) const SCENARIOS: [(&str, &str, Scenario); 15] = [
     (
         "s1",
         "kept-alive connections, 1 KB, least connections",
@@ -98,11 +100,13 @@ pub(crate) const SCENARIOS: [(&str, &str, Scenario); 13] = [
     ("s6", "HTTP/2 from clients", h2::run),
     ("s7", "memory; a thousand backends", memory::run),
     ("s8", "reloads and swaps of the policy under load", reload::run),
+    ("s9", "TLS 1.3: kept-alive connections, and handshakes", tls::run),
     (
         "s10",
         "one answer in a hundred is slow: latency by policy",
         open::slow,
     ),
+    ("s11", "two workers instead of one", scaling::run),
     (
         "tenants",
         "a hostile tenant beside a healthy one",
@@ -152,7 +156,12 @@ impl<'a> Bench<'a> {
 
     /// Starts those of these balancers that are wanted and installed; says which are not.
     fn start(&mut self, names: &[&str], backends: &[u16], priority: Priority) -> Result<Vec<Started>> {
-        self.prioritise(priority)?;
+        self.start_as(names, &Setting::usual(backends, priority))
+    }
+
+    /// The same, set up otherwise.
+    fn start_as(&mut self, names: &[&str], setting: &Setting<'_>) -> Result<Vec<Started>> {
+        self.prioritise(setting.priority)?;
         let mut started = Vec::new();
         for name in names {
             let is_wanted = self
@@ -163,7 +172,7 @@ impl<'a> Bench<'a> {
             if !is_wanted {
                 continue;
             }
-            match Peer::find(name)?.start(self.tools, backends, priority) {
+            match Peer::find(name)?.start(self.tools, setting) {
                 Ok(peer) => started.push(peer),
                 Err(error) => self.note(format!("not measured: {error:#}")),
             }
@@ -198,6 +207,7 @@ impl<'a> Bench<'a> {
     /// Prints a table, and keeps what it was made of.
     fn tell(&mut self, name: &str, table: &Table, raw: impl Serialize) -> Result<()> {
         println!("{}", table.render());
+        self.findings.tables.push((name.to_owned(), table.clone()));
         self.findings
             .scenarios
             .insert(name.to_owned(), serde_json::to_value(raw)?);
@@ -224,7 +234,14 @@ fn middle(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
     median(samples.iter().map(value))
 }
 
-/// Rows of [`STEADY`], the cheapest first.
+/// A table of [`STEADY`], the cheapest first.
+fn steady(title: impl Into<String>, samples: &Samples) -> Table {
+    let mut table = Table::new(title, &STEADY);
+    table.rows = steady_rows(samples);
+    table.plot = Some(Plot::cheapest(&["CPU us/request"], "CPU us a request").between("min", "max"));
+    table
+}
+
 fn steady_rows(samples: &Samples) -> Vec<Vec<String>> {
     let cpu = |name: &str| {
         samples

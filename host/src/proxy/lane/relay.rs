@@ -79,7 +79,7 @@ impl<S: Socket> Lane<'_, S> {
             if left == 0 {
                 return true;
             }
-            pipe.input.widen(left);
+            pipe.input.widen(left, &self.client.worker.scratch);
             if self
                 .fill(ledger, connection, &mut pipe.input)
                 .await

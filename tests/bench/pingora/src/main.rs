@@ -1,4 +1,4 @@
-//! Pingora with its round robin: `pingora-lb PORT BACKEND_PORT...`.
+//! Pingora with its round robin: `pingora-lb PORT THREADS BACKEND_PORT...`.
 
 use std::sync::Arc;
 
@@ -24,10 +24,11 @@ impl ProxyHttp for Balancer {
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let port = arguments.next().expect("a port");
+    let threads = arguments.next().and_then(|threads| threads.parse().ok()).expect("a number of threads");
     let backends = arguments.map(|port| format!("127.0.0.1:{port}"));
     let balancer = LoadBalancer::try_from_iter(backends).expect("addresses of backends");
     let settings = ServerConf {
-        threads: 1,
+        threads,
         upstream_keepalive_pool_size: 4096,
         ..ServerConf::default()
     };

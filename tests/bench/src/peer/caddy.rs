@@ -2,20 +2,16 @@
 
 use anyhow::{Context, Result};
 
-use super::{Plan, Policy, Site, put};
+use super::{Identity, Plan, Policy, Site, put};
 
 pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
-    let policy = match policy {
-        Policy::RoundRobin => "round_robin",
-        Policy::LeastConnections => "least_conn",
-        Policy::Program => "header x-key",
-    };
-    let backends: String = site
-        .backends
-        .iter()
-        .map(|port| format!(" 127.0.0.1:{port}"))
-        .collect();
     let port = site.port;
+    let work = work(site, policy);
+    let tls = site
+        .tls()
+        .map_or(String::new(), |(port, Identity { cert, key, .. })| {
+            format!("https://:{port} {{\n  bind 127.0.0.1\n  tls {cert} {key}\n{work}}}\n")
+        });
     let text = format!(
         "{{
   admin off
@@ -30,16 +26,8 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
 }}
 http://:{port} {{
   bind 127.0.0.1
-  reverse_proxy{backends} {{
-    lb_policy {policy}
-    transport http {{
-      keepalive_idle_conns 4096
-      keepalive_idle_conns_per_host 1024
-      compression off
-    }}
-  }}
-}}
-"
+{work}}}
+{tls}"
     );
     let file = put(&site.folder, "Caddyfile", &text)?;
     let program = site.tools.folder.join("venv/bin/caddy");
@@ -56,8 +44,9 @@ http://:{port} {{
         "caddyfile",
     ]);
     let home = site.folder.display().to_string();
+    let workers = site.workers.to_string();
     let own = [
-        ("GOMAXPROCS", "1"),
+        ("GOMAXPROCS", &*workers),
         ("XDG_DATA_HOME", &home),
         ("XDG_CONFIG_HOME", &home),
         ("HOME", &home),
@@ -65,5 +54,31 @@ http://:{port} {{
     plan.environment
         .extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     plan.h2_port = Some(port);
+    plan.tls_port = site.tls().map(|(port, _)| port);
     Ok(plan)
+}
+
+/// What both of its servers do.
+fn work(site: &Site<'_>, policy: Policy) -> String {
+    let policy = match policy {
+        Policy::RoundRobin => "round_robin",
+        Policy::LeastConnections => "least_conn",
+        Policy::Program => "header x-key",
+    };
+    let backends: String = site
+        .backends
+        .iter()
+        .map(|port| format!(" 127.0.0.1:{port}"))
+        .collect();
+    format!(
+        "  reverse_proxy{backends} {{
+    lb_policy {policy}
+    transport http {{
+      keepalive_idle_conns 4096
+      keepalive_idle_conns_per_host 1024
+      compression off
+    }}
+  }}
+"
+    )
 }

@@ -3,23 +3,31 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Plan, Policy, Site, put};
+use super::{Identity, Plan, Policy, Site, put};
 
 const TYPE: &str = "type.googleapis.com/envoy.extensions";
 
 pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
-    let listener = listener(site, policy);
+    let mut listeners = vec![listener(site.port, site, policy)];
+    if let Some((port, identity)) = site.tls() {
+        let mut listener = listener(port, site, policy);
+        listener["name"] = "tls".into();
+        listener["filter_chains"][0]["transport_socket"] = tls(identity);
+        listeners.push(listener);
+    }
     let text = json!({
         "node": { "id": "n", "cluster": "c" },
-        "static_resources": { "listeners": [listener], "clusters": [cluster(site, policy)] },
+        "static_resources": { "listeners": listeners, "clusters": [cluster(site, policy)] },
     });
     let file = put(&site.folder, "envoy.json", &serde_json::to_string_pretty(&text)?)?;
     let venv = site.tools.folder.join("venv/lib");
     let program = find(&venv, "_bin/envoy").context("envoy is not installed")?;
-    let quiet = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"];
+    let workers = site.workers.to_string();
+    let quiet = ["--concurrency", &*workers, "--disable-hot-restart", "-l", "error"];
     let mut plan = Plan::new(&[&program, "-c", &file]);
     plan.command.extend(quiet.map(str::to_owned));
     plan.h2_port = Some(site.port);
+    plan.tls_port = site.tls().map(|(port, _)| port);
     Ok(plan)
 }
 
@@ -59,7 +67,22 @@ fn cluster(site: &Site<'_>, policy: Policy) -> Value {
     cluster
 }
 
-fn listener(site: &Site<'_>, policy: Policy) -> Value {
+fn tls(identity: &Identity) -> Value {
+    let certificate = json!({
+        "certificate_chain": { "filename": identity.cert },
+        "private_key": { "filename": identity.key },
+    });
+    let context = json!({
+        "@type": format!("{TYPE}.transport_sockets.tls.v3.DownstreamTlsContext"),
+        "common_tls_context": {
+            "tls_certificates": [certificate],
+            "tls_params": { "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3" },
+        },
+    });
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": context })
+}
+
+fn listener(port: u16, site: &Site<'_>, policy: Policy) -> Value {
     let mut filters = Vec::new();
     if policy == Policy::Program {
         let hosts: String = site
@@ -96,7 +119,7 @@ end"
     });
     json!({
         "name": "in",
-        "address": { "socket_address": { "address": "127.0.0.1", "port_value": site.port } },
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
         "filter_chains": [{ "filters": [{ "name": "http", "typed_config": http }] }],
         "tcp_backlog_size": 4096,
     })

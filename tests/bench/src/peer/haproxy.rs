@@ -29,10 +29,17 @@ end)
     let servers: String = numbered
         .map(|(at, port)| format!("  server s{at} 127.0.0.1:{port}\n"))
         .collect();
+    let workers = site.workers;
+    let tls = site.tls().map_or(String::new(), |(port, identity)| {
+        format!(
+            "bind 127.0.0.1:{port} ssl crt {} ssl-min-ver TLSv1.3 backlog 4096",
+            identity.both
+        )
+    });
     let text = format!(
         "global
   maxconn 9950
-  nbthread 1
+  nbthread {workers}
   stats socket {folder}/socket mode 600 expose-fd listeners level admin
   {load}
 defaults
@@ -46,6 +53,7 @@ defaults
 frontend f
   bind 127.0.0.1:{port} backlog 4096
   bind 127.0.0.1:{h2} proto h2 backlog 4096
+  {tls}
   {decide}
   default_backend b
 backend b
@@ -56,5 +64,6 @@ backend b
     let mut plan = Plan::new(&[&program("haproxy")?, "-W", "-db", "-f", &file]);
     plan.reload = Some(["kill", "-USR2", "{pid}"].map(str::to_owned).to_vec());
     plan.h2_port = Some(h2);
+    plan.tls_port = site.tls().map(|(port, _)| port);
     Ok(plan)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Plan, Policy, Site, program, put};
+use super::{Identity, Plan, Policy, Site, program, put};
 
 pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     let folder = site.folder.display();
@@ -29,9 +29,21 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     }";
         }
     }
+    let workers = site.workers;
+    // Sockets of their own, as trimtab's workers have; one worker needs none.
+    let shared = if workers > 1 { " reuseport" } else { "" };
+    let mut listen = format!(
+        "listen 127.0.0.1:{port} backlog=4096{shared}; listen 127.0.0.1:{h2} http2 backlog=4096{shared};"
+    );
+    if let Some((port, Identity { cert, key, .. })) = site.tls() {
+        listen.push_str(&format!(
+            " listen 127.0.0.1:{port} ssl backlog=4096{shared}; ssl_protocols TLSv1.3;
+    ssl_certificate {cert}; ssl_certificate_key {key}; ssl_session_tickets on;"
+        ));
+    }
     let text = format!(
         "user root;
-worker_processes 1; worker_rlimit_nofile 60000; daemon off; pid {folder}/pid; error_log {folder}/error.log error;
+worker_processes {workers}; worker_rlimit_nofile 60000; daemon off; pid {folder}/pid; error_log {folder}/error.log error;
 {modules}
 events {{ worker_connections 30000; }}
 http {{
@@ -44,7 +56,7 @@ http {{
     keepalive 2048; keepalive_requests 1000000000; keepalive_timeout 600s;
   }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{h2} http2 backlog=4096;
+    {listen}
     location / {{
       proxy_pass http://web; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;
       proxy_buffer_size 16k; proxy_buffers 16 32k; proxy_busy_buffers_size 64k; proxy_max_temp_file_size 0;
@@ -58,5 +70,6 @@ http {{
     let mut plan = Plan::new(&[&program("nginx")?, "-c", &file]);
     plan.reload = Some(["kill", "-HUP", "{pid}"].map(str::to_owned).to_vec());
     plan.h2_port = Some(h2);
+    plan.tls_port = site.tls().map(|(port, _)| port);
     Ok(plan)
 }

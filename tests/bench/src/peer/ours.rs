@@ -4,23 +4,31 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
-use super::{Plan, Policy, Site, put};
+use super::{Identity, Plan, Policy, Site, put};
 
 pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     let policy = match policy {
         Policy::RoundRobin => "round-robin",
+        Policy::LeastConnections if site.is_watched => "patient",
         Policy::LeastConnections => "least-connections",
         Policy::Program => "by-header",
     };
+    let listener = |port: u16, more: &str| {
+        format!("[[listener]]\nlisten = \"127.0.0.1:{port}\"\n{more}[[listener.route]]\npool = \"web\"\n")
+    };
+    let mut listeners = listener(site.port, "");
+    if let Some((port, Identity { cert, key, .. })) = site.tls() {
+        let tls = format!("tls = {{ certificates = [{{ cert = \"{cert}\", key = \"{key}\" }}] }}\n");
+        listeners.push_str(&listener(port, &tls));
+    }
     let mut text = format!(
-        "workers = 1\n\
+        "workers = {}\n\
          [admin]\nlisten = \"127.0.0.1:{}\"\n\
-         [[listener]]\nlisten = \"127.0.0.1:{}\"\n\
-         [[listener.route]]\npool = \"web\"\n\
+         {listeners}\
          [pool.web]\npolicy = \"{policy}\"\nhealth = {{ kind = \"http\", path = \"/\", interval = \"5s\" }}\n\
          backends = [\n",
-        site.port + 1,
-        site.port
+        site.workers,
+        site.port + 1
     );
     for port in site.backends {
         writeln!(text, "  \"127.0.0.1:{port}\",")?;
@@ -29,9 +37,16 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     if policy == "by-header" {
         text.push_str("[policy.by-header]\nbuiltin = \"content-hash\"\nconfig = { header = \"x-key\" }\n");
     }
+    if site.is_watched {
+        // All takes fifty times as long.
+        text.push_str("[compile]\nmemory = \"64GiB\"\ncpu_time = \"1h\"\nwall_time = \"1h\"\n");
+        text.push_str("[policy.patient]\nbuiltin = \"least-connections\"\ndeadline = \"1s\"\n");
+    }
     let file = put(&site.folder, "trimtab.toml", &text)?;
     let mut plan = Plan::new(&[&site.tools.trimtab.display().to_string(), "run", &file]);
     plan.reload = Some(["kill", "-HUP", "{pid}"].map(str::to_owned).to_vec());
     plan.environment.push(("RUST_LOG".to_owned(), "warn".to_owned()));
+    plan.h2_port = Some(site.port);
+    plan.tls_port = site.tls().map(|(port, _)| port);
     Ok(plan)
 }

@@ -5,6 +5,8 @@
 //! Owns what a request and a good answer are. What is measured of the balancer meanwhile, the driver knows: it is told the
 //! window's ends by lines on standard error.
 
+mod answer;
+
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
@@ -15,9 +17,9 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::{Poll, Ready, dial, would_block};
+use answer::{Parsed, parse};
 
 const PIECE: usize = 256 << 10;
-const HEAD_MAX: usize = 16 << 10;
 /// Connections that are begun before the others are looked at again.
 const DIALS: usize = 64;
 
@@ -492,42 +494,5 @@ impl Load {
         } else {
             self.begin(index);
         }
-    }
-}
-
-enum Parsed {
-    Partial,
-    Wrong,
-    Whole {
-        status: u16,
-        /// Bytes of the body that have not come; `None` if there are too many.
-        missing: Option<u64>,
-        backend: usize,
-    },
-}
-
-/// Our backends say how long an answer is, and their numbers in its first bytes.
-fn parse(input: &[u8]) -> Parsed {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut fields);
-    let length = match response.parse(input) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if input.len() < HEAD_MAX => return Parsed::Partial,
-        _ => return Parsed::Wrong,
-    };
-    let field = (response.headers.iter()).find(|field| field.name.eq_ignore_ascii_case("content-length"));
-    let size: Option<u64> = field.and_then(|field| std::str::from_utf8(field.value).ok()?.parse().ok());
-    let Some(size) = size else { return Parsed::Wrong };
-    let body = &input[length..];
-    if body.len() < 5 && size >= 5 {
-        return Parsed::Partial;
-    }
-    let name = body
-        .get(1..5)
-        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    Parsed::Whole {
-        status: response.code.unwrap_or_default(),
-        missing: size.checked_sub(body.len() as u64),
-        backend: name.unwrap_or_default(),
     }
 }

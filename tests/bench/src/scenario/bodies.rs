@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{Bench, FEW, Samples, middle, usual, value};
 use crate::{
     child::Priority,
-    report::{Table, number},
+    report::{Plot, Table, number},
     role::load::Order,
 };
 
@@ -93,10 +93,10 @@ fn table(samples: &Samples, size: usize, is_up: bool) -> Table {
                 .to_string(),
         ]);
     }
-    table.rows.sort_by(|a, b| {
-        b[2].parse::<f64>()
-            .unwrap_or(0.0)
-            .total_cmp(&a[2].parse().unwrap_or(0.0))
-    });
+    table.sort_down_by("GB by CPU second");
+    table.plot = Some(Plot::fastest(
+        &["GB by CPU second"],
+        "GB by second of processor time",
+    ));
     table
 }

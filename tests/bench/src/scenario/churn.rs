@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Bench, FEW, STEADY, steady_rows, usual, value};
-use crate::{child::Priority, report::Table, role::load::Order};
+use super::{Bench, FEW, steady, usual, value};
+use crate::{child::Priority, role::load::Order};
 
 const PEERS: [&str; 6] = [
     "trimtab-lc",
@@ -23,8 +23,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     };
     let samples = bench.rounds(&started, order, Priority::Usual)?;
     let title = "S5: one request a connection (Connection: close), 64 at a time; backends are kept alive";
-    let mut table = Table::new(title, &STEADY);
-    table.rows = steady_rows(&samples);
+    let mut table = steady(title, &samples);
     table.notes.push(
         "There is no floor here: a forwarder would open a connection to a backend for each.".to_owned(),
     );

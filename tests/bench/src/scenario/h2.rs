@@ -9,7 +9,7 @@ use super::{Bench, FEW};
 use crate::{
     child::Priority,
     machine,
-    report::{Table, median, number},
+    report::{Plot, Table, median, number},
 };
 
 const PEERS: [&str; 5] = ["trimtab-lc", "nginx-lc", "haproxy-lc", "envoy-lc", "caddy-lc"];
@@ -40,11 +40,8 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
             .rows
             .push(vec![(*name).to_owned(), number(rate, 0), number(cpu, 2)]);
     }
-    table.rows.sort_by(|a, b| {
-        a[2].parse::<f64>()
-            .unwrap_or(0.0)
-            .total_cmp(&b[2].parse().unwrap_or(0.0))
-    });
+    table.sort_by("CPU us/request");
+    table.plot = Some(Plot::cheapest(&["CPU us/request"], "CPU us a request"));
     bench.tell("s6", &table, json!(rows))
 }
 

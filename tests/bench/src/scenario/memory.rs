@@ -3,11 +3,11 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Bench, FEW, STEADY, many, steady_rows, usual, value};
+use super::{Bench, FEW, many, steady, usual, value};
 use crate::{
     child::{self, Priority},
     machine::{self, Memory},
-    report::{Table, number},
+    report::{Plot, Table, number},
     role::load::Order,
 };
 
@@ -84,6 +84,8 @@ fn connections(bench: &mut Bench<'_>) -> Result<()> {
             table.rows.push(row);
         }
     }
+    let each = ["1 000: KiB each", "9 900: KiB each"];
+    table.plot = Some(Plot::cheapest(&each, "KiB a connection"));
     table.notes.push(
         "Each: growth of PSS by connection, pooled connections to backends included; kernel memory not."
             .to_owned(),
@@ -100,8 +102,7 @@ fn backends(bench: &mut Bench<'_>) -> Result<()> {
         ..usual(peer, seconds)
     };
     let samples = bench.rounds(&started, order, Priority::Usual)?;
-    let mut table = Table::new("S7: the load of S1 over a thousand backends", &STEADY);
-    table.rows = steady_rows(&samples);
+    let mut table = steady("S7: the load of S1 over a thousand backends", &samples);
     table.notes.push(
         "More than the decision: a thousand connections take turns. The decision alone: cargo bench --bench pick.".to_owned(),
     );

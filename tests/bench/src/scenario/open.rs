@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Bench, FEW, Samples, middle, sample, usual, value};
 use crate::{
     child::{self, Priority, Running},
-    report::{Table, number},
+    report::{Plot, Table, number},
     role::load::Order,
 };
 
@@ -85,9 +85,8 @@ fn latencies(title: String, samples: &Samples) -> Table {
         );
         table.rows.push(row);
     }
-    table
-        .rows
-        .sort_by_key(|row| row[3].parse::<i64>().unwrap_or(i64::MAX));
+    table.sort_by("p99");
+    table.plot = Some(Plot::cheapest(&["p50", "p99"], "microseconds"));
     table
 }
 

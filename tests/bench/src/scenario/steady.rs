@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Bench, FEW, STEADY, steady_rows, usual, value};
-use crate::{child::Priority, report::Table};
+use super::{Bench, FEW, steady, usual, value};
+use crate::child::Priority;
 
 const NATIVES: [&str; 7] = [
     "floor",
@@ -40,8 +40,7 @@ fn run(bench: &mut Bench<'_>, name: &str, title: &str, peers: &[&str]) -> Result
     let started = bench.start(peers, &FEW, Priority::Usual)?;
     let seconds = bench.extent.seconds;
     let samples = bench.rounds(&started, |peer| usual(peer, seconds), Priority::Usual)?;
-    let mut table = Table::new(title, &STEADY);
-    table.rows = steady_rows(&samples);
+    let table = steady(title, &samples);
     let rates = samples.values().map(|samples| {
         super::middle(samples, |sample| {
             sample.figures.ok as f64 / sample.figures.seconds

@@ -1,0 +1,202 @@
+//! What a request takes, counted and not timed: instructions, allocations, and system calls.
+//!
+//! Owns the method: a balancer that has served already gets so many requests, in turns of one on each of 64 connections,
+//! and what its worker's thread did meanwhile is divided by them: what other threads do depends on the time, not on requests. Counts hardly differ between runs, however busy the machine is, so
+//! that a change can be judged by them where times tell nothing. How a tool counts is in `counts/`.
+
+mod calls;
+mod instructions;
+mod turns;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::{
+    child::{Priority, Running},
+    machine,
+    peer::{Peer, Setting, Tools},
+    report::{Findings, Table, number},
+    scenario::FEW,
+};
+
+use turns::Turns;
+
+/// Connections, as in S1.
+const CONNECTIONS: usize = 64;
+/// The request's way has to be warm: pools of connections, buffers, instances.
+const WARM_TURNS: usize = 8;
+
+/// What is counted.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Order {
+    /// These balancers
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "floor,trimtab-lc,nginx-lc,haproxy-lc"
+    )]
+    pub(crate) only: Vec<String>,
+    /// Turns of 64 requests that are counted
+    #[arg(long, default_value_t = 50)]
+    pub(crate) turns: usize,
+    /// Where the figures go
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// The balancer
+    #[arg(long, value_name = "PROGRAM", default_value = "target/release/trimtab")]
+    pub(crate) trimtab: PathBuf,
+}
+
+/// Of one balancer and one way of asking, for a request.
+#[derive(Debug, Serialize)]
+struct Count {
+    balancer: &'static str,
+    request: &'static str,
+    instructions: f64,
+    allocations: Option<f64>,
+    /// By name, the most frequent first.
+    calls: Vec<(String, f64)>,
+}
+
+/// A way of asking.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    pub(crate) name: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) upload: usize,
+    /// One request a connection.
+    pub(crate) close: bool,
+}
+
+const USUAL: Ask = Ask {
+    name: "GET, 1 KB",
+    path: "/1024",
+    upload: 0,
+    close: false,
+};
+
+const ASKS: [Ask; 4] = [
+    USUAL,
+    Ask {
+        name: "GET, 100 KB",
+        path: "/100000",
+        ..USUAL
+    },
+    Ask {
+        name: "POST of 10 KB",
+        upload: 10_000,
+        ..USUAL
+    },
+    Ask {
+        name: "GET, 1 KB, on a connection of its own",
+        close: true,
+        ..USUAL
+    },
+];
+
+/// Counts, prints, and keeps.
+pub(crate) fn run(order: &Order, tools: &Tools) -> Result<()> {
+    let this = std::env::current_exe()?.display().to_string();
+    let command = [this, "backend".to_owned(), FEW[0].to_string(), "3".to_owned()];
+    let log = tools.folder.join("backend-counts.log");
+    let _backends = Running::start(&command, ("1", Priority::Usual), &[], &log)?;
+    let mut counts = Vec::new();
+    for name in &order.only {
+        let peer = Peer::find(name)?;
+        counts.extend(count(&peer, order.turns, tools)?);
+    }
+    let table = table(&counts, order.turns * CONNECTIONS);
+    println!("{}", table.render());
+    let mut findings = Findings::default();
+    findings
+        .scenarios
+        .insert("counts".to_owned(), serde_json::to_value(&counts)?);
+    findings.tables.push(("counts".to_owned(), table));
+    order.json.as_deref().map_or(Ok(()), |path| findings.write(path))
+}
+
+fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
+    let setting = Setting::usual(&FEW, Priority::Usual);
+    let mut counts = Vec::new();
+    for ask in ASKS {
+        eprintln!("{}: {}", peer.name, ask.name);
+        let calls = {
+            let started = peer.start(tools, &setting)?;
+            let mut load = Turns::begin(started.port, ask)?;
+            let before = threads(started.pid());
+            load.take(WARM_TURNS)?;
+            let ran = |thread: &u32| machine::nanos(*thread) - before.get(thread).copied().unwrap_or(0);
+            let all = threads(started.pid());
+            let worker = all
+                .keys()
+                .max_by_key(|thread| ran(thread))
+                .context("no threads")?;
+            let log = tools.folder.join(peer.name).join("strace");
+            calls::count(*worker, &log, || load.take(turns))?
+        };
+        let per = (turns * CONNECTIONS) as f64;
+        let watcher = instructions::command(tools, peer.name)?;
+        let watched = Setting {
+            watcher: &watcher,
+            ..setting
+        };
+        let started = peer.start(tools, &watched)?;
+        let mut load = Turns::begin(started.port, ask)?;
+        load.take(WARM_TURNS)?;
+        let folder = tools.folder.join(peer.name);
+        let counted = instructions::count(started.pid(), &folder, || load.take(turns))?;
+        counts.push(Count {
+            balancer: peer.name,
+            request: ask.name,
+            instructions: counted.instructions / per,
+            allocations: counted.allocations.map(|allocations| allocations / per),
+            calls: calls
+                .into_iter()
+                .map(|(name, calls)| (name, calls / per))
+                .collect(),
+        });
+    }
+    Ok(counts)
+}
+
+/// How long each has run.
+fn threads(pid: u32) -> BTreeMap<u32, u64> {
+    let threads = machine::thread_seconds(pid).into_keys();
+    threads.map(|thread| (thread, machine::nanos(thread))).collect()
+}
+
+/// Calls of which there are fewer are no part of a request.
+const RARE: f64 = 0.005;
+
+fn table(counts: &[Count], requests: usize) -> Table {
+    let columns = [
+        "balancer, request",
+        "instructions",
+        "allocations",
+        "system calls",
+        "which",
+    ];
+    let title = format!(
+        "What a request takes in the balancer's own code and asks of the kernel, over {requests} requests"
+    );
+    let mut table = Table::new(title, &columns);
+    for count in counts {
+        let calls: f64 = count.calls.iter().map(|(_, calls)| calls).sum();
+        let which: Vec<String> = count
+            .calls
+            .iter()
+            .filter(|(_, calls)| *calls >= RARE)
+            .map(|(name, calls)| format!("{name} {calls:.2}"))
+            .collect();
+        table.rows.push(vec![
+            format!("{}, {}", count.balancer, count.request),
+            number(count.instructions, 0),
+            number(count.allocations.unwrap_or(f64::NAN), 2),
+            number(calls, 2),
+            which.join(", "),
+        ]);
+    }
+    table
+}
