@@ -31,6 +31,7 @@ mod change;
 mod cluster;
 mod endpoint;
 mod explain;
+mod fleet;
 mod guard;
 mod listeners;
 mod metrics;

@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Policy(PolicyOrder),
     /// Show who is active in the cluster, and hand over to another node
     Cluster(ClusterOrder),
+    /// Show the fleet, and roll out another configuration
+    Fleet(FleetOrder),
     /// The child process that compiles: WebAssembly in, machine code out
     #[command(hide = true)]
     CompilePolicy {
@@ -100,6 +102,38 @@ pub(crate) enum ClusterVerb {
         #[arg(long, value_name = "NODE")]
         to: Option<String>,
     },
+}
+
+/// `trimtab fleet`.
+#[derive(Args)]
+pub(crate) struct FleetOrder {
+    #[command(subcommand)]
+    pub(crate) verb: FleetVerb,
+    /// The admin listener of any node of the fleet
+    #[arg(long, global = true, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+    pub(crate) admin: SocketAddr,
+    /// Print the balancer's answer as it is
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum FleetVerb {
+    /// Show the nodes, and how far the newest configuration is
+    Status,
+    /// Roll out the tables of a file, with the components that it names: first to the canaries, then to all nodes
+    Publish {
+        /// TOML with listeners, pools, policies and tenants
+        file: PathBuf,
+    },
+    /// Roll out an older generation again; by default the last good one before the present
+    Rollback {
+        /// This one
+        #[arg(long, value_name = "GENERATION")]
+        to: Option<u64>,
+    },
+    /// End the generation that is on trial; the canaries go back to the last good one
+    Halt,
 }
 
 /// `trimtab policy`.

@@ -23,6 +23,7 @@ pub mod author;
 mod cluster;
 mod discover;
 mod file;
+mod fleet;
 mod grants;
 mod listener;
 mod log;
@@ -43,7 +44,12 @@ mod units;
 mod zone;
 pub use cluster::{Cluster, Hooks, Member as ClusterMember, MemberRole, Takeover, WithoutWitness};
 pub use discover::{Discover, DiscoverFrom, Family};
-pub(crate) use file::{discover::listed_backends, policy::builtin as builtin_policy};
+pub use file::{Shared, components_in};
+pub(crate) use file::{
+    discover::{listed_backends, registered_backend},
+    policy::builtin as builtin_policy,
+};
+pub use fleet::{Etcd, Fleet};
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use log::{AccessLog, Log, LogFormat, LogLevel};
@@ -86,6 +92,8 @@ pub struct Config {
     pub record: Record,
     /// `[cluster]`: of which this node may be the active one; `None` without the table.
     pub cluster: Option<Cluster>,
+    /// `[fleet]`: whose configuration this node takes; `None` without the table.
+    pub fleet: Option<Fleet>,
     /// In the order of the file; at least one, but none in a witness; names and addresses are unique.
     pub listeners: Vec<Listener>,
     /// By name; every pool that a route names is here. A pool without a route is a mistake.
@@ -121,6 +129,27 @@ impl Config {
     /// As [`Config::load`].
     pub fn parse(text: &str, origin: &str, directory: &Path) -> Result<Self, Mistakes> {
         file::parse(text, origin, directory)
+    }
+
+    /// Reads a file with what a fleet adds to it.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; each mistake with the text that it is in.
+    pub fn load_shared(path: &Path, shared: &Shared) -> Result<Self, Mistakes> {
+        file::load_shared(path, shared)
+    }
+
+    /// Reads text with what a fleet adds to it.
+    ///
+    /// # Errors
+    /// As [`Config::load_shared`].
+    pub fn parse_shared(
+        text: &str,
+        origin: &str,
+        directory: &Path,
+        shared: &Shared,
+    ) -> Result<Self, Mistakes> {
+        file::parse_shared(text, origin, directory, shared)
     }
 
     /// The certificates and keys that it names.

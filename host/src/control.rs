@@ -21,7 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     cluster::Link,
-    config::Config,
+    config::{Config, Shared},
+    fleet,
     metrics::Metrics,
     policy::{Deployment, Recordings, Report, Sought, Versions},
     rollout::{Canary, Outcome, Report as CanaryReport, Rules, Shadow, ShadowReport},
@@ -176,6 +177,8 @@ pub enum Command {
     Reload(oneshot::Sender<Result<ReloadReport, String>>),
     /// Put this text into service in place of the configuration file.
     Replace(String, oneshot::Sender<Result<ReloadReport, String>>),
+    /// Add these tables of the fleet to what this node has itself, or none.
+    Share(Option<Arc<Shared>>, oneshot::Sender<Result<ReloadReport, String>>),
     /// Compile a component, try it and keep it.
     Upload(NewComponent, oneshot::Sender<Result<Uploaded, Denial>>),
     /// Put a kept version into the service of a pool.
@@ -220,6 +223,7 @@ struct Inner {
     listener_views: ArcSwap<Vec<ListenerView>>,
     versions: ArcSwap<Versions>,
     cluster: ArcSwapOption<Link>,
+    fleet: ArcSwapOption<fleet::Link>,
     canaries: ArcSwap<Canaries>,
     shadows: ArcSwap<BTreeMap<String, Arc<Shadow>>>,
     component_bytes_max: AtomicUsize,
@@ -251,6 +255,7 @@ impl Handle {
             listener_views: ArcSwap::default(),
             versions: ArcSwap::default(),
             cluster: ArcSwapOption::empty(),
+            fleet: ArcSwapOption::empty(),
             canaries: ArcSwap::default(),
             shadows: ArcSwap::default(),
             component_bytes_max: AtomicUsize::new(0),

@@ -1,17 +1,18 @@
 //! Backends that are found while the balancer runs, instead of being listed in its configuration.
 //!
-//! Owns the sources (names of the DNS, a file), when they are asked again, and the last good set of each pool. It must not
+//! Owns the sources (names of the DNS, a file, etcd), when they are asked again, and the last good set of each pool. It must not
 //! know what becomes of a set: who follows it is told that there is another one.
 //!
 //! Invariant: a set that was found stays until another one is found. A source that fails, or that has nothing to say, takes no
 //! backend away: an outage of the DNS must not become an outage of everything behind it.
-//! Read next: `discovery/finder.rs` (the last good set), `discovery/dns.rs`, `discovery/file.rs`.
+//! Read next: `discovery/finder.rs` (the last good set), `discovery/dns.rs`, `discovery/file.rs`, `discovery/etcd.rs`.
 
 use std::{future::Future, pin::Pin};
 
 use crate::config::{Backend, Discover, DiscoverFrom};
 
 mod dns;
+mod etcd;
 mod file;
 mod finder;
 #[cfg(test)]
@@ -43,5 +44,6 @@ fn source(discover: &Discover) -> Box<dyn Source> {
     match &discover.from {
         DiscoverFrom::Dns { .. } | DiscoverFrom::Srv { .. } => Box::new(dns::Dns::new(discover.clone())),
         DiscoverFrom::File(path) => Box::new(file::File::new(path.clone())),
+        DiscoverFrom::Etcd { at, service } => Box::new(etcd::Etcd::new(at.clone(), service)),
     }
 }

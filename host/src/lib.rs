@@ -18,6 +18,8 @@ pub mod tls;
 pub mod pool;
 pub mod state;
 
+pub mod etcd;
+
 pub mod discovery;
 pub mod handover;
 pub mod systemd;
@@ -37,6 +39,8 @@ pub mod kit;
 pub mod proxy;
 
 pub mod cluster;
+pub mod fleet;
+
 pub mod control;
 
 pub mod admin;

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         }
         Command::Policy(order) => operator::obey(&order),
         Command::Cluster(order) => operator::cluster::obey(&order),
+        Command::Fleet(order) => operator::fleet::obey(&order),
         Command::CompilePolicy { memory, cpu_seconds } => policy::compile_here(ChildLimits {
             memory_bytes: memory,
             cpu_seconds,

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::cli::{self, PolicyOrder, PolicyVerb};
 
 pub(crate) mod cluster;
+pub(crate) mod fleet;
 
 /// Longer than any compile that a balancer allows by default.
 const TIMEOUT: Duration = Duration::from_secs(150);

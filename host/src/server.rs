@@ -24,9 +24,10 @@ use tokio::{
 
 use crate::{
     admin::Admin,
-    config::{Config, PolicySource},
+    config::{Config, PolicySource, Shared as SharedTables},
     control::{Command, Handle, ReloadReport},
     discovery::Update,
+    fleet::Fleet,
     handover::{Inheritance, Successor},
     metrics::Metrics,
     policy::{Compiler, Loader, Rebuild},
@@ -43,6 +44,7 @@ mod check;
 mod cluster;
 mod discovery;
 mod error;
+mod fleet;
 mod listeners;
 mod loading;
 mod prepare;
@@ -71,12 +73,14 @@ use discovery::Discovery;
 use loading::Loaded;
 use prepare::{Prepared, Service};
 use recording::Sampler;
-use reload::{Answer, Reload};
+use reload::{Answer, Reload, Wanted};
 use rollout::{Rollout, Step};
 use shadow::Shadows;
 use stopping::AdminTask;
 use upgrade::Upgrades;
 
+/// What messages call a text that is in no file.
+const ORIGIN: &str = "configuration";
 /// Native stack of a worker. Guests may use 512 KiB of it, and running out would end the process.
 const WORKER_STACK_BYTES: usize = 8 << 20;
 /// Of the kernel's time, for a worker that shares its core: longer than the ticker's, shorter than the usual 3 ms, so that
@@ -97,6 +101,13 @@ pub enum Source {
         /// For relative paths.
         directory: PathBuf,
     },
+    /// One of those, with what a fleet adds to it.
+    Joined {
+        /// This node's own.
+        own: Box<Self>,
+        /// The fleet's.
+        shared: Arc<SharedTables>,
+    },
 }
 
 impl Source {
@@ -107,9 +118,34 @@ impl Source {
     pub fn load(&self) -> Result<Config, StartError> {
         let config = match self {
             Self::File(path) => Config::load(path),
-            Self::Text { text, directory } => Config::parse(text, "configuration", directory),
+            Self::Text { text, directory } => Config::parse(text, ORIGIN, directory),
+            Self::Joined { own, shared } => match &**own {
+                Self::File(path) => Config::load_shared(path, shared),
+                Self::Text { text, directory } => Config::parse_shared(text, ORIGIN, directory, shared),
+                Self::Joined { own, .. } => return own.with(Some(shared.clone())).load(),
+            },
         };
         config.map_err(StartError::Mistakes)
+    }
+
+    /// This node's own.
+    fn own(&self) -> &Self {
+        match self {
+            Self::Joined { own, .. } => own.own(),
+            own => own,
+        }
+    }
+
+    /// The same with other tables of the fleet, or without any.
+    fn with(&self, shared: Option<Arc<SharedTables>>) -> Self {
+        let own = self.own().clone();
+        match shared {
+            Some(shared) => Self::Joined {
+                own: Box::new(own),
+                shared,
+            },
+            None => own,
+        }
     }
 }
 
@@ -158,7 +194,7 @@ impl Server {
         inheritance: &mut Inheritance,
         (successor, service_manager): (Option<Successor>, ServiceManager),
     ) -> Result<Self, StartError> {
-        let config = source.load()?;
+        let (source, config) = fleet::load(source)?;
         // First of all, so that a second balancer started by mistake ends here.
         let admin = config.admin.as_ref().map(|admin| open_admin(admin, inheritance));
         let admin = admin.transpose()?;
@@ -201,6 +237,8 @@ impl Server {
             service_manager,
             stop_at: None,
             seat: None,
+            fleet: None,
+            follower: None,
         };
         let (at_once, later) = match inheritance.has_predecessor() {
             true => (None, admin),
@@ -274,7 +312,7 @@ struct Control {
     /// in service.
     reload: Option<Reload>,
     /// Reloads that came meanwhile.
-    waiting: VecDeque<(Source, Answer)>,
+    waiting: VecDeque<(Wanted, Answer)>,
     /// Uploads and promotions that are being compiled.
     steps: JoinSet<Step>,
     canaries: Canaries,
@@ -293,6 +331,9 @@ struct Control {
     stop_at: Option<std::time::Instant>,
     /// This node's place in the cluster, if it has one.
     seat: Option<Seat>,
+    /// This node's place in the fleet, if it has one, and what takes the configuration that the fleet says.
+    fleet: Option<Fleet>,
+    follower: Option<tokio::task::JoinHandle<()>>,
     /// The components and certificates that the last readable configuration names, refused or not: correcting the file that a
     /// refusal was about is enough to have it tried again.
     components: Vec<PathBuf>,
@@ -313,8 +354,9 @@ impl Control {
             tokio::select! {
                 _ = judging.tick(), if !self.canaries.is_empty() => self.judge_canaries().await,
                 order = orders.recv() => match order {
-                    Some(Command::Reload(answer)) => self.begin_reload(self.source.clone(), answer),
-                    Some(Command::Replace(text, answer)) => self.begin_reload(self.replacement(text), answer),
+                    Some(Command::Reload(answer)) => self.begin_reload(Wanted::Again, answer),
+                    Some(Command::Replace(text, answer)) => self.begin_reload(Wanted::Text(text), answer),
+                    Some(Command::Share(shared, answer)) => self.begin_reload(Wanted::Shared(shared), answer),
                     Some(Command::Upload(component, done)) => self.upload(component, done),
                     Some(Command::Promote(promotion, done)) => self.promote(promotion, done),
                     Some(Command::Shadow(order, done)) => self.find_shadow(order, done),
@@ -349,12 +391,13 @@ impl Control {
         }
         drop(watcher);
         self.hand_over().await;
+        self.leave_fleet().await;
         let drain = self.service.config.drain;
         self.stop(drain).await
     }
 
     fn watched(&self) -> Vec<PathBuf> {
-        let Source::File(path) = &self.source else {
+        let Source::File(path) = self.source.own() else {
             return Vec::new();
         };
         std::iter::once(path.clone())
@@ -379,7 +422,7 @@ impl Control {
         // Not before there is something to serve.
         self.seat = Seat::take(&self.service.config, &self.handle)?;
         self.tell_what_serves();
-        Ok(())
+        self.join_fleet()
     }
 
     /// Prepares everything, then tells the workers.

@@ -76,6 +76,12 @@ install_testssl() {
     expect "3.0.8" testssl --version
 }
 
+install_etcd() {
+    debian etcd-server etcd-client
+    expect "Version: 3.4." etcd --version
+    expect "version: 3.4." env ETCDCTL_API=3 etcdctl version
+}
+
 # Driven by tests/cluster, as what it is compared with.
 install_keepalived() {
     debian keepalived
@@ -118,7 +124,7 @@ install_grpc() {
     python grpc "$here/grpc/requirements.txt" python3 -m venv --clear
 }
 
-all=(keepalived curl nghttp2 varnishtest slowhttptest testssl chromium httpwg autobahn grpc)
+all=(keepalived curl etcd nghttp2 varnishtest slowhttptest testssl chromium httpwg autobahn grpc)
 [ "${1:-}" != all ] || set -- "${all[@]}"
 for name; do
     "install_$name"

@@ -5,10 +5,13 @@
 mod autobahn;
 mod chromium;
 mod curl;
+mod etcd;
 mod faults;
+mod fleet;
 mod grpc;
 mod http2;
 mod program;
+mod rollout;
 mod slowhttptest;
 mod testssl;
 mod varnishtest;

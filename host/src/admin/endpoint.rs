@@ -12,11 +12,13 @@ use hyper::body::{Body, Incoming};
 use super::{
     Context, READ_TIMEOUT, UPLOAD_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    canaries, change, cluster, explain, guard, listeners, metrics, policies, pools, record, tenants,
+    canaries, change, cluster, explain, fleet, guard, listeners, metrics, policies, pools, record, tenants,
 };
 
 /// Of a request. The largest honest one has two keys.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Of tables that a fleet shares.
+const TEXT_BYTES_MAX: usize = 1 << 20;
 const READS: &str = "GET, HEAD";
 /// A client that sends nothing for this long waits for its answer.
 const DISCARD_PAUSE: Duration = Duration::from_millis(500);
@@ -59,6 +61,7 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             let body = read(&head, body).await?;
             cluster::fail_over(context, &body).await
         }
+        ["v1", "fleet", ref about @ ..] => of_fleet(context, about, &head, body).await,
         ["v1", "explain"] => {
             reads()?;
             explain::answer(context, head.uri.query().unwrap_or_default()).await
@@ -132,12 +135,60 @@ async fn of_pool(
     }
 }
 
+/// The fleet, and what is below it.
+async fn of_fleet(
+    context: &Context,
+    about: &[&str],
+    head: &Parts,
+    body: Incoming,
+) -> Result<Answer, Refusal> {
+    match *about {
+        [] => {
+            allow(head, &[Method::GET, Method::HEAD], READS)?;
+            fleet::view(context)
+        }
+        ["policies"] => {
+            allow(head, &[Method::POST], "POST")?;
+            let _place = upload_place(context)?;
+            let bytes_max = context.handle.component_bytes_max();
+            let wasm = read_within(head, body, bytes_max, UPLOAD_TIMEOUT, guard::WASM).await?;
+            fleet::upload(context, &wasm).await
+        }
+        ["generations"] => {
+            allow(head, &[Method::POST], "POST")?;
+            let text = read_within(head, body, TEXT_BYTES_MAX, READ_TIMEOUT, guard::TOML).await?;
+            fleet::publish(context, &text).await
+        }
+        ["rollback"] => {
+            allow(head, &[Method::POST], "POST")?;
+            let body = read(head, body).await?;
+            fleet::roll_back(context, &body).await
+        }
+        ["halt"] => {
+            allow(head, &[Method::POST], "POST")?;
+            read(head, body).await?;
+            fleet::halt(context).await
+        }
+        _ => Err(unknown()),
+    }
+}
+
+/// Components that are read at the same time would take much memory.
+fn upload_place(context: &Context) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
+    let busy = |_| {
+        let error = "other components are being uploaded; try again".to_owned();
+        refusal(StatusCode::SERVICE_UNAVAILABLE, error)
+    };
+    context.uploads.try_acquire().map_err(busy)
+}
+
 fn unknown() -> Refusal {
     const KNOWN: &str = "there are: /livez, /readyz, /metrics, /v1/pools, /v1/pools/{pool}, \
         /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
         /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, \
         /v1/pools/{pool}/record, /v1/explain, /v1/listeners, /v1/tenants, /v1/role, /v1/cluster, \
-        /v1/cluster/failover, /v1/reload, /v1/upgrade";
+        /v1/cluster/failover, /v1/fleet, /v1/fleet/policies, \
+        /v1/fleet/generations, /v1/fleet/rollback, /v1/fleet/halt, /v1/reload, /v1/upgrade";
     refusal(StatusCode::NOT_FOUND, KNOWN.to_owned())
 }
 
@@ -184,11 +235,7 @@ async fn read(head: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
 
 /// Reads a component; not too many at once, since they may be large.
 async fn upload(context: &Context, head: &Parts, body: Incoming) -> Result<Answer, Refusal> {
-    let busy = |_| {
-        let error = "other components are being uploaded; try again".to_owned();
-        refusal(StatusCode::SERVICE_UNAVAILABLE, error)
-    };
-    let _place = context.uploads.try_acquire().map_err(busy)?;
+    let _place = upload_place(context)?;
     let pool = policies::pool_of(context, head.uri.query())?;
     let bytes_max = context.handle.component_bytes_max();
     let body = read_within(head, body, bytes_max, UPLOAD_TIMEOUT, guard::WASM).await?;

@@ -48,6 +48,7 @@ fn is_local(authority: &Authority) -> bool {
 /// What an endpoint takes; the types that pages send without asking are others.
 pub(super) const JSON: &str = "application/json";
 pub(super) const WASM: &str = "application/wasm";
+pub(super) const TOML: &str = "application/toml";
 
 /// Refuses a body that does not say that it is what the endpoint takes.
 pub(super) fn check_content_type(

@@ -9,7 +9,7 @@ mod policy;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{
-    Context, cluster,
+    Context, cluster, fleet,
     pools::CLASSES,
     reading::{BackendReading, PoolReading, read_all},
     tenants,
@@ -48,6 +48,7 @@ pub(super) fn render(context: &Context) -> String {
     policy::families(&mut text, &pools);
     tenant_families(&mut text, context);
     cluster::families(&mut text, context);
+    fleet::families(&mut text, context);
     text.finish()
 }
 

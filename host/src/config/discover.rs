@@ -1,11 +1,13 @@
 //! Where a pool's backends are found while the balancer runs.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use super::Etcd;
 
 /// `[pool.NAME.discover]`: backends that are found, beside those that are listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discover {
-    /// Exactly one of the keys `dns`, `srv` and `file`.
+    /// Exactly one of the keys `dns`, `srv`, `file` and `etcd`.
     pub from: DiscoverFrom,
     /// Key `family`: which addresses of a name are backends. Default any.
     pub family: Family,
@@ -38,6 +40,13 @@ pub enum DiscoverFrom {
     },
     /// Key `file`: what another program has listed there; relative to the configuration file.
     File(PathBuf),
+    /// Key `etcd`: what has registered under a name there, and is still there.
+    Etcd {
+        /// Where to ask: the table `[etcd]`.
+        at: Arc<Etcd>,
+        /// The name.
+        service: String,
+    },
 }
 
 impl std::fmt::Display for DiscoverFrom {
@@ -46,6 +55,7 @@ impl std::fmt::Display for DiscoverFrom {
             Self::Dns { name, port } => write!(f, "dns {name}:{port}"),
             Self::Srv { name } => write!(f, "srv {name}"),
             Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Etcd { at, service } => write!(f, "etcd {}backends/{service}/", at.prefix),
         }
     }
 }

@@ -17,18 +17,17 @@ use std::{
     time::Duration,
 };
 
-use toml::de::DeTable;
-
 use super::{
-    Admin, BUILTIN_POLICIES, Config, Listener, MemberRole, Mistake, Mistakes, Policy, Pool, addresses,
+    Admin, BUILTIN_POLICIES, Config, Etcd, Fleet, Listener, MemberRole, Mistake, Mistakes, Policy, Pool,
+    addresses,
     names::{Names, Unique},
-    reader::{Keys, Reader, Table, Value},
-    syntax,
+    reader::{Keys, Table, Value},
     units::{h, s},
 };
 
 pub(super) mod cluster;
 pub(super) mod discover;
+pub(super) mod fleet;
 mod grants;
 mod listener;
 mod own;
@@ -43,8 +42,14 @@ pub(super) mod sticky;
 pub(super) mod tenant;
 pub(super) mod tls;
 
+pub use fleet::components_in;
 pub(super) use own::COMPILE_DEFAULT;
-pub(super) use read::{load_text_with, load_with};
+#[cfg(test)]
+pub(super) use read::FILE_BYTES_MAX;
+pub use read::Shared;
+#[cfg(test)]
+use read::parse_here_with;
+pub(super) use read::{load_shared, load_text_with, load_with, parse_shared, parse_with};
 use tenant::Tenancy;
 
 pub(super) const ROOT: Keys = &[
@@ -58,6 +63,8 @@ pub(super) const ROOT: Keys = &[
     "state",
     "record",
     "cluster",
+    "etcd",
+    "fleet",
     "listener",
     "tenant",
     "pool",
@@ -171,11 +178,6 @@ pub(super) const GRANTS: Keys = &[
     "load",
 ];
 
-/// Ten thousand backends with labels take less than 2 MiB; what is larger is some other file.
-pub(super) const FILE_BYTES_MAX: usize = 16 << 20;
-/// TOML's parser recurses over nested tables, 80 levels of up to 80 dotted keys each. Measured: 6,400 levels overflow
-/// 2 MiB; this leaves a factor of thirty. Only what is used of it is ever touched.
-const STACK_BYTES: usize = 64 << 20;
 /// Names go into metrics' labels and log lines.
 const NAME_CHARS_MAX: usize = 64;
 const WORKERS: RangeInclusive<u32> = 1..=512;
@@ -192,64 +194,10 @@ pub(super) fn parse(text: &str, origin: &str, directory: &Path) -> Result<Config
     parse_with(text, origin, |root| config(root, directory), ROOT)
 }
 
-/// Reads any text of ours; see [`load_with`].
-pub(super) fn parse_with<T: Send>(
-    text: &str,
-    origin: &str,
-    read: impl FnOnce(&Table<'_>) -> Option<T> + Send,
-    keys: Keys,
-) -> Result<T, Mistakes> {
-    if text.len() > FILE_BYTES_MAX {
-        let most = super::units::show_size(FILE_BYTES_MAX as u64);
-        return Err(Mistakes::about_file(
-            origin,
-            format!("expected a file of at most {most}"),
-        ));
-    }
-    let own_stack = std::thread::Builder::new()
-        .name("config".to_owned())
-        .stack_size(STACK_BYTES);
-    std::thread::scope(|scope| {
-        let reading = own_stack
-            .spawn_scoped(scope, || parse_here_with(text, origin, read, keys))
-            .map_err(|error| Mistakes::about_file(origin, format!("cannot be read: no thread: {error}")))?;
-        // A reload must not end a balancer that works, whatever the file does to the parser.
-        let panicked = || Mistakes::about_file(origin, "reading it panicked, a bug in trimtab".to_owned());
-        reading.join().unwrap_or_else(|_| Err(panicked()))
-    })
-}
-
 /// As [`parse`], on the caller's stack.
 #[cfg(test)]
 pub(super) fn parse_here(text: &str, origin: &str, directory: &Path) -> Result<Config, Mistakes> {
-    parse_here_with(text, origin, |root| config(root, directory), ROOT)
-}
-
-fn parse_here_with<T>(
-    text: &str,
-    origin: &str,
-    read: impl FnOnce(&Table<'_>) -> Option<T>,
-    keys: Keys,
-) -> Result<T, Mistakes> {
-    let reader = Reader::new(text, origin);
-    let (root, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // What the parser made of a broken file is a guess, and mistakes in a guess are noise.
-        syntax::note(&reader, errors);
-        return Err(collect(reader, origin));
-    }
-    let made = read(&reader.root(root.get_ref(), keys));
-    match made {
-        Some(made) if reader.has_none() => Ok(made),
-        _ => Err(collect(reader, origin)),
-    }
-}
-
-fn collect(reader: Reader<'_>, origin: &str) -> Mistakes {
-    // The fallback would be a bug of the reader (see its invariant); it must still not pass as success.
-    Mistakes::collect(reader.into_mistakes()).unwrap_or_else(|| {
-        Mistakes::about_file(origin, "cannot be used, and trimtab cannot say why".to_owned())
-    })
+    parse_here_with(text, &origin.into(), |root| config(root, directory), ROOT)
 }
 
 fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
@@ -260,11 +208,18 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     {
         return Some(cluster::witness(root, directory, cluster));
     }
-    let defined_pools = root.require("pool").and_then(|value| value.entries());
-    if defined_pools.as_ref().is_some_and(Vec::is_empty) {
-        root.wrong_key("pool", "expected at least one [pool.NAME]");
+    let (state, versions_kept) = own::state(root, directory);
+    let etcd = fleet::etcd(root, directory);
+    let fleet = fleet::fleet(root, etcd.as_ref(), state.as_ref());
+    if fleet::is_bare(root) {
+        let nobody = own::serving_nobody(root, directory, cluster);
+        return Some(Config {
+            workers: workers(root),
+            fleet,
+            ..nobody
+        });
     }
-    let defined_pools = defined_pools.unwrap_or_default();
+    let defined_pools = defined_pools(root);
     let entries = |key| root.take(key).and_then(|value| value.entries());
     let defined_policies = entries("policy").unwrap_or_default();
     let defined_tenants = entries("tenant").unwrap_or_default();
@@ -277,14 +232,18 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         pool_names.mark_doubtful();
     }
     let zone = root.take("zone").and_then(|value| value.parsed(check_name));
-    let zone = zone.as_deref();
+    let here = Here {
+        directory,
+        zone: zone.as_deref(),
+        etcd: etcd.as_ref(),
+        fleet: fleet.as_ref(),
+    };
     let pools = named(&defined_pools, |name, value| {
-        pool::pool(name, value, (&policy_names, directory, zone), &tenancy).map(Arc::new)
+        pool::pool(name, value, (&policy_names, here), &tenancy).map(Arc::new)
     });
     tenancy.check_series(&pools);
     let mut policies = Policies {
-        directory,
-        zone,
+        here,
         components: Vec::new(),
         by_name: BTreeMap::new(),
     };
@@ -293,7 +252,6 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     pool_names.note_unused("no route names this pool");
     policy_names.note_unused("no pool names this policy");
     tenancy.names.note_unused("no pool names this tenant");
-    let (state, versions_kept) = own::state(root, directory);
     Some(Config {
         workers: workers(root),
         drain: root.duration("drain", DRAIN, s(10)),
@@ -305,6 +263,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         versions_kept,
         record: record::record(&root.table("record", RECORD), directory),
         cluster,
+        fleet: fleet.clone(),
         listeners: listeners?,
         pools,
         policies: policies.by_name,
@@ -312,6 +271,14 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         shared: cluster::shared(root.whole_text()),
         components: policies.components,
     })
+}
+
+fn defined_pools<'a>(root: &Table<'a>) -> Vec<(&'a str, Value<'a>)> {
+    let defined = root.require("pool").and_then(|value| value.entries());
+    if defined.as_ref().is_some_and(Vec::is_empty) {
+        root.wrong_key("pool", "expected at least one [pool.NAME]");
+    }
+    defined.unwrap_or_default()
 }
 
 fn workers(root: &Table<'_>) -> NonZeroUsize {
@@ -439,11 +406,22 @@ pub(super) fn check_name(text: &str) -> Result<String, String> {
     ))
 }
 
+/// What a table may refer to that is elsewhere.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    /// Of the file, which paths are relative to.
+    pub(super) directory: &'a Path,
+    /// Where the balancer is, for policies that ask.
+    pub(super) zone: Option<&'a str>,
+    /// Where backends may have registered.
+    pub(super) etcd: Option<&'a Arc<Etcd>>,
+    /// Where components may come from.
+    pub(super) fleet: Option<&'a Fleet>,
+}
+
 /// The policies as they are collected.
 struct Policies<'a> {
-    directory: &'a Path,
-    /// Where the balancer is, for policies that ask.
-    zone: Option<&'a str>,
+    here: Here<'a>,
     /// Of the policies that are files: where each is, and the mistake that it would be to be missing.
     components: Vec<(PathBuf, Mistake)>,
     by_name: BTreeMap<String, Arc<Policy>>,
@@ -451,10 +429,9 @@ struct Policies<'a> {
 
 impl Policies<'_> {
     fn read(&mut self, defined: &[(&str, Value<'_>)], tenancy: &Tenancy<'_>) {
-        let (directory, zone) = (self.directory, self.zone);
-        let components = &mut self.components;
+        let (here, components) = (self.here, &mut self.components);
         self.by_name = named(defined, |name, value| {
-            policy::policy(name, value, tenancy, (directory, zone, &mut *components)).map(Arc::new)
+            policy::policy(name, value, tenancy, (here, &mut *components)).map(Arc::new)
         });
     }
 

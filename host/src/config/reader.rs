@@ -29,10 +29,37 @@ pub(super) type Keys = &'static [&'static str];
 
 /// Noting stops here: more are never shown, and a large file of nonsense must not fill the memory with them.
 const NOTED_MAX: usize = 5000;
+/// What a text is called in messages.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub(super) file: String,
+    /// After so many lines, another text was added.
+    pub(super) then: Option<(usize, String)>,
+}
+
+impl From<&str> for Origin {
+    fn from(file: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            then: None,
+        }
+    }
+}
+
+impl Origin {
+    /// Where a line of the whole is.
+    fn of(&self, line: usize) -> (&str, usize) {
+        match &self.then {
+            Some((before, name)) if line > *before => (name, line - before),
+            _ => (&self.file, line),
+        }
+    }
+}
+
 /// The file, and what is wrong with it so far.
 pub(super) struct Reader<'a> {
     text: &'a str,
-    origin: &'a str,
+    origin: &'a Origin,
     line_starts: Vec<usize>,
     /// Behind a cell, so that tables can be read while their parents still are.
     mistakes: RefCell<Vec<Mistake>>,
@@ -41,7 +68,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str, origin: &'a str) -> Self {
+    pub(super) fn new(text: &'a str, origin: &'a Origin) -> Self {
         let after_newlines = text
             .bytes()
             .enumerate()
@@ -81,9 +108,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn mistake(&self, span: Option<&Range<usize>>, key: &str, message: String) -> Mistake {
         let place = span.map(|span| self.place(span.start));
+        let told = place.map(|(line, _)| self.origin.of(line));
         Mistake {
-            file: self.origin.to_owned(),
-            line: place.map(|(line, _)| line),
+            file: told.map_or(&*self.origin.file, |(file, _)| file).to_owned(),
+            line: told.map(|(_, line)| line),
             column: place.map(|(_, column)| column),
             key: key.to_owned(),
             value: String::new(),

@@ -15,6 +15,11 @@ pub(super) const fn s(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
+/// Minutes.
+pub(super) const fn m(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
 /// Hours.
 pub(super) const fn h(count: u64) -> Duration {
     Duration::from_secs(count * 3600)

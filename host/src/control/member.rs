@@ -1,11 +1,11 @@
-//! The handle's way to the cluster.
+//! The handle's way to the cluster, and to the fleet.
 //!
-//! Owns where it is kept. What can be asked of it is in `cluster/link.rs`.
+//! Owns where they are kept. What can be asked of them is in `cluster/link.rs` and `fleet/link.rs`.
 
 use std::sync::Arc;
 
-use super::Handle;
-use crate::cluster::Link;
+use super::{Command, Handle, ReloadReport};
+use crate::{cluster::Link, config::Shared, fleet};
 
 impl Handle {
     /// The cluster that this node belongs to; `None` if it does to none.
@@ -15,5 +15,23 @@ impl Handle {
 
     pub(crate) fn set_cluster(&self, link: Arc<Link>) {
         self.inner.cluster.store(Some(link));
+    }
+
+    /// The fleet that this node belongs to; `None` if it does to none.
+    pub fn fleet(&self) -> Option<Arc<fleet::Link>> {
+        self.inner.fleet.load_full()
+    }
+
+    pub(crate) fn set_fleet(&self, link: Arc<fleet::Link>) {
+        self.inner.fleet.store(Some(link));
+    }
+
+    /// Puts what the fleet shares into service beside what this node has itself.
+    ///
+    /// # Errors
+    /// As [`Self::reload`].
+    pub(crate) async fn share(&self, shared: Option<Arc<Shared>>) -> Result<ReloadReport, String> {
+        let answer = self.ask(|done| Command::Share(shared, done)).await;
+        answer.unwrap_or_else(super::stopped)
     }
 }

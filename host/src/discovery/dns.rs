@@ -93,7 +93,7 @@ impl Dns {
                 Ok((found.collect(), good_for))
             }
             DiscoverFrom::Srv { name } => asker.targets(name).await,
-            DiscoverFrom::File(_) => Err(Failure("a file is no name".to_owned())),
+            DiscoverFrom::File(_) | DiscoverFrom::Etcd { .. } => Err(Failure("not a name".to_owned())),
         }
     }
 }

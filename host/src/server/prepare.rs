@@ -212,6 +212,11 @@ impl Service {
         if config.cluster != self.config.cluster {
             report.warnings.push("[cluster] takes a restart".to_owned());
         }
+        if config.fleet != self.config.fleet {
+            report
+                .warnings
+                .push("[fleet] and [etcd] take a restart".to_owned());
+        }
         if (&config.state, config.compile.processes) != (&self.config.state, self.config.compile.processes) {
             report
                 .warnings

@@ -3,7 +3,11 @@
 //! Owns their order, and what is said of each: configurations load in a task of their own, and the one that was asked for
 //! last is the one in service in the end. It must not compare configurations; `prepare.rs` does.
 
-use std::{path::Path, sync::atomic::Ordering, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use tokio::sync::oneshot;
 
@@ -11,9 +15,19 @@ use super::{
     Control, Source, StartError,
     loading::{self, Loading},
 };
-use crate::control::ReloadReport;
+use crate::{config::Shared, control::ReloadReport};
 
 pub(super) type Answer = oneshot::Sender<Result<ReloadReport, String>>;
+
+/// What is to be loaded. What it means is decided when its turn comes, since another reload may change what serves before that.
+pub(super) enum Wanted {
+    /// The same files.
+    Again,
+    /// This text in place of this node's own.
+    Text(String),
+    /// These tables of the fleet, or none.
+    Shared(Option<Arc<Shared>>),
+}
 
 /// A reload under way.
 pub(super) struct Reload {
@@ -45,20 +59,33 @@ pub(super) fn warn(report: &ReloadReport) {
 }
 
 impl Control {
-    pub(super) fn replacement(&self, text: String) -> Source {
-        let directory = match &self.source {
-            Source::File(path) => path.parent().map(Path::to_path_buf).unwrap_or_default(),
-            Source::Text { directory, .. } => directory.clone(),
+    /// What is wanted, by what is in service just now.
+    fn wanted(&self, wanted: Wanted) -> Source {
+        let shared = match &self.source {
+            Source::Joined { shared, .. } => Some(shared.clone()),
+            _ => None,
         };
-        Source::Text { text, directory }
+        match wanted {
+            Wanted::Again => self.source.clone(),
+            Wanted::Shared(shared) => self.source.with(shared),
+            Wanted::Text(text) => {
+                let directory = match self.source.own() {
+                    Source::File(path) => path.parent().map(Path::to_path_buf).unwrap_or_default(),
+                    Source::Text { directory, .. } => directory.clone(),
+                    Source::Joined { .. } => PathBuf::new(),
+                };
+                Source::Text { text, directory }.with(shared)
+            }
+        }
     }
 
     /// Has a configuration loaded, after those that were asked for before it.
-    pub(super) fn begin_reload(&mut self, source: Source, answer: Answer) {
+    pub(super) fn begin_reload(&mut self, wanted: Wanted, answer: Answer) {
         if self.reload.is_some() || self.upgrades.are_running() {
-            self.waiting.push_back((source, answer));
+            self.waiting.push_back((wanted, answer));
             return;
         }
+        let source = self.wanted(wanted);
         let loading = loading::load(source, self.loader.clone(), self.service.candidates());
         self.reload = Some(Reload {
             task: tokio::spawn(loading),
@@ -99,9 +126,9 @@ impl Control {
     pub(super) fn next_reload(&mut self) {
         if self.reload.is_none()
             && !self.upgrades.are_running()
-            && let Some((source, answer)) = self.waiting.pop_front()
+            && let Some((wanted, answer)) = self.waiting.pop_front()
         {
-            self.begin_reload(source, answer);
+            self.begin_reload(wanted, answer);
         }
     }
 

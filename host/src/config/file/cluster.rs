@@ -1,21 +1,18 @@
 //! `[cluster]`: its members, and what has to fit together among its keys.
 
-use std::{
-    collections::BTreeMap, net::IpAddr, num::NonZeroUsize, ops::RangeInclusive, path::Path, time::Duration,
-};
+use std::{net::IpAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use sha2::{Digest, Sha256};
 use trimtab_cluster::Unlike;
 
 use super::{
     super::{
-        Cluster, ClusterMember, Config, Hooks, MemberRole, NamedFile, Takeover, Tenants, WithoutWitness,
-        addresses,
+        Cluster, ClusterMember, Config, Hooks, MemberRole, NamedFile, Takeover, WithoutWitness, addresses,
         names::Unique,
         reader::{Keys, Table},
         units::{h, ms, s},
     },
-    DRAIN, RECORD, admin, check_name, file_path, own, record,
+    check_name, file_path, own,
 };
 
 pub(in super::super) const CLUSTER: Keys = &[
@@ -111,31 +108,13 @@ pub(super) fn witness(root: &Table<'_>, directory: &Path, cluster: Option<Cluste
             root.wrong_key(key, "not in the file of a witness, which serves nobody");
         }
     }
-    let (state, versions_kept) = own::state(root, directory);
-    Config {
-        workers: NonZeroUsize::MIN,
-        drain: root.duration("drain", DRAIN, s(10)),
-        drain_delay: root.duration("drain_delay", DRAIN, Duration::ZERO),
-        admin: admin(root),
-        log: own::log(root, directory),
-        compile: own::compile(root),
-        state,
-        versions_kept,
-        record: record::record(&root.table("record", RECORD), directory),
-        cluster,
-        listeners: Vec::new(),
-        pools: BTreeMap::new(),
-        policies: BTreeMap::new(),
-        tenants: Tenants::default(),
-        shared: 0,
-        components: Vec::new(),
-    }
+    own::serving_nobody(root, directory, cluster)
 }
 
 /// What is in a file but for the keys that are about one node. Comments and the order of keys do not count.
 pub(super) fn shared(text: &str) -> u64 {
-    const OWN: [&str; 8] = [
-        "cluster", "admin", "log", "state", "record", "compile", "workers", "zone",
+    const OWN: [&str; 10] = [
+        "cluster", "admin", "log", "state", "record", "compile", "workers", "zone", "etcd", "fleet",
     ];
     // It was read before.
     let mut root: toml::Table = text.parse().unwrap_or_default();

@@ -7,22 +7,24 @@ use std::{
     net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use super::{
     super::{
-        Backend, Discover, DiscoverFrom, Family, Mistakes, addresses,
+        Backend, Discover, DiscoverFrom, Etcd, Family, Mistakes, addresses,
         reader::{Keys, Table, Value},
         units::{h, ms, s, show_duration},
     },
-    file_path, pool,
+    file_path, fleet, pool,
 };
 
 pub(in crate::config) const DISCOVER: Keys = &[
     "dns",
     "srv",
     "file",
+    "etcd",
     "family",
     "resolver",
     "interval_min",
@@ -31,6 +33,7 @@ pub(in crate::config) const DISCOVER: Keys = &[
 ];
 /// Of a file that `discover.file` names.
 pub(in crate::config) const LISTED: Keys = &["backends"];
+const SOURCES: [&str; 4] = ["dns", "srv", "file", "etcd"];
 const INTERVAL_MIN: RangeInclusive<Duration> = ms(100)..=h(1);
 const INTERVAL_MAX: RangeInclusive<Duration> = ms(100)..=h(24);
 const TIMEOUT: RangeInclusive<Duration> = ms(10)..=s(60);
@@ -38,27 +41,26 @@ const FAMILIES: [(&str, Family); 3] = [("any", Family::Any), ("ipv4", Family::V4
 /// As many as the C library's resolver takes, and then some.
 const RESOLVERS_MAX: usize = 8;
 
-pub(super) fn discover(value: &Value<'_>, directory: &Path) -> Option<Discover> {
+pub(super) fn discover(value: &Value<'_>, directory: &Path, etcd: Option<&Arc<Etcd>>) -> Option<Discover> {
     let table = value.table(DISCOVER)?;
-    let sources: Vec<&str> = ["dns", "srv", "file"]
+    let sources: Vec<&str> = SOURCES
         .into_iter()
         .filter(|key| table.take(key).is_some())
         .collect();
     match *sources {
         [_] => {}
-        [] => table.wrong("expected one of the keys dns, srv and file"),
+        [] => table.wrong("expected one of the keys dns, srv, file and etcd"),
         [_, second, ..] => {
             table.wrong_key(
                 static_key(second),
-                "expected only one of the keys dns, srv and file",
+                "expected only one of the keys dns, srv, file and etcd",
             );
         }
     }
-    let is_file = sources.first() == Some(&"file");
-    if is_file {
+    if matches!(sources.first(), Some(&("file" | "etcd"))) {
         for key in ["family", "resolver", "interval_min", "interval_max", "timeout"] {
             if table.take(key).is_some() {
-                table.wrong_key(key, "only names have this key, and a file is none");
+                table.wrong_key(key, "only with dns and srv");
             }
         }
     }
@@ -81,17 +83,17 @@ pub(super) fn discover(value: &Value<'_>, directory: &Path) -> Option<Discover> 
         interval_min,
         interval_max,
         timeout: table.duration("timeout", TIMEOUT, s(2)),
-        from: from(&table, directory)?,
+        from: from(&table, directory, etcd)?,
     };
     Some(found)
 }
 
 /// The same key, as one of the list.
 fn static_key(key: &str) -> &'static str {
-    if key == "file" { "file" } else { "srv" }
+    SOURCES.into_iter().find(|known| *known == key).unwrap_or("srv")
 }
 
-fn from(table: &Table<'_>, directory: &Path) -> Option<DiscoverFrom> {
+fn from(table: &Table<'_>, directory: &Path, etcd: Option<&Arc<Etcd>>) -> Option<DiscoverFrom> {
     if let Some(value) = table.take("dns") {
         let (name, port) = value.parsed(addresses::name_and_port)?;
         return Some(DiscoverFrom::Dns { name, port });
@@ -99,6 +101,16 @@ fn from(table: &Table<'_>, directory: &Path) -> Option<DiscoverFrom> {
     if let Some(value) = table.take("srv") {
         let name = value.parsed(addresses::service)?;
         return Some(DiscoverFrom::Srv { name });
+    }
+    if let Some(value) = table.take("etcd") {
+        let service = value.parsed(fleet::service);
+        if etcd.is_none() {
+            value.wrong("needs the table [etcd], which says where to ask");
+        }
+        return Some(DiscoverFrom::Etcd {
+            at: etcd?.clone(),
+            service: service?,
+        });
     }
     let value = table.take("file")?;
     let path: PathBuf = file_path(value.text()?, &value, directory)?;
@@ -124,6 +136,27 @@ fn resolver(value: &Value<'_>) -> Vec<SocketAddr> {
 pub(crate) fn listed_backends(path: &Path) -> Result<Vec<Backend>, Mistakes> {
     let read = |table: &Table<'_>, _: &Path| Some(pool::backends(table));
     super::load_text_with(path, as_toml, read, LISTED)
+}
+
+/// The backend that a value in etcd is: an address, or JSON with the keys of an entry of `backends`. `origin` is for the message.
+///
+/// # Errors
+/// Every mistake in it.
+pub(crate) fn registered_backend(text: &str, origin: &str) -> Result<Backend, Mistakes> {
+    let is_json = text.trim_start().starts_with(['{', '"']);
+    let list = match is_json {
+        true => format!("[{text}]"),
+        false => format!("[{}]", serde_json::Value::from(text.trim())),
+    };
+    let read = |table: &Table<'_>| match <[Backend; 1]>::try_from(pool::backends(table)) {
+        Ok([backend]) => Some(backend),
+        Err(found) if found.is_empty() => None,
+        Err(_) => {
+            table.wrong("expected one backend");
+            None
+        }
+    };
+    super::parse_with(&as_toml(list), origin, read, LISTED)
 }
 
 /// A list, or a table with one, in JSON; what is TOML already stays as it is. Lines stay lines.

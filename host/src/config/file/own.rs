@@ -1,14 +1,14 @@
 //! `[compile]`, `[state]` and `[log]`: what the balancer's own work may cost, what it keeps on disk, and what it tells.
 
-use std::{ops::RangeInclusive, path::Path, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
     super::{
-        AccessLog, Compile, Log, LogFormat, LogLevel, State,
+        AccessLog, Cluster, Compile, Config, Log, LogFormat, LogLevel, State, Tenants,
         reader::Table,
         units::{h, s},
     },
-    COMPILE, LOG, STATE, file_path,
+    COMPILE, DRAIN, LOG, RECORD, STATE, admin, file_path, record,
 };
 
 const SIZE: RangeInclusive<usize> = (1 << 10)..=(1 << 30);
@@ -59,6 +59,30 @@ pub(super) fn state(root: &Table<'_>, directory: &Path) -> (Option<State>, usize
         size_bytes,
     });
     (state, versions)
+}
+
+/// What there is in the file of a member that serves nobody, or nobody yet.
+pub(super) fn serving_nobody(root: &Table<'_>, directory: &Path, cluster: Option<Cluster>) -> Config {
+    let (state, versions_kept) = state(root, directory);
+    Config {
+        workers: NonZeroUsize::MIN,
+        drain: root.duration("drain", DRAIN, s(10)),
+        drain_delay: root.duration("drain_delay", DRAIN, Duration::ZERO),
+        admin: admin(root),
+        log: log(root, directory),
+        compile: compile(root),
+        state,
+        versions_kept,
+        record: record::record(&root.table("record", RECORD), directory),
+        cluster,
+        fleet: None,
+        listeners: Vec::new(),
+        pools: BTreeMap::new(),
+        policies: BTreeMap::new(),
+        tenants: Tenants::default(),
+        shared: 0,
+        components: Vec::new(),
+    }
 }
 
 pub(super) fn log(root: &Table<'_>, directory: &Path) -> Log {

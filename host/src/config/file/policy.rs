@@ -1,28 +1,27 @@
 //! `[policy.NAME]`: where a component is, what it may use, and its own settings as JSON.
 
-use std::{
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use serde_json::{Map, Number, Value as Json};
 use toml::de::DeValue;
 
 use super::{
     super::{
-        BUILTIN_POLICIES, Mistake, Policy, PolicySource, Tenant, Wasi,
+        BUILTIN_POLICIES, Fleet, Mistake, Policy, PolicySource, Tenant, Wasi,
         grants::Grants,
         names::Names,
         reader::{Table, Value},
         units::{ms, s, show_duration, show_size},
         zone::{asks_for_zone, in_zone},
     },
-    POLICY, file_path,
+    Here, POLICY, file_path,
     grants::grants,
     tenant::Tenancy,
 };
 
+/// What the name of a component begins with that comes from the fleet.
+pub(super) const DIGEST: &str = "sha256:";
+const DIGEST_CHARS: usize = 64;
 const MEMORY: RangeInclusive<usize> = (1 << 20)..=(1 << 30);
 const MEMORY_DEFAULT: usize = 32 << 20;
 const DEADLINE: RangeInclusive<Duration> = ms(1)..=s(1);
@@ -49,7 +48,7 @@ pub(in crate::config) fn policy(
     name: &str,
     value: &Value<'_>,
     tenancy: &Tenancy<'_>,
-    (directory, zone, components): (&Path, Option<&str>, &mut Vec<(PathBuf, Mistake)>),
+    (here, components): (Here<'_>, &mut Vec<(PathBuf, Mistake)>),
 ) -> Option<Policy> {
     if BUILTIN_POLICIES.contains(&name) {
         value.wrong(
@@ -60,7 +59,7 @@ pub(in crate::config) fn policy(
         return value.expected("a table: [policy.NAME]");
     }
     let table = value.table(POLICY)?;
-    let source = source(&table, directory, components);
+    let source = source(&table, here, components);
     let wasi = [("none", Wasi::None), ("empty", Wasi::Empty)];
     let tenant = tenancy.refer(table.take("tenant"));
     let owner = tenancy.get(tenant.as_deref()).map(|tenant| &**tenant);
@@ -79,7 +78,7 @@ pub(in crate::config) fn policy(
         wasi: table.choice("wasi", &wasi, Wasi::None),
         config_json: table
             .take("config")
-            .and_then(|value| config_here(&value, zone))
+            .and_then(|value| config_here(&value, here.zone))
             .unwrap_or_else(|| "{}".to_owned()),
         line: Some(value.line()),
     };
@@ -121,12 +120,15 @@ pub(in super::super) fn deadline(table: &Table<'_>, tenant: Option<&Tenant>) -> 
 
 fn source(
     table: &Table<'_>,
-    directory: &Path,
+    here: Here<'_>,
     components: &mut Vec<(PathBuf, Mistake)>,
 ) -> Option<PolicySource> {
     match (table.take("component"), table.take("builtin")) {
         (Some(component), None) => {
-            let path = file_path(component.text()?, &component, directory)?;
+            let path = match component.text()?.strip_prefix(DIGEST) {
+                Some(digest) => by_digest(digest, &component, here.fleet)?,
+                None => file_path(component.text()?, &component, here.directory)?,
+            };
             components.push((path.clone(), component.mistake("")));
             Some(PolicySource::File(path))
         }
@@ -143,6 +145,18 @@ fn source(
             None
         }
     }
+}
+
+/// Where a node keeps what its fleet has given it.
+fn by_digest(digest: &str, value: &Value<'_>, fleet: Option<&Fleet>) -> Option<PathBuf> {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if digest.len() != DIGEST_CHARS || !digest.bytes().all(is_hex) {
+        return value.expected("64 digits in lower case after `sha256:`");
+    }
+    if fleet.is_none() {
+        return value.expected("a file; a component by its digest needs the table [fleet]");
+    }
+    fleet.map(|fleet| fleet.component(digest))
 }
 
 /// With the zone that the balancer is in where it is asked for.

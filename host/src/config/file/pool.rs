@@ -1,6 +1,6 @@
 //! `[pool.NAME]`: its backends, checks and retries.
 
-use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, path::Path, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
 use http::HeaderName;
 use toml::de::DeValue;
@@ -13,7 +13,7 @@ use super::{
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, OUTLIER, POOL, discover,
+    BACKEND, HEALTH, Here, OUTLIER, POOL, discover,
     proxy_protocol::send_proxy,
     record, resilience, sticky,
     tenant::Tenancy,
@@ -53,7 +53,7 @@ const HASH_SOURCES_MAX: usize = 8;
 pub(super) fn pool(
     name: &str,
     value: &Value<'_>,
-    (policies, directory, zone): (&Names<'_>, &Path, Option<&str>),
+    (policies, here): (&Names<'_>, Here<'_>),
     tenancy: &Tenancy<'_>,
 ) -> Option<Pool> {
     if !value.kind().is_table() {
@@ -67,7 +67,7 @@ pub(super) fn pool(
     let protocol = protocol(&table, has_tls);
     let discover = table.take("discover");
     let is_found = discover.is_some();
-    let discover = discover.and_then(|value| discover::discover(&value, directory));
+    let discover = discover.and_then(|value| discover::discover(&value, here.directory, here.etcd));
     let is_empty = |value: Value<'_>| value.kind().as_array().is_some_and(|list| list.is_empty());
     let backends = match table.take("backends").is_none_or(is_empty) {
         // What is found is enough.
@@ -75,7 +75,7 @@ pub(super) fn pool(
         _ => backends(&table),
     };
     let tls = tls
-        .and_then(|value| pool_tls(&value, directory))
+        .and_then(|value| pool_tls(&value, here.directory))
         .map(|tls| named(tls, discover.as_ref(), &backends));
     Some(Pool {
         name: name.to_owned(),
@@ -113,7 +113,7 @@ pub(super) fn pool(
             .take("overflow")
             .and_then(|value| value.whole(OVERFLOW))
             .and_then(NonZeroU32::new),
-        zone: own_zone(&table, zone),
+        zone: own_zone(&table, here.zone),
         drain_timeout: table.duration("drain_timeout", DRAIN_TIMEOUT, s(300)),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
         health: table.take("health").and_then(|value| health(&value, has_tls)),
@@ -122,7 +122,7 @@ pub(super) fn pool(
         limits: table.take("limits").and_then(|value| resilience::limits(&value)),
         sticky: table
             .take("sticky")
-            .and_then(|value| sticky::sticky(&value, directory)),
+            .and_then(|value| sticky::sticky(&value, here.directory)),
         record: table.take("record").and_then(|value| record::sampling(&value)),
     })
 }

@@ -68,6 +68,18 @@ fn certificate(table: &Table<'_>, directory: &Path) -> Option<Certificate> {
     })
 }
 
+/// As an empty table would be.
+pub(super) fn default_tls(place: &Value<'_>) -> PoolTls {
+    PoolTls {
+        verify: true,
+        ca: None,
+        server_name: None,
+        certificate: None,
+        min_version: TlsVersion::V12,
+        place: Place::new(place.mistake(String::new())),
+    }
+}
+
 pub(super) fn pool_tls(value: &Value<'_>, directory: &Path) -> Option<PoolTls> {
     let table = value.table(POOL_TLS)?;
     let verify = table.flag("verify", true);

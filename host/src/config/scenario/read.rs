@@ -16,7 +16,7 @@ use super::{
     super::{
         BUILTIN_POLICIES, HashOn, Mistake, Policy,
         file::{
-            check_name, named,
+            Here, check_name, named,
             policy::{builtin, policy},
             pool,
             tenant::Tenancy,
@@ -186,8 +186,13 @@ fn policies(root: &Table<'_>, directory: &Path) -> Defined {
     let mut components = Vec::new();
     let defined = named(&tables, |name, value| {
         // Each balancer's zone is put in later.
-        let place = (directory, Some(OWN_ZONE), &mut components);
-        policy(name, value, &tenancy, place).map(Arc::new)
+        let here = Here {
+            directory,
+            zone: Some(OWN_ZONE),
+            etcd: None,
+            fleet: None,
+        };
+        policy(name, value, &tenancy, (here, &mut components)).map(Arc::new)
     });
     let names = Names::new("policy", &BUILTIN_POLICIES, &tables);
     let compared = compared(root, &names, &defined);

@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 29] = [
+const TABLES: [(&str, &str, Keys); 31] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -23,6 +23,8 @@ const TABLES: [(&str, &str, Keys); 29] = [
         "[[cluster.member]]",
         file::cluster::MEMBER,
     ),
+    ("`[etcd]`", "[etcd]", file::fleet::ETCD),
+    ("`[fleet]`", "[fleet]", file::fleet::FLEET),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
     ("`[listener.tls]`", "[listener.tls]", file::TLS),
     (
@@ -139,7 +141,7 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     if header == "[listener.proxy_protocol]" {
         set(header, "trusted", "[\"10.0.0.0/8\"]");
     }
-    let names_source = |(key, _): &(&str, &str)| matches!(*key, "dns" | "srv" | "file");
+    let names_source = |(key, _): &(&str, &str)| matches!(*key, "dns" | "srv" | "file" | "etcd");
     if header == "[pool.shop.discover]" && !keys.iter().any(names_source) {
         set(header, "dns", "\"shop.internal:8080\"");
     }
@@ -174,7 +176,7 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     {
         set("[[listener.route]]", "host", "\"api.example\"");
     }
-    for (table, key, value) in in_any_case(header) {
+    for (table, key, value) in in_any_case(header).into_iter().chain(of_a_fleet(header, keys)) {
         set(table, key, value);
     }
     let text = written(tables, header, keys);
@@ -183,6 +185,19 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     } else {
         text
     }
+}
+
+/// What a file about etcd has in any case.
+fn of_a_fleet(header: &str, keys: &[(&str, &str)]) -> Vec<(&'static str, &'static str, &'static str)> {
+    let mut found = Vec::new();
+    if header == "[fleet]" {
+        found.push(("[state]", "directory", "\"state\""));
+        found.push(("[fleet]", "node", "\"a\""));
+    }
+    if keys.contains(&("etcd", "\"shop\"")) || matches!(header, "[fleet]" | "[etcd]") {
+        found.push(("[etcd]", "endpoints", "[\"http://10.0.0.1:2379\"]"));
+    }
+    found
 }
 
 /// What a file about a cluster or a pool has in any case.
@@ -250,7 +265,7 @@ fn written(tables: Vec<(&str, BTreeMap<&str, &str>)>, header: &str, keys: &[(&st
 /// What else a value needs to be allowed.
 fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     let company: &[(&str, &str)] = match (key, value) {
-        ("timeout", _) if table == "[pool.shop.discover]" => &[],
+        ("timeout", _) if matches!(table, "[pool.shop.discover]" | "[etcd]") => &[],
         ("interval_max", _) => &[("interval_min", "\"100ms\"")],
         ("timeout", _) => &[("interval", "\"1h\"")],
         ("base_ejection", _) => &[("max_ejection", "\"24h\"")],
