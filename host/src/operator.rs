@@ -43,6 +43,11 @@ pub(crate) fn obey(order: &PolicyOrder) -> ExitCode {
         ),
         verb => ask(order, verb),
     };
+    end(answer)
+}
+
+/// Says what came of an order.
+fn end(answer: anyhow::Result<String>) -> ExitCode {
     match answer {
         Ok(text) => {
             crate::say(text.trim_end());
@@ -53,6 +58,11 @@ pub(crate) fn obey(order: &PolicyOrder) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A word of an answer.
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
 }
 
 fn ask(order: &PolicyOrder, verb: &PolicyVerb) -> anyhow::Result<String> {

@@ -9,20 +9,12 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::word;
 use crate::cli::{ClusterOrder, ClusterVerb};
 
 /// Asks, and tells the answer.
 pub(crate) fn obey(order: &ClusterOrder) -> ExitCode {
-    match ask(order) {
-        Ok(text) => {
-            crate::say(text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    super::end(ask(order))
 }
 
 fn ask(order: &ClusterOrder) -> anyhow::Result<String> {
@@ -46,10 +38,6 @@ fn ask(order: &ClusterOrder) -> anyhow::Result<String> {
         ClusterVerb::Status => status(&answer),
         ClusterVerb::Failover { .. } => format!("handing over to {}", word(&answer["to"])),
     })
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or("?")
 }
 
 fn status(view: &Value) -> String {

@@ -11,20 +11,12 @@ use http::Method;
 use serde_json::{Value, json};
 use trimtab::config::components_in;
 
+use super::word;
 use crate::cli::{FleetOrder, FleetVerb};
 
 /// Asks, and tells the answer.
 pub(crate) fn obey(order: &FleetOrder) -> ExitCode {
-    match ask(order) {
-        Ok(text) => {
-            crate::say(text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    super::end(ask(order))
 }
 
 fn ask(order: &FleetOrder) -> anyhow::Result<String> {
@@ -82,10 +74,6 @@ fn with_digests(order: &FleetOrder, file: &Path) -> anyhow::Result<String> {
         text.replace_range(place, &format!("\"sha256:{}\"", word(&answer["digest"])));
     }
     Ok(text)
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or("?")
 }
 
 fn rollout(rollout: &Value) -> String {
