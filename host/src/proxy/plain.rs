@@ -140,11 +140,11 @@ impl Input {
     }
 
     /// Larger pieces for a body of which so much is left, in a buffer of the worker's: to grow one for each response would
-    /// have it cleared each time. All that was read has been passed on.
+    /// have it cleared each time. Only once all that was read has been passed on: what is in that buffer is somebody else's.
     #[inline]
     pub(super) fn widen(&mut self, left: u64, scratch: &Scratch) {
-        debug_assert!(self.unread().is_empty());
-        if left > self.bytes.len() as u64 && self.bytes.len() < INPUT_MAX {
+        let is_small = left > self.bytes.len() as u64 && self.bytes.len() < INPUT_MAX;
+        if is_small && self.unread().is_empty() {
             self.narrow = std::mem::replace(&mut self.bytes, scratch.take_wide());
         }
     }
