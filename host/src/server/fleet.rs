@@ -320,7 +320,8 @@ impl Standing {
 
     /// Why things are worse than they were, if they are. Only in the end are pools held against it: checks take a while.
     fn worse(&self, now: &Self, is_end: bool) -> Option<String> {
-        let (failed, answered) = (now.failed - self.failed, now.answered - self.answered);
+        let failed = now.failed.saturating_sub(self.failed);
+        let answered = now.answered.saturating_sub(self.answered);
         let share = |failed: u64, answered: u64| failed as f64 / answered.max(1) as f64;
         let (is, was) = (share(failed, answered), share(self.failed, self.answered));
         if failed >= FAILED_MIN && is > FAILED_SHARE && is > was * WORSE {

@@ -1,7 +1,7 @@
 //! What sticky sessions are signed with.
 //!
-//! Owns where a pool's secret comes from: its file, else the cluster's key, else the state directory, else this process. It must not know what a
-//! cookie looks like.
+//! Owns where a pool's secret comes from: its file, else the cluster's key, else the state directory, else this process.
+//! It must not know what a cookie looks like.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -2,7 +2,8 @@
 //!
 //! Owns what a ticket is sealed with: keys that follow from a secret in a file and from the time, so that whoever has
 //! the same file and a clock that is right has the same keys, and nobody has to send one. In a cluster the secret of its
-//! members takes the place of a file. Without either the library keeps keys in memory, which is safer and ends with the process. It must not know what is in a ticket.
+//! members takes the place of a file. Without either the library keeps keys in memory, which is safer and ends with the
+//! process. It must not know what is in a ticket.
 //!
 //! Invariant: a ticket is good for the six hours that it is made in and the next six, under the demands on clients that
 //! it was made under. Nothing is locked, since nothing changes.
