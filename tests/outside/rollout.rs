@@ -213,6 +213,11 @@ async fn what_is_on_trial_gives_way_to_nobody_and_can_be_halted() {
     assert_eq!(halted.status, 200, "{}", halted.text());
     wait_until("it is taken back", DEADLINE, || canary.weights().is_empty()).await;
     assert!(other.weights().is_empty());
+    wait_until("nobody says to be trying it", DEADLINE, || {
+        let members = other.view().members;
+        members.len() == 2 && members.iter().all(|member| member.member.attempt.is_none())
+    })
+    .await;
     let again = other.post("/v1/fleet/halt", "application/json", "{}").await;
     assert_eq!(again.status, 409, "{}", again.text());
     let back = other.post("/v1/fleet/rollback", "application/json", "{}").await;

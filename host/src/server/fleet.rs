@@ -265,6 +265,8 @@ impl Node {
         let generation = self.served.as_ref().map_or(0, |served| served.generation);
         self.link.tell(|own| {
             own.generation = generation;
+            // A trial that was given up has no end to tell of.
+            own.attempt.take_if(|attempt| attempt.verdict == Verdict::Trying);
             if let Some(generation) = trial {
                 own.attempt = Some(Attempt {
                     generation,
