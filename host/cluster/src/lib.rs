@@ -31,5 +31,5 @@ pub mod wire;
 
 pub use core::{Action, Closing, Core, Event, PeerView, Standing};
 pub use message::{Ask, Beat, Message, Refusal, Serves};
-pub use session::{Session, Verdict};
+pub use session::{Acquaintance, Session, Stamp, Verdict};
 pub use settings::{MEMBERS_MAX, Member, MemberId, Mutation, Role, Settings, Unlike, WhenAlone};

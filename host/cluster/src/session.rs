@@ -25,8 +25,20 @@ pub enum Verdict {
     Unacquainted,
 }
 
+/// What a letter says of starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Tells the starts of the sender apart.
+    pub boot: u64,
+    /// The receiver's start that the sender has heard of; 0 for none.
+    pub echo: u64,
+    /// Counts what the sender sent since it started.
+    pub sequence: u64,
+}
+
+/// What is known of another party's present start, and of what came from it.
 #[derive(Clone, Debug, Default)]
-struct Peer {
+pub struct Acquaintance {
     boot: u64,
     retired: Vec<u64>,
     highest: u64,
@@ -39,7 +51,7 @@ pub struct Session {
     me: MemberId,
     boot: u64,
     sequence: u64,
-    peers: Vec<Peer>,
+    peers: Vec<Acquaintance>,
 }
 
 impl Session {
@@ -49,7 +61,7 @@ impl Session {
             me,
             boot: boot.max(1),
             sequence: 0,
-            peers: vec![Peer::default(); members],
+            peers: vec![Acquaintance::default(); members],
         }
     }
 
@@ -58,21 +70,15 @@ impl Session {
         let Some(peer) = self.peers.get_mut(usize::from(letter.from)) else {
             return Verdict::Replayed;
         };
-        if letter.to != self.me || letter.from == self.me || peer.retired.contains(&letter.boot) {
+        if letter.to != self.me || letter.from == self.me {
             return Verdict::Replayed;
         }
-        if letter.echo != self.boot {
-            return Verdict::Unacquainted;
-        }
-        if letter.boot != peer.boot {
-            if peer.boot != 0 {
-                peer.retired.insert(0, peer.boot);
-                peer.retired.truncate(RETIRED_MAX);
-            }
-            peer.boot = letter.boot;
-            (peer.highest, peer.seen) = (0, 0);
-        }
-        peer.admit(letter.sequence)
+        let stamp = Stamp {
+            boot: letter.boot,
+            echo: letter.echo,
+            sequence: letter.sequence,
+        };
+        peer.judge(self.boot, stamp)
     }
 
     /// What is to be sent to a peer.
@@ -100,7 +106,31 @@ impl Session {
     }
 }
 
-impl Peer {
+impl Acquaintance {
+    /// Its present start; 0 before the first letter that counted.
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// Judges what came from it for `mine`, the receiver's own start, and remembers it.
+    pub fn judge(&mut self, mine: u64, stamp: Stamp) -> Verdict {
+        if self.retired.contains(&stamp.boot) {
+            return Verdict::Replayed;
+        }
+        if stamp.echo != mine {
+            return Verdict::Unacquainted;
+        }
+        if stamp.boot != self.boot {
+            if self.boot != 0 {
+                self.retired.insert(0, self.boot);
+                self.retired.truncate(RETIRED_MAX);
+            }
+            self.boot = stamp.boot;
+            (self.highest, self.seen) = (0, 0);
+        }
+        self.admit(stamp.sequence)
+    }
+
     fn admit(&mut self, sequence: u64) -> Verdict {
         if sequence > self.highest {
             let by = sequence - self.highest;

@@ -9,6 +9,10 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
+mod parcel;
+
+pub use parcel::{BODY_BYTES_MAX, Parcel, read_parcel, write_parcel};
+
 use crate::{
     message::{Ask, Beat, Message, Refusal, Serves},
     settings::MemberId,
@@ -50,7 +54,7 @@ impl Secrets {
 }
 
 /// The first bytes of a text's SHA-256: enough to tell clusters apart by mistake; on purpose takes the key.
-fn digest(text: &str) -> u64 {
+pub fn digest(text: &str) -> u64 {
     let digest = Sha256::digest(text.as_bytes());
     digest
         .iter()
