@@ -208,6 +208,7 @@ fn pool() -> Pool {
         zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
+        load_view: config::LoadView::Node,
         health: None,
         outlier: None,
         sticky: None,

@@ -35,6 +35,7 @@ mod fleet;
 mod guard;
 mod listeners;
 mod metrics;
+mod peers;
 mod policies;
 mod pools;
 mod reading;

@@ -29,6 +29,7 @@ mod listener;
 mod log;
 mod mistakes;
 mod names;
+mod peers;
 mod proxy_protocol;
 mod rates;
 mod reader;
@@ -54,6 +55,7 @@ pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use log::{AccessLog, Log, LogFormat, LogLevel};
 pub use mistakes::{Mistake, Mistakes};
+pub use peers::{LoadView, Peers};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
 pub use rates::{Rate, Rates};
 pub use resilience::{PoolLimits, Retry, RetryOn};
@@ -94,6 +96,8 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// `[fleet]`: whose configuration this node takes; `None` without the table.
     pub fleet: Option<Fleet>,
+    /// `[peers]`: who tells this node its load; nobody without the table.
+    pub peers: Option<Peers>,
     /// In the order of the file; at least one, but none in a witness; names and addresses are unique.
     pub listeners: Vec<Listener>,
     /// By name; every pool that a route names is here. A pool without a route is a mistake.
@@ -299,6 +303,8 @@ pub struct Pool {
     pub drain_timeout: Duration,
     /// Key `slow_start`: how long a backend that came back ramps up to its weight. Default 0 s (off), up to 1 h.
     pub slow_start: Duration,
+    /// Key `load_view`: whose requests in flight policies see. Default cluster with `[peers]`, and node without.
+    pub load_view: LoadView,
     /// `[pool.NAME.health]`: active checks; none without the table.
     pub health: Option<Health>,
     /// `[pool.NAME.outlier]`: passive ejection; on by default, off with `outlier = "off"`.

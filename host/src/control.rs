@@ -24,6 +24,7 @@ use crate::{
     config::{Config, Shared},
     fleet,
     metrics::Metrics,
+    peers,
     policy::{Deployment, Recordings, Report, Sought, Versions},
     rollout::{Canary, Outcome, Report as CanaryReport, Rules, Shadow, ShadowReport},
 };
@@ -224,6 +225,7 @@ struct Inner {
     versions: ArcSwap<Versions>,
     cluster: ArcSwapOption<Link>,
     fleet: ArcSwapOption<fleet::Link>,
+    peers: ArcSwapOption<peers::Link>,
     canaries: ArcSwap<Canaries>,
     shadows: ArcSwap<BTreeMap<String, Arc<Shadow>>>,
     component_bytes_max: AtomicUsize,
@@ -256,6 +258,7 @@ impl Handle {
             versions: ArcSwap::default(),
             cluster: ArcSwapOption::empty(),
             fleet: ArcSwapOption::empty(),
+            peers: ArcSwapOption::empty(),
             canaries: ArcSwap::default(),
             shadows: ArcSwap::default(),
             component_bytes_max: AtomicUsize::new(0),

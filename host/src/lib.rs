@@ -40,6 +40,7 @@ pub mod proxy;
 
 pub mod cluster;
 pub mod fleet;
+pub mod peers;
 
 pub mod control;
 

@@ -30,6 +30,7 @@ use crate::{
     fleet::Fleet,
     handover::{Inheritance, Successor},
     metrics::Metrics,
+    peers::Peers,
     policy::{Compiler, Loader, Rebuild},
     proxy::{AccessWriter, Message, Plan, Shared, Worker},
     sched,
@@ -47,6 +48,7 @@ mod error;
 mod fleet;
 mod listeners;
 mod loading;
+mod peers;
 mod prepare;
 mod rebuild;
 mod recording;
@@ -239,6 +241,7 @@ impl Server {
             seat: None,
             fleet: None,
             follower: None,
+            peers: None,
         };
         let (at_once, later) = match inheritance.has_predecessor() {
             true => (None, admin),
@@ -334,6 +337,8 @@ struct Control {
     /// This node's place in the fleet, if it has one, and what takes the configuration that the fleet says.
     fleet: Option<Fleet>,
     follower: Option<tokio::task::JoinHandle<()>>,
+    /// This node's part in the exchange of load, if it has peers.
+    peers: Option<Peers>,
     /// The components and certificates that the last readable configuration names, refused or not: correcting the file that a
     /// refusal was about is enough to have it tried again.
     components: Vec<PathBuf>,
@@ -392,6 +397,8 @@ impl Control {
         drop(watcher);
         self.hand_over().await;
         self.leave_fleet().await;
+        // The process that follows wants the address.
+        self.peers = None;
         let drain = self.service.config.drain;
         self.stop(drain).await
     }
@@ -422,7 +429,8 @@ impl Control {
         // Not before there is something to serve.
         self.seat = Seat::take(&self.service.config, &self.handle)?;
         self.tell_what_serves();
-        self.join_fleet()
+        self.join_fleet()?;
+        self.join_peers()
     }
 
     /// Prepares everything, then tells the workers.

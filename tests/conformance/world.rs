@@ -238,6 +238,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, slow_start: Durat
         zone: None,
         drain_timeout: second,
         slow_start,
+        load_view: config::LoadView::Node,
         // Without active checks a reload would forget who is down.
         health: Some(config::Health {
             kind: config::HealthKind::Tcp,

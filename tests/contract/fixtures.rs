@@ -286,6 +286,7 @@ fn pool(backends: &[Backend]) -> Pool {
         zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
+        load_view: config::LoadView::Node,
         health: None,
         outlier: None,
         limits: None,

@@ -11,6 +11,7 @@ mod chain;
 mod discovery;
 mod health;
 mod hostile;
+mod peers;
 mod policy;
 mod proxy;
 mod record;

@@ -12,18 +12,18 @@ use trimtab_tests::{Client, DEADLINE, Directory, Origin, get, wait_until};
 use crate::PROGRAM;
 
 /// Addresses that were free a moment ago.
-fn free<const N: usize>(bind: impl Fn() -> (SocketAddr, Box<dyn Send>)) -> [SocketAddr; N] {
+pub(crate) fn free<const N: usize>(bind: impl Fn() -> (SocketAddr, Box<dyn Send>)) -> [SocketAddr; N] {
     // All are held until all are chosen, or one could be chosen twice.
     let held = [(); N].map(|()| bind());
     held.map(|(address, _)| address)
 }
 
-fn tcp() -> (SocketAddr, Box<dyn Send>) {
+pub(crate) fn tcp() -> (SocketAddr, Box<dyn Send>) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     (socket.local_addr().unwrap(), Box::new(socket))
 }
 
-fn udp() -> (SocketAddr, Box<dyn Send>) {
+pub(crate) fn udp() -> (SocketAddr, Box<dyn Send>) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     (socket.local_addr().unwrap(), Box::new(socket))
 }

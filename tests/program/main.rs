@@ -12,6 +12,7 @@ mod cluster;
 mod compiling;
 mod idle;
 mod lineage;
+mod load_view;
 mod operator;
 mod pressure;
 mod simulate;

@@ -148,6 +148,7 @@ fn pool(fallback: &str) -> Pool {
         zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
+        load_view: config::LoadView::Node,
         health: None,
         outlier: None,
         limits: None,

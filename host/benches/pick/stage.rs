@@ -75,6 +75,7 @@ pub(crate) fn pool(size: usize) -> Pool {
         zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
+        load_view: config::LoadView::Node,
         health: None,
         outlier: None,
         limits: None,

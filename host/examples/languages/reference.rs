@@ -132,6 +132,7 @@ fn pool(weights: Vec<u32>) -> Pool {
         zone: None,
         drain_timeout: second,
         slow_start: Duration::ZERO,
+        load_view: config::LoadView::Node,
         health: None,
         outlier: None,
         limits: None,

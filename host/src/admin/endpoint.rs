@@ -12,7 +12,8 @@ use hyper::body::{Body, Incoming};
 use super::{
     Context, READ_TIMEOUT, UPLOAD_TIMEOUT,
     answer::{self, Answer, Refusal, refusal},
-    canaries, change, cluster, explain, fleet, guard, listeners, metrics, policies, pools, record, tenants,
+    canaries, change, cluster, explain, fleet, guard, listeners, metrics, peers, policies, pools, record,
+    tenants,
 };
 
 /// Of a request. The largest honest one has two keys.
@@ -60,6 +61,10 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             allow(&head, &[Method::POST], "POST")?;
             let body = read(&head, body).await?;
             cluster::fail_over(context, &body).await
+        }
+        ["v1", "peers"] => {
+            reads()?;
+            peers::view(context)
         }
         ["v1", "fleet", ref about @ ..] => of_fleet(context, about, &head, body).await,
         ["v1", "explain"] => {
@@ -187,7 +192,7 @@ fn unknown() -> Refusal {
         /v1/pools/{pool}/backends/{address}, /v1/policies, /v1/pools/{pool}/policy, \
         /v1/pools/{pool}/policy/rollback, /v1/pools/{pool}/shadow, /v1/pools/{pool}/canary, \
         /v1/pools/{pool}/record, /v1/explain, /v1/listeners, /v1/tenants, /v1/role, /v1/cluster, \
-        /v1/cluster/failover, /v1/fleet, /v1/fleet/policies, \
+        /v1/cluster/failover, /v1/peers, /v1/fleet, /v1/fleet/policies, \
         /v1/fleet/generations, /v1/fleet/rollback, /v1/fleet/halt, /v1/reload, /v1/upgrade";
     refusal(StatusCode::NOT_FOUND, KNOWN.to_owned())
 }

@@ -9,7 +9,7 @@ mod policy;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{
-    Context, cluster, fleet,
+    Context, cluster, fleet, peers,
     pools::CLASSES,
     reading::{BackendReading, PoolReading, read_all},
     tenants,
@@ -49,6 +49,7 @@ pub(super) fn render(context: &Context) -> String {
     tenant_families(&mut text, context);
     cluster::families(&mut text, context);
     fleet::families(&mut text, context);
+    peers::families(&mut text, context);
     text.finish()
 }
 
@@ -348,6 +349,11 @@ fn backend_gauges(text: &mut Text, pools: &[PoolReading]) {
     gauge("trimtab_backend_active", "Requests in flight.", |b| {
         b.active.into()
     });
+    gauge(
+        "trimtab_backend_others_active",
+        "Requests that other nodes have in flight there, as they said; 0 if none says so.",
+        |b| b.others.map_or(0, |others| others.active).into(),
+    );
     gauge(
         "trimtab_backend_connections",
         "Connections to it, used and unused.",

@@ -117,6 +117,8 @@ pub(super) struct Backend {
     zone: Option<String>,
     tier: u8,
     active: u32,
+    /// What other nodes have in flight there; null if none says so, or it is too old.
+    others: Option<Others>,
     connections: u32,
     latency_us: u32,
     mbit_per_s: f64,
@@ -126,6 +128,13 @@ pub(super) struct Backend {
     bytes_sent: u64,
     bytes_received: u64,
     last_check: Option<Check>,
+}
+
+#[derive(Serialize)]
+struct Others {
+    active: u32,
+    requests_per_s: u32,
+    age_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -277,6 +286,11 @@ impl Backend {
             zone: reading.spec.zone.clone(),
             tier: member.tier,
             active: reading.active,
+            others: reading.others.map(|others| Others {
+                active: others.active,
+                requests_per_s: others.rate,
+                age_ms: (crate::clock::now_us() / 1000).saturating_sub(others.told_ms),
+            }),
             connections: member.backend.connections(),
             latency_us: reading.latency_us,
             mbit_per_s: reading.bytes_per_second as f64 * 8.0 / 1e6,

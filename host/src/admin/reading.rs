@@ -12,7 +12,7 @@ use super::Context;
 use crate::{
     config,
     control::PoolView,
-    pool::{Load, Member, Snapshot, View},
+    pool::{Elsewhere, Load, Member, Snapshot, View},
 };
 
 /// A pool at one moment.
@@ -20,13 +20,16 @@ pub(super) struct PoolReading {
     pub(super) view: PoolView,
     pub(super) snapshot: Arc<Snapshot>,
     columns: View,
+    now_us: u64,
 }
 
 /// One of its backends.
 pub(super) struct BackendReading<'a> {
     pub(super) member: &'a Member,
     pub(super) spec: &'a config::Backend,
+    /// Of this node alone, so that the sum over nodes is true.
     pub(super) active: u32,
+    pub(super) others: Option<Elsewhere>,
     pub(super) latency_us: u32,
     pub(super) bytes_per_second: u64,
 }
@@ -40,11 +43,13 @@ pub(super) fn read_all(context: &Context) -> Vec<PoolReading> {
 impl PoolReading {
     pub(super) fn read(view: PoolView) -> Self {
         let snapshot = view.pool.snapshot();
-        let columns = View::new(&snapshot, crate::clock::now_us());
+        let now_us = crate::clock::now_us();
+        let columns = View::new(&snapshot, now_us);
         Self {
             view,
             snapshot,
             columns,
+            now_us,
         }
     }
 
@@ -59,7 +64,8 @@ impl PoolReading {
         members.zip(specs).map(|((index, member), spec)| BackendReading {
             member,
             spec,
-            active: self.columns.active(index),
+            active: member.backend.active(),
+            others: member.backend.others.at(self.now_us / 1000),
             latency_us: self.columns.latency_us(index),
             bytes_per_second: self.columns.throughput(index),
         })

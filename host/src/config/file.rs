@@ -31,6 +31,7 @@ pub(super) mod fleet;
 mod grants;
 mod listener;
 mod own;
+pub(super) mod peers;
 pub(super) mod policy;
 pub(super) mod pool;
 pub(super) mod proxy_protocol;
@@ -65,6 +66,7 @@ pub(super) const ROOT: Keys = &[
     "cluster",
     "etcd",
     "fleet",
+    "peers",
     "listener",
     "tenant",
     "pool",
@@ -139,6 +141,7 @@ pub(super) const POOL: Keys = &[
     "zone_aware",
     "drain_timeout",
     "slow_start",
+    "load_view",
     "health",
     "outlier",
     "retry",
@@ -211,11 +214,13 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     let (state, versions_kept) = own::state(root, directory);
     let etcd = fleet::etcd(root, directory);
     let fleet = fleet::fleet(root, etcd.as_ref(), state.as_ref());
+    let peers = peers::peers(root, directory);
     if fleet::is_bare(root) {
         let nobody = own::serving_nobody(root, directory, cluster);
         return Some(Config {
             workers: workers(root),
             fleet,
+            peers,
             ..nobody
         });
     }
@@ -237,6 +242,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         zone: zone.as_deref(),
         etcd: etcd.as_ref(),
         fleet: fleet.as_ref(),
+        has_peers: root.take("peers").is_some(),
     };
     let pools = named(&defined_pools, |name, value| {
         pool::pool(name, value, (&policy_names, here), &tenancy).map(Arc::new)
@@ -264,6 +270,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         record: record::record(&root.table("record", RECORD), directory),
         cluster,
         fleet: fleet.clone(),
+        peers,
         listeners: listeners?,
         pools,
         policies: policies.by_name,
@@ -417,6 +424,8 @@ pub(super) struct Here<'a> {
     pub(super) etcd: Option<&'a Arc<Etcd>>,
     /// Where components may come from.
     pub(super) fleet: Option<&'a Fleet>,
+    /// Whether other nodes tell this one their load.
+    pub(super) has_peers: bool,
 }
 
 /// The policies as they are collected.

@@ -1,11 +1,11 @@
-//! The handle's way to the cluster, and to the fleet.
+//! The handle's way to the cluster, to the fleet and to the peers.
 //!
-//! Owns where they are kept. What can be asked of them is in `cluster/link.rs` and `fleet/link.rs`.
+//! Owns where they are kept. What can be asked of them is in `cluster/link.rs`, `fleet/link.rs` and `peers/link.rs`.
 
 use std::sync::Arc;
 
 use super::{Command, Handle, ReloadReport};
-use crate::{cluster::Link, config::Shared, fleet};
+use crate::{cluster::Link, config::Shared, fleet, peers};
 
 impl Handle {
     /// The cluster that this node belongs to; `None` if it does to none.
@@ -24,6 +24,15 @@ impl Handle {
 
     pub(crate) fn set_fleet(&self, link: Arc<fleet::Link>) {
         self.inner.fleet.store(Some(link));
+    }
+
+    /// The exchange of load with other nodes; `None` without any.
+    pub fn peers(&self) -> Option<Arc<peers::Link>> {
+        self.inner.peers.load_full()
+    }
+
+    pub(crate) fn set_peers(&self, link: Arc<peers::Link>) {
+        self.inner.peers.store(Some(link));
     }
 
     /// Puts what the fleet shares into service beside what this node has itself.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -166,6 +167,18 @@ impl Link {
             rollout: state.known.rollout.clone(),
             members: state.members.iter().map(member).collect(),
         }
+    }
+
+    /// Where the other nodes hear load.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        let state = self.state();
+        let others = state
+            .members
+            .iter()
+            .filter(|(name, _)| **name != self.config.node);
+        others
+            .filter_map(|(_, member)| member.peers.as_ref()?.parse().ok())
+            .collect()
     }
 
     /// What this node says of itself from now on.

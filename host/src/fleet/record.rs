@@ -29,6 +29,8 @@ pub struct Member {
     pub pid: u32,
     /// Where its admin listener is; of no use to others unless it listens for them.
     pub admin: Option<String>,
+    /// Where it hears the load of others, if it does.
+    pub peers: Option<String>,
     /// Whether it is among the first to take another configuration.
     pub canary: bool,
     /// What it serves; 0 is what is in its file.

@@ -158,6 +158,7 @@ fn config(backends: Vec<config::Backend>, panic_threshold: u8, hash_on: Vec<Hash
         zone: None,
         drain_timeout: second,
         slow_start: SLOW_START,
+        load_view: config::LoadView::Node,
         // Without active checks a reload would forget who is down.
         health: Some(config::Health {
             kind: config::HealthKind::Tcp,

@@ -12,7 +12,7 @@ use std::{
 use crossbeam_utils::CachePadded;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Load;
+use super::{Load, Others};
 use crate::config;
 
 /// One server. Lives as long as anyone uses it: a request in flight keeps the backend it was sent to.
@@ -26,6 +26,8 @@ pub struct Backend {
     pub socket: SocketAddr,
     /// One for each worker, on cache lines of their own.
     loads: Box<[CachePadded<Load>]>,
+    /// What other nodes say of it, where they do.
+    pub others: CachePadded<Others>,
 }
 
 impl Backend {
@@ -36,6 +38,7 @@ impl Backend {
             address: address.into(),
             socket,
             loads: (0..workers).map(|_| CachePadded::new(Load::default())).collect(),
+            others: CachePadded::default(),
         }
     }
 

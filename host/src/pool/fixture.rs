@@ -35,6 +35,7 @@ pub(crate) fn config(addresses: &[&str]) -> config::Pool {
         zone: None,
         drain_timeout: Duration::from_secs(300),
         slow_start: Duration::ZERO,
+        load_view: config::LoadView::Node,
         health: None,
         outlier: Some(config::Outlier {
             consecutive_failures: count(5),

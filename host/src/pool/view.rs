@@ -1,7 +1,7 @@
 //! One worker's picture of the live load of a pool: columns over the members of one snapshot.
 //!
-//! Owns the merging of all workers' counters. The worker's own requests appear in it at once; what other workers did is
-//! merged in at most once in [`View::interval_ms`], so that a pick never reads more than its own memory. It must not
+//! Owns the merging of all workers' counters, and of what other nodes said. The worker's own requests appear in it at once; what other
+//! workers did is merged in at most once in [`View::interval_ms`], so that a pick never reads more than its own memory. It must not
 //! know which algorithm reads it.
 //!
 //! Invariant: written by its worker only. Atomics (always relaxed) make it shareable with the guest's host functions
@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::{Load, Snapshot, load::LatencySum};
+use super::{Snapshot, load::LatencySum};
 
 /// Merging is taken to cost some 40 ns a backend (an estimate); once in 4 us a backend keeps it near 1 % of a core.
 const MERGE_US_PER_BACKEND: usize = 4;
@@ -30,7 +30,7 @@ pub struct View {
 /// What a backend's columns say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Requests in flight.
+    /// Requests in flight, those of other nodes included.
     pub active: u32,
     /// Average microseconds to the response head; 0 unmeasured.
     pub latency_us: u32,
@@ -106,9 +106,11 @@ impl View {
         self.merged_ms.store(now_us / 1000, Relaxed);
         let mut total = 0;
         for (member, column) in snapshot.members.iter().zip(&self.active) {
-            let active = member.backend.loads().map(Load::active).sum();
+            let own: u32 = member.backend.active();
+            // Nobody vouches for the sum of what others said.
+            let active = own.saturating_add(member.backend.others.active(now_us / 1000));
             column.store(active, Relaxed);
-            total += active;
+            total = u32::saturating_add(total, active);
         }
         self.active_total.store(total, Relaxed);
         if merges.is_multiple_of(SLOW_COLUMNS_EVERY) {

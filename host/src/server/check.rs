@@ -33,6 +33,11 @@ pub fn check(path: &Path, compiler: Compiler) -> Result<Config, Vec<String>> {
     if let Err(StartError::Mistakes(mistakes)) = tls::load_all(&config, &tls::Loaded::default()) {
         wrong.extend(lines(mistakes.as_slice()));
     }
+    if let Some(peers) = &config.peers
+        && let Err(error) = cluster::read_key(&peers.key)
+    {
+        wrong.push(error.to_string());
+    }
     if let Some(cluster) = &config.cluster
         && let Err(error) = cluster::read_key(&cluster.key)
     {

@@ -70,6 +70,14 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The address for the peers cannot be listened on.
+    #[error("peers.listen = \"{address}\": {error}")]
+    Peers {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The access log cannot be opened.
     #[error("log.access = \"{path}\": {error}")]
     AccessLog {

@@ -217,6 +217,9 @@ impl Service {
                 .warnings
                 .push("[fleet] and [etcd] take a restart".to_owned());
         }
+        if config.peers != self.config.peers {
+            report.warnings.push("[peers] takes a restart".to_owned());
+        }
         if (&config.state, config.compile.processes) != (&self.config.state, self.config.compile.processes) {
             report
                 .warnings

@@ -103,7 +103,7 @@ pub(super) fn cluster(root: &Table<'_>, directory: &Path) -> Option<Cluster> {
 
 /// A member that only votes serves nobody.
 pub(super) fn witness(root: &Table<'_>, directory: &Path, cluster: Option<Cluster>) -> Config {
-    for key in ["workers", "zone", "listener", "pool", "policy", "tenant"] {
+    for key in ["workers", "zone", "peers", "listener", "pool", "policy", "tenant"] {
         if root.take(key).is_some() {
             root.wrong_key(key, "not in the file of a witness, which serves nobody");
         }
@@ -113,8 +113,8 @@ pub(super) fn witness(root: &Table<'_>, directory: &Path, cluster: Option<Cluste
 
 /// What is in a file but for the keys that are about one node. Comments and the order of keys do not count.
 pub(super) fn shared(text: &str) -> u64 {
-    const OWN: [&str; 10] = [
-        "cluster", "admin", "log", "state", "record", "compile", "workers", "zone", "etcd", "fleet",
+    const OWN: [&str; 11] = [
+        "cluster", "admin", "log", "state", "record", "compile", "workers", "zone", "etcd", "fleet", "peers",
     ];
     // It was read before.
     let mut root: toml::Table = text.parse().unwrap_or_default();

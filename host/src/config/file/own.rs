@@ -76,6 +76,7 @@ pub(super) fn serving_nobody(root: &Table<'_>, directory: &Path, cluster: Option
         record: record::record(&root.table("record", RECORD), directory),
         cluster,
         fleet: None,
+        peers: None,
         listeners: Vec::new(),
         pools: BTreeMap::new(),
         policies: BTreeMap::new(),

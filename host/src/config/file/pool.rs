@@ -7,13 +7,13 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Backend, Discover, DiscoverFrom, FALLBACKS, HashOn, Health, HealthKind, Outlier, Pool, PoolProtocol,
-        PoolTls, addresses,
+        Backend, Discover, DiscoverFrom, FALLBACKS, HashOn, Health, HealthKind, LoadView, Outlier, Pool,
+        PoolProtocol, PoolTls, addresses,
         names::{Names, Unique},
         reader::{Table, Value},
         units::{h, ms, s, show_duration},
     },
-    BACKEND, HEALTH, Here, OUTLIER, POOL, discover,
+    BACKEND, HEALTH, Here, OUTLIER, POOL, discover, peers,
     proxy_protocol::send_proxy,
     record, resilience, sticky,
     tenant::Tenancy,
@@ -116,6 +116,7 @@ pub(super) fn pool(
         zone: own_zone(&table, here.zone),
         drain_timeout: table.duration("drain_timeout", DRAIN_TIMEOUT, s(300)),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
+        load_view: peers::load_view(&table, here.has_peers),
         health: table.take("health").and_then(|value| health(&value, has_tls)),
         outlier: outlier(&table),
         retry: resilience::retry(&table),
@@ -175,6 +176,7 @@ pub(in crate::config) fn simulated(table: &Table<'_>, hash_on_default: HashOn) -
         zone: None,
         drain_timeout: s(300),
         slow_start: table.duration("slow_start", SLOW_START, Duration::ZERO),
+        load_view: LoadView::Node,
         health: table.take("health").and_then(|value| health(&value, false)),
         outlier: outlier(table),
         retry: resilience::simulated_retry(table),

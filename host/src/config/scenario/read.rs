@@ -191,6 +191,7 @@ fn policies(root: &Table<'_>, directory: &Path) -> Defined {
             zone: Some(OWN_ZONE),
             etcd: None,
             fleet: None,
+            has_peers: false,
         };
         policy(name, value, &tenancy, (here, &mut components)).map(Arc::new)
     });

@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 31] = [
+const TABLES: [(&str, &str, Keys); 32] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -25,6 +25,7 @@ const TABLES: [(&str, &str, Keys); 31] = [
     ),
     ("`[etcd]`", "[etcd]", file::fleet::ETCD),
     ("`[fleet]`", "[fleet]", file::fleet::FLEET),
+    ("`[peers]`", "[peers]", file::peers::PEERS),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
     ("`[listener.tls]`", "[listener.tls]", file::TLS),
     (
@@ -206,6 +207,13 @@ fn in_any_case(header: &str) -> Vec<(&'static str, &'static str, &'static str)> 
     if header == "[pool.shop]" {
         found.push(("", "zone", "\"a\""));
     }
+    if matches!(header, "[pool.shop]" | "[peers]") {
+        found.extend([
+            ("[peers]", "listen", "\"10.0.0.9:7947\""),
+            ("[peers]", "key_file", "\"peers.key\""),
+            ("[peers]", "others", "[\"10.0.0.8:7947\"]"),
+        ]);
+    }
     if header.contains("cluster") {
         found.extend([
             ("[cluster]", "name", "\"edge\""),
@@ -279,6 +287,7 @@ fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, 
         // Without TLS nothing tells which is spoken.
         ("protocol", "\"auto\"") => &[("tls", "{}")],
         ("max_ejection", _) => &[("base_ejection", "\"100ms\"")],
+        ("stale_after", _) => &[("interval", "\"10ms\"")],
         ("heartbeat" | "margin", _) => &[("lease", "\"1m\"")],
         ("addresses", _) => &[("takeover", "\"address\""), ("interface", "\"eth0\"")],
         ("interface", _) => &[("takeover", "\"address\""), ("addresses", "[\"10.0.0.5\"]")],
