@@ -31,7 +31,7 @@ mod view;
 pub use fitness::{Fitness, Trouble};
 pub use link::{Link, TransferError};
 pub use trimtab_cluster::Serves;
-pub use view::{Counters, Standing, View};
+pub use view::{Counters, Standing, View, WarmView};
 
 /// A key that could be guessed is none.
 pub const KEY_BYTES_MIN: usize = 32;

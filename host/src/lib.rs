@@ -30,6 +30,7 @@ pub mod rate;
 
 pub mod policy;
 pub mod rollout;
+pub mod warm;
 
 pub mod replay;
 pub mod simulate;

@@ -24,6 +24,7 @@ use crate::{config, sticky::Sticky, tenant::Tenant, tls::Originator};
 
 mod backend;
 mod counts;
+mod following;
 mod load;
 mod others;
 mod snapshot;

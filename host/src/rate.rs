@@ -26,7 +26,10 @@ use crate::{
 };
 
 mod bucket;
+mod carried;
 mod clients;
+
+pub use carried::Carried;
 
 use bucket::Bucket;
 use clients::Clients;
@@ -163,6 +166,60 @@ impl Limiter {
         self.client(connections, |told| &told.client_connections, client, now_us)
     }
 
+    /// What is left of each bucket that is not full, as another node would have it.
+    pub fn carry(&self, now_us: u64) -> Carried {
+        let whole = |whole: &Option<Whole>| whole.as_ref()?.level(now_us);
+        let clients = |clients: &Option<RefCell<Clients>>| {
+            let clients = clients.as_ref().map(|clients| clients.borrow().carry(now_us));
+            clients.unwrap_or_default()
+        };
+        Carried {
+            requests: whole(&self.requests),
+            connections: whole(&self.connections),
+            client_requests: clients(&self.client_requests),
+            client_connections: clients(&self.client_connections),
+        }
+    }
+
+    /// Goes on with what another node had left at that time, where that is less than what is left here.
+    pub fn go_on_with(&self, carried: &Carried, told_us: u64, now_us: u64) {
+        let wholes = [
+            (&self.requests, carried.requests),
+            (&self.connections, carried.connections),
+        ];
+        for (whole, level) in wholes {
+            if let (Some(whole), Some(level)) = (whole, level) {
+                whole.lower((level, told_us), now_us);
+            }
+        }
+        let requests = (&self.client_requests, &carried.client_requests);
+        let connections = (&self.client_connections, &carried.client_connections);
+        self.lower_clients(requests, |told| &told.client_requests, (told_us, now_us));
+        self.lower_clients(connections, |told| &told.client_connections, (told_us, now_us));
+    }
+
+    fn lower_clients(
+        &self,
+        (clients, carried): (&Option<RefCell<Clients>>, &[(u128, f32)]),
+        of: impl Fn(&Told) -> &Slots,
+        times_us: (u64, u64),
+    ) {
+        let Some(clients) = clients else { return };
+        let mut clients = clients.borrow_mut();
+        for (client, level) in carried {
+            let slots = clients.slots(*client);
+            clients.lower((*client, *level), |row| self.elsewhere(&of, slots[row]), times_us);
+        }
+    }
+
+    /// What the other workers had let in of the clients in this slot.
+    fn elsewhere(&self, of: &impl Fn(&Told) -> &Slots, slot: usize) -> u32 {
+        let others = self.shared.workers.iter().enumerate();
+        let others = others.filter(|(worker, _)| *worker != self.worker);
+        let of_slot = |told: &Told| of(told).get(slot).map_or(0, |count| count.load(Relaxed));
+        others.fold(0, |sum: u32, (_, told)| sum.wrapping_add(of_slot(told)))
+    }
+
     fn whole(
         &self,
         whole: &Option<Whole>,
@@ -194,12 +251,7 @@ impl Limiter {
         let client = self.masked(client);
         let mut clients = clients.borrow_mut();
         let slots = clients.slots(client);
-        let elsewhere = |row: usize| {
-            let others = self.shared.workers.iter().enumerate();
-            let others = others.filter(|(worker, _)| *worker != self.worker);
-            let of_slot = |told: &Told| of(told).get(slots[row]).map_or(0, |count| count.load(Relaxed));
-            others.fold(0, |sum: u32, (_, told)| sum.wrapping_add(of_slot(told)))
-        };
+        let elsewhere = |row: usize| self.elsewhere(&of, slots[row]);
         clients
             .take(client, elsewhere, now_us)
             .map_err(|wait_us| Excess {
@@ -239,6 +291,17 @@ impl Whole {
             elsewhere: Cell::new(0),
             merged_us: Cell::new(0),
         }
+    }
+
+    /// What is left; `None` of a full one.
+    fn level(&self, now_us: u64) -> Option<f32> {
+        self.bucket.get().level_at(&self.rate, now_us)
+    }
+
+    fn lower(&self, (level, told_us): (f32, u64), now_us: u64) {
+        let mut bucket = self.bucket.get();
+        bucket.lower(&self.rate, (level, told_us), now_us);
+        self.bucket.set(bucket);
     }
 
     fn take(&self, elsewhere: impl Fn() -> u64, now_us: u64) -> Result<(), u64> {

@@ -60,6 +60,7 @@ mod sockets;
 mod stopping;
 mod tls;
 mod upgrade;
+mod warm;
 mod watch;
 
 pub use beginning::Surroundings;
@@ -80,6 +81,7 @@ use rollout::{Rollout, Step};
 use shadow::Shadows;
 use stopping::AdminTask;
 use upgrade::Upgrades;
+use warm::Warmth;
 
 /// What messages call a text that is in no file.
 const ORIGIN: &str = "configuration";
@@ -242,6 +244,7 @@ impl Server {
             fleet: None,
             follower: None,
             peers: None,
+            warmth: None,
         };
         let (at_once, later) = match inheritance.has_predecessor() {
             true => (None, admin),
@@ -339,6 +342,8 @@ struct Control {
     follower: Option<tokio::task::JoinHandle<()>>,
     /// This node's part in the exchange of load, if it has peers.
     peers: Option<Peers>,
+    /// What is asked of the active node of the cluster, and told.
+    warmth: Option<Warmth>,
     /// The components and certificates that the last readable configuration names, refused or not: correcting the file that a
     /// refusal was about is enough to have it tried again.
     components: Vec<PathBuf>,
@@ -429,6 +434,7 @@ impl Control {
         // Not before there is something to serve.
         self.seat = Seat::take(&self.service.config, &self.handle)?;
         self.tell_what_serves();
+        self.keep_warm()?;
         self.join_fleet()?;
         self.join_peers()
     }

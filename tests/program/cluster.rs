@@ -1,6 +1,7 @@
 //! A pair and its witness, each a process of its own: who serves when one is killed, stopped, started again or told to hand over.
 
 mod sessions;
+mod warm;
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},

@@ -126,6 +126,13 @@ pub(super) fn families(text: &mut Text, context: &Context) {
             family.sample(&[("member", &member.name)], heard_ms as f64 / 1e3);
         }
     }
+    let help = "Age of what this standby would go on with.";
+    let mut family = text.family("trimtab_cluster_warm_age_seconds", Gauge, help);
+    for warm in view.iter().filter_map(|view| view.warm.as_ref()) {
+        if let Some(age_ms) = warm.age_ms {
+            family.sample(&[], age_ms as f64 / 1e3);
+        }
+    }
     let help = "Datagrams of the cluster, by what became of them.";
     let mut family = text.family("trimtab_cluster_datagrams_total", Counter, help);
     for (result, count) in link.iter().flat_map(|link| link.counters.all()) {

@@ -15,7 +15,7 @@ use trimtab_cluster::Serves;
 use super::{
     boot_us,
     fitness::Fitness,
-    view::{Counters, MemberView, Standing, View, role_name},
+    view::{Counters, MemberView, Standing, View, WarmView, role_name},
 };
 use crate::config;
 
@@ -72,6 +72,7 @@ pub struct Link {
     orders: Mutex<Vec<Order>>,
     bell: OwnedFd,
     view: Mutex<View>,
+    warm: Mutex<Option<WarmView>>,
     /// Counts of datagrams.
     pub counters: Counters,
     /// Whether this node could serve.
@@ -106,6 +107,7 @@ impl Link {
             orders: Mutex::default(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             view: Mutex::new(view),
+            warm: Mutex::default(),
             counters: Counters::default(),
             fitness: Fitness::new(),
         })
@@ -119,7 +121,45 @@ impl Link {
         if view.role == Standing::Active && now_us >= view.until_us {
             view.role = Standing::Leaving;
         }
+        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        view.warm = warm.filter(|_| view.role == Standing::Standby);
+        if let Some(warm) = &mut view.warm {
+            warm.age_ms = (warm.told_us > 0).then(|| now_us.saturating_sub(warm.told_us) / 1_000);
+        }
         view
+    }
+
+    /// The active node was asked what this one would lack: how large that was and whether what policies have learned was among it, or
+    /// why there was no answer.
+    pub fn told(&self, from: &str, outcome: Result<(usize, bool), String>) {
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        let warm = warm.get_or_insert_default();
+        if warm.from != from {
+            *warm = WarmView {
+                from: from.to_owned(),
+                ..WarmView::default()
+            };
+        }
+        match outcome {
+            Ok((bytes, with_states)) => {
+                warm.bytes = bytes;
+                warm.states += u64::from(with_states);
+                warm.told_us = boot_us();
+                if warm.error.take().is_some() {
+                    tracing::info!(from, "what the active node knows is told again");
+                }
+            }
+            Err(error) => {
+                if warm.error.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        from,
+                        error,
+                        "the active node does not tell what it knows; a takeover would begin with less"
+                    );
+                }
+                warm.error = Some(error);
+            }
+        }
     }
 
     pub(super) fn set_view(&self, change: impl FnOnce(&mut View)) {

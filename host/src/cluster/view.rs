@@ -47,11 +47,30 @@ pub struct View {
     pub same_policies: Option<bool>,
     /// How often it became active.
     pub leases: u64,
+    /// What this node would go on with if it became active; `None` before there was anything, and of a node that is active.
+    pub warm: Option<WarmView>,
     /// All members, in the order of the file.
     pub members: Vec<MemberView>,
     /// When the lease ends, by [`super::boot_us`].
     #[serde(skip)]
     pub(super) until_us: u64,
+}
+
+/// What a standby was told by the active node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WarmView {
+    /// By whom.
+    pub from: String,
+    /// How long ago; `None` for never.
+    pub age_ms: Option<u64>,
+    /// How large it was.
+    pub bytes: usize,
+    /// How often what policies have learned was told.
+    pub states: u64,
+    /// Why nothing was told the last time.
+    pub error: Option<String>,
+    #[serde(skip)]
+    pub(super) told_us: u64,
 }
 
 /// Another member, or this one.

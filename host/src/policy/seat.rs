@@ -116,6 +116,8 @@ pub struct Seat {
     reporter: Reporter,
     /// The pool was replaced, so the snapshot is old whatever its generation.
     is_stale: bool,
+    /// Its policy failed when it was asked for its state in the middle of its life, and is not asked again.
+    is_mute: bool,
 }
 
 impl Seat {
@@ -165,6 +167,7 @@ impl Seat {
             rebuilds,
             reporter: Reporter::default(),
             is_stale: false,
+            is_mute: false,
         };
         seat.place(instance, now_us);
         seat

@@ -37,9 +37,11 @@ use crate::{
     rate,
     rollout::{Shadow, Split},
     tls::Terminator,
+    warm::{Warm, WorkerWarm},
 };
 
 mod finish;
+mod warm;
 
 /// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
 const WATCH_EVERY_MAX: Duration = Duration::from_millis(100);
@@ -91,6 +93,10 @@ pub enum Message {
     /// Have the connections that there are now end with their next response, and those that come meanwhile with their first.
     /// Answered when the former have, or after this time.
     Finish(Duration, oneshot::Sender<()>),
+    /// Tell what another node would lack that takes this one's place; what policies have learned, too, or not.
+    Tell(bool, oneshot::Sender<WorkerWarm>),
+    /// Go on with what another node knew at this time, on this process's clock; with what its policies had learned, or without.
+    GoOn(Arc<Warm>, u64, bool),
     /// Accept nothing more, finish what is under way, and end; after this time in any case.
     Stop(Duration, Idle),
 }
@@ -201,6 +207,10 @@ impl Worker {
                     Message::Finish(within, done) => {
                         tokio::task::spawn_local(state.clone().finish(within, done));
                     }
+                    Message::Tell(with_states, done) => {
+                        let _ = done.send(state.tell(with_states));
+                    }
+                    Message::GoOn(warm, told_us, with_states) => state.go_on(&warm, told_us, with_states),
                     Message::Stop(within, idle) => return state.stop(within, idle).await,
                 }
             }

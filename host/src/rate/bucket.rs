@@ -28,6 +28,25 @@ impl Bucket {
         self.level = (self.level + came).min(f64::from(rate.burst.get()));
     }
 
+    /// What will be left then, if nobody takes; `None` of a full one.
+    pub(super) fn level_at(mut self, rate: &Rate, now_us: u64) -> Option<f32> {
+        self.fill(rate, now_us);
+        (self.level < f64::from(rate.burst.get())).then_some(self.level as f32)
+    }
+
+    /// Another bucket for the same had that much left at that time: whichever has less now counts.
+    pub(super) fn lower(&mut self, rate: &Rate, (level, told_us): (f32, u64), now_us: u64) {
+        let mut other = Self {
+            level: f64::from(level).max(-f64::from(rate.burst.get())),
+            at_us: told_us,
+        };
+        other.fill(rate, now_us);
+        self.fill(rate, now_us);
+        if other.level < self.level {
+            *self = other;
+        }
+    }
+
     /// So much was taken elsewhere.
     pub(super) fn owe(&mut self, rate: &Rate, taken: u64) {
         self.level = (self.level - taken as f64).max(-f64::from(rate.burst.get()));

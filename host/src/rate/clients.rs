@@ -7,7 +7,7 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{MERGE_EVERY_US, ROWS, SLOTS, bucket::Bucket};
+use super::{MERGE_EVERY_US, ROWS, SLOTS, bucket::Bucket, carried};
 use crate::config::Rate;
 
 /// Places that a client may have.
@@ -84,6 +84,34 @@ impl Clients {
                 .owe(&rate, u64::from(taken.into_iter().min().unwrap_or(0)));
         }
         entry.bucket.take(&rate)
+    }
+
+    /// What is left of each client's bucket that is not full: of the emptiest, if there are too many.
+    pub(super) fn carry(&self, now_us: u64) -> Vec<(u128, f32)> {
+        let taken = self.entries.iter().filter(|entry| entry.is_taken);
+        let level = |entry: &Entry| Some((entry.client, entry.bucket.level_at(&self.rate, now_us)?));
+        carried::least(taken.filter_map(level).collect())
+    }
+
+    /// Another node had that much left of this client's, at the first of these times. `elsewhere` as in [`Self::take`].
+    pub(super) fn lower(
+        &mut self,
+        (client, level): (u128, f32),
+        elsewhere: impl Fn(usize) -> u32,
+        (told_us, now_us): (u64, u64),
+    ) {
+        let rate = self.rate;
+        let entry = self.entry(client);
+        if !entry.is_taken {
+            *entry = Entry {
+                client,
+                bucket: Bucket::full(&rate),
+                elsewhere: std::array::from_fn(&elsewhere),
+                merged_ms: (now_us / MERGE_EVERY_US) as u32,
+                is_taken: true,
+            };
+        }
+        entry.bucket.lower(&rate, (level, told_us), now_us);
     }
 
     /// The client's entry, or an empty one for it.

@@ -216,3 +216,41 @@ fn a_network_of_ipv6_is_one_client_and_an_address_of_ipv4_is_one() {
         );
     }
 }
+
+#[test]
+fn another_node_goes_on_with_what_is_left() {
+    let rates = Rates {
+        requests: rate(1, 100),
+        client_requests: rate(1, 5),
+        ..none()
+    };
+    let there = limiters(&rates, 2);
+    let here = limiters(&rates, 2);
+    let begin = 5 * SECOND_US;
+    // One worker knows more of a client than the other.
+    for _ in 0..4 {
+        there[0].request(ANN, begin).unwrap();
+    }
+    there[1].request(ANN, begin + 2_000).unwrap();
+    assert!(there[1].request(ANN, begin + 2_000).is_err());
+    let carried = there[0].carry(begin + 2_000).merge(there[1].carry(begin + 2_000));
+    assert_eq!(carried.client_requests.len(), 1, "nobody else has asked");
+
+    // Told on another clock, and a second ago: one more may come since.
+    let (told, now) = (90 * SECOND_US, 91 * SECOND_US);
+    for limiter in &here {
+        limiter.go_on_with(&carried, told, now);
+    }
+    assert!(here[0].request(ANN, now).is_ok());
+    assert_eq!(here[0].request(ANN, now).unwrap_err().by, By::Client);
+    assert!(here[1].request(ANN, now + 2_000).is_err(), "in each worker");
+    assert!(here[1].request(BOB, now).is_ok());
+    let left = here[1].carry(now).requests.unwrap();
+    assert!((94.0..97.0).contains(&left), "{left} of all clients'");
+
+    // Told again, it is no second debt; and what is left here counts if it is less.
+    here[0].go_on_with(&carried, now, now);
+    let again = here[0].carry(now).client_requests[0].1;
+    here[0].go_on_with(&carried, now, now);
+    assert_eq!(here[0].carry(now).client_requests[0].1, again);
+}

@@ -83,7 +83,7 @@ impl Seat {
         }
     }
 
-    fn serves(&self) -> bool {
+    pub(super) fn serves(&self) -> bool {
         self.config.role() == MemberRole::Node
     }
 
@@ -251,6 +251,7 @@ impl Control {
             seat.listening = Some(0);
             self.listen().await;
         } else {
+            self.go_on();
             self.probe();
         }
         self.run_hook("active", epoch, "lease".to_owned(), |hooks| &hooks.active);
@@ -285,6 +286,8 @@ impl Control {
             let _ = worker.messages.send(Message::Listen(plans, done));
             waiting.push(applied);
         }
+        // Right behind it, so that no request comes between.
+        self.go_on();
         for applied in waiting {
             let _ = applied.await;
         }

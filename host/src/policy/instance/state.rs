@@ -137,6 +137,19 @@ impl Instance {
         }
     }
 
+    /// Goes on with a state in place of its own. False if it is of another layout, or the instance does not take it.
+    pub(in crate::policy) fn go_on_with(&mut self, schema: &str, state: Vec<u8>) -> Result<bool, Fault> {
+        if self.schema().is_none_or(|own| *own != *schema) {
+            return Ok(false);
+        }
+        let copy = self.is_recorded().then(|| state.clone());
+        let taken = self.import_state(state, ticks(UPDATE_DEADLINE))?.is_ok();
+        if taken {
+            self.record_state(schema, &copy.unwrap_or_default());
+        }
+        Ok(taken)
+    }
+
     fn schema(&self) -> Option<Arc<str>> {
         self.stateful.as_ref().map(|stateful| stateful.layout.clone())
     }

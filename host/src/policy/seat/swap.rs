@@ -91,6 +91,36 @@ impl Seat {
         self.deployment.stats(self.worker).count_fault(fault.kind);
     }
 
+    /// What the policy has learned, with the name of its layout, for another node. The instance goes on.
+    pub fn carry(&mut self, now_us: u64) -> Option<(String, Vec<u8>)> {
+        if self.is_mute || self.is_wary {
+            return None;
+        }
+        match self.instance.as_mut()?.state(now_us) {
+            Ok(state) => state,
+            Err(fault) => {
+                // Once is enough: requests are not to pay for it twice.
+                self.is_mute = true;
+                self.strike(&fault, None, now_us);
+                None
+            }
+        }
+    }
+
+    /// Goes on with what the policy has learned at another node. False if it does not take it, and goes on with its own.
+    pub fn go_on_with(&mut self, schema: &str, state: Vec<u8>, now_us: u64) -> bool {
+        let Some(instance) = &mut self.instance else {
+            return false;
+        };
+        match instance.go_on_with(schema, state) {
+            Ok(taken) => taken,
+            Err(fault) => {
+                self.strike(&fault, None, now_us);
+                false
+            }
+        }
+    }
+
     fn swap(&mut self, deployment: Arc<Deployment>, mut instance: Instance, now_us: u64) -> Retired {
         // One that fails here is in service all the same, for a while: its faults are its own.
         let shown = instance.update(&self.snapshot, &self.view);
@@ -118,6 +148,7 @@ impl Seat {
         let has_served = self.deployment.stats(self.worker).decisions.load(Relaxed) > 0;
         let was_good = has_served && self.breaker.is_calm(now_us);
         let previous = std::mem::replace(&mut self.deployment, deployment);
+        self.is_mute = false;
         self.breaker = Breaker::default();
         self.quarantine = Quarantine::default();
         self.awaited = None;
