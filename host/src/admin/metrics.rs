@@ -20,6 +20,7 @@ use super::{
     },
 };
 use crate::{
+    config::LoadView,
     discovery::Report,
     metrics::{DURATION_BOUNDS_US, Metrics, Worker},
     pool::Counts,
@@ -350,11 +351,6 @@ fn backend_gauges(text: &mut Text, pools: &[PoolReading]) {
         b.active.into()
     });
     gauge(
-        "trimtab_backend_others_active",
-        "Requests that other nodes have in flight there, as they said; 0 if none says so.",
-        |b| b.others.map_or(0, |others| others.active).into(),
-    );
-    gauge(
         "trimtab_backend_connections",
         "Connections to it, used and unused.",
         |b| b.member.backend.connections().into(),
@@ -382,6 +378,16 @@ fn backend_gauges(text: &mut Text, pools: &[PoolReading]) {
     gauge("trimtab_backend_usable", "1 if it may be picked.", |b| {
         f64::from(u8::from(b.member.usable))
     });
+    let help = "Requests that other nodes have in flight there, as they said; 0 if nobody says so.";
+    let mut family = text.family("trimtab_backend_others_active", Gauge, help);
+    for pool in pools {
+        if pool.view.pool.config.load_view == LoadView::Cluster {
+            for backend in pool.backends() {
+                let labels = [("pool", pool.name()), ("backend", backend.address())];
+                family.sample(&labels, backend.others.map_or(0, |others| others.active));
+            }
+        }
+    }
     let help = "1 for the state that it is in, 0 for the others.";
     let mut family = text.family("trimtab_backend_state", Gauge, help);
     for pool in pools {

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, num::NonZeroU8, sync::Arc, time::Duration};
 
+use super::LoadView;
+
 /// `[tenant.NAME]`: what a team owns, and its budgets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -32,14 +34,20 @@ const SERIES_OF_STICKY: u32 = 4;
 const SERIES_OF_DISCOVERY: u32 = 4;
 /// Series of each of its backends; likewise.
 const SERIES_PER_BACKEND: u32 = 20;
+/// One more where other nodes tell of it.
+const SERIES_OF_OTHERS: u32 = 1;
 
 impl super::Pool {
     /// How many metric series it makes.
     pub fn series(&self) -> u32 {
         let backends = u32::try_from(self.backends.len()).unwrap_or(u32::MAX);
         let found = self.discover.as_ref().map_or(0, |_| SERIES_OF_DISCOVERY);
+        let others = match self.load_view {
+            LoadView::Cluster => SERIES_OF_OTHERS,
+            LoadView::Node => 0,
+        };
         backends
-            .saturating_mul(SERIES_PER_BACKEND)
+            .saturating_mul(SERIES_PER_BACKEND + others)
             .saturating_add(SERIES_PER_POOL + found)
             .saturating_add(self.sticky.as_ref().map_or(0, |_| SERIES_OF_STICKY))
     }
