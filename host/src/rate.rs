@@ -192,8 +192,8 @@ impl Limiter {
                 whole.lower((level, told_us), now_us);
             }
         }
-        let requests = (&self.client_requests, &carried.client_requests);
-        let connections = (&self.client_connections, &carried.client_connections);
+        let requests = (&self.client_requests, &carried.client_requests[..]);
+        let connections = (&self.client_connections, &carried.client_connections[..]);
         self.lower_clients(requests, |told| &told.client_requests, (told_us, now_us));
         self.lower_clients(connections, |told| &told.client_connections, (told_us, now_us));
     }

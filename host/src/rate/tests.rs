@@ -228,12 +228,12 @@ fn another_node_goes_on_with_what_is_left() {
     let here = limiters(&rates, 2);
     let begin = 5 * SECOND_US;
     // One worker knows more of a client than the other.
+    there[1].request(ANN, begin).unwrap();
     for _ in 0..4 {
-        there[0].request(ANN, begin).unwrap();
+        there[0].request(ANN, begin + 2_000).unwrap();
     }
-    there[1].request(ANN, begin + 2_000).unwrap();
-    assert!(there[1].request(ANN, begin + 2_000).is_err());
-    let carried = there[0].carry(begin + 2_000).merge(there[1].carry(begin + 2_000));
+    assert!(there[1].request(ANN, begin + 4_000).is_err());
+    let carried = there[0].carry(begin + 4_000).merge(there[1].carry(begin + 4_000));
     assert_eq!(carried.client_requests.len(), 1, "nobody else has asked");
 
     // Told on another clock, and a second ago: one more may come since.
