@@ -19,6 +19,13 @@ pub(crate) fn outside(root: &Path, is_install_only: bool) -> Result<()> {
     run(cargo(root, "test --workspace --test outside"))
 }
 
+/// The release build of the balancer, which is made if it is not there.
+pub(crate) fn release(root: &Path) -> Result<PathBuf> {
+    run(cargo(root, "build --release -p trimtab"))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(root.join(target).join("release/trimtab"))
+}
+
 /// A program of the harness against a release build of the balancer.
 pub(crate) fn soak(root: &Path, before: &[&str], after: &[&str]) -> Result<()> {
     run(cargo(root, "build --release -p trimtab"))?;
