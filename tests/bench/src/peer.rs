@@ -162,7 +162,7 @@ pub(crate) const PEERS: [Peer; 25] = [
     peer("trimtab-ewma", Policy::Named("peak-ewma"), None, ours::plan),
     peer(
         "nginx-p2c",
-        Policy::Named("random two least_conn"),
+        Policy::Named("random two least_conn;"),
         None,
         nginx::plan,
     ),
@@ -170,7 +170,12 @@ pub(crate) const PEERS: [Peer; 25] = [
     peer("floor-busy", Policy::Named("busy"), None, floor),
     peer("floor-splice", Policy::Named("splice"), None, floor),
     peer("floor-uring", Policy::Named("uring"), None, floor),
-    peer("haproxy-p2c", Policy::Named("random(2)"), None, haproxy::plan),
+    peer(
+        "haproxy-p2c",
+        Policy::Named("balance random(2)"),
+        None,
+        haproxy::plan,
+    ),
 ];
 
 const fn peer(

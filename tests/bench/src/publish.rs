@@ -58,6 +58,8 @@ pub(crate) fn run(order: &Order, root: &Path) -> Result<()> {
         }
     }
     fs::write(&page, shown)?;
+    // Notes may say where a balancer's log is.
+    let text = text.replace(&root.display().to_string(), ".");
     fs::write(folder.join("run.json"), shortened(&text)?)?;
     Ok(())
 }

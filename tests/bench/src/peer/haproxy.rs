@@ -7,14 +7,10 @@ use super::{Plan, Policy, Site, program, put};
 pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     let (folder, port, h2) = (site.folder.display(), site.port, site.port + 1);
     let (mut load, mut decide) = (String::new(), "");
-    let named;
     let choose = match policy {
         Policy::RoundRobin => "balance roundrobin",
         Policy::LeastConnections | Policy::Native => "balance leastconn",
-        Policy::Named(name) => {
-            named = format!("balance {name}");
-            &named
-        }
+        Policy::Named(line) => line,
         Policy::Program => {
             let script = format!(
                 "core.register_fetches(\"pick\", function(txn)

@@ -13,14 +13,10 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
         .map(|port| format!("    server 127.0.0.1:{port};\n"))
         .collect();
     let (mut modules, mut prepare, mut choose) = ("", String::new(), "");
-    let named;
     match policy {
         Policy::RoundRobin => {}
         Policy::LeastConnections | Policy::Native => choose = "least_conn;",
-        Policy::Named(name) => {
-            named = format!("{name};");
-            choose = &named;
-        }
+        Policy::Named(line) => choose = line,
         Policy::Program => {
             modules = "load_module modules/ndk_http_module.so; load_module modules/ngx_http_lua_module.so;";
             let peers: String = site.backends.iter().map(|port| format!("{port},")).collect();

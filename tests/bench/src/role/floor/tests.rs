@@ -1,3 +1,5 @@
+//! All ways to forward do the same.
+
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
