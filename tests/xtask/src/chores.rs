@@ -22,7 +22,8 @@ pub(crate) fn outside(root: &Path, is_install_only: bool) -> Result<()> {
 /// A program of the harness against a release build of the balancer.
 pub(crate) fn soak(root: &Path, before: &[&str], after: &[&str]) -> Result<()> {
     run(cargo(root, "build --release -p trimtab"))?;
-    run(cargo(root, "build --workspace --bin soak"))?;
+    // An example has the features that tests have, so nothing is compiled twice.
+    run(cargo(root, "build --workspace --bin soak --example languages"))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let target = root.join(target);
     let mut soak = Command::new(target.join("debug/soak"));
