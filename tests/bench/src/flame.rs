@@ -82,7 +82,10 @@ pub(crate) fn draw(order: &Order, tools: &Tools) -> Result<()> {
         .context("perf does not start")?;
     ensure!(status.success(), "perf record: {status}");
     let figures = loading.watch(None, || {})?.figures;
-    ensure!(figures.failed() == 0, "requests failed: {figures:?}");
+    ensure!(
+        figures.ok > 0 && figures.failed() == 0,
+        "not all is well: {figures:?}"
+    );
     let mut script = Command::new("perf")
         .args(["script", "-i"])
         .arg(&samples)

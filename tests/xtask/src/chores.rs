@@ -33,7 +33,8 @@ fn target(root: &Path) -> PathBuf {
 /// A program of the harness against a release build of the balancer.
 pub(crate) fn soak(root: &Path, before: &[&str], after: &[&str]) -> Result<()> {
     let trimtab = release(root)?;
-    run(cargo(root, "build --workspace --bin soak"))?;
+    // An example has the features that tests have, so nothing is compiled twice.
+    run(cargo(root, "build --workspace --bin soak --example languages"))?;
     let mut soak = Command::new(target(root).join("debug/soak"));
     soak.args(before).arg(trimtab).args(after);
     run(soak)

@@ -48,6 +48,8 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     if site.is_watched {
         // All takes fifty times as long.
         text.push_str("[compile]\nmemory = \"64GiB\"\ncpu_time = \"1h\"\nwall_time = \"1h\"\n");
+    }
+    if policy == "patient" {
         text.push_str("[policy.patient]\nbuiltin = \"least-connections\"\ndeadline = \"1s\"\n");
     }
     let file = put(&site.folder, "trimtab.toml", &text)?;
