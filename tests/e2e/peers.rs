@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 
 use trimtab::{clock, pool::Elsewhere};
-use trimtab_tests::{Balancer, Client, DEADLINE, Directory, Origin, Setup, get, wait_until};
+use trimtab_tests::{Balancer, Client, DEADLINE, Directory, Origin, Setup, ask_admin, get, wait_until};
 
 const TIMES: &str = "interval = \"10ms\"\nstale_after = \"300ms\"\n";
 /// Not ordinary, so the library has its connection from then on.
@@ -72,10 +72,12 @@ async fn a_policy_sees_what_another_node_has_in_flight() {
             assert_eq!(client.get("/").await.text(), origins[1 - busy].name());
         }
     }
-    let told = get(two.handle().admin().unwrap(), "/v1/pools/main").await.text();
+    let told = ask_admin(two.handle().admin().unwrap(), "/v1/pools/main")
+        .await
+        .text();
     assert!(told.contains("\"others\""), "{told}");
     // This node's own count is its own.
-    let metrics = get(two.handle().admin().unwrap(), "/metrics").await.text();
+    let metrics = ask_admin(two.handle().admin().unwrap(), "/metrics").await.text();
     let line = |name: &str| {
         let start = format!("{name}{{pool=\"main\",backend=\"{}\"}} ", origins[busy].address());
         let found = metrics
