@@ -18,8 +18,8 @@ use std::{
 };
 
 use super::{
-    Admin, BUILTIN_POLICIES, Config, Etcd, Fleet, Listener, MemberRole, Mistake, Mistakes, Policy, Pool,
-    addresses,
+    Admin, BUILTIN_POLICIES, Config, Etcd, Fleet, Listener, MemberRole, Mistake, Mistakes, Peers, Policy,
+    Pool, addresses,
     names::{Names, Unique},
     reader::{Keys, Table, Value},
     units::{h, s},
@@ -217,12 +217,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     let peers = peers::peers(root, directory);
     if fleet::is_bare(root) {
         let nobody = own::serving_nobody(root, directory, cluster);
-        return Some(Config {
-            workers: workers(root),
-            fleet,
-            peers,
-            ..nobody
-        });
+        return Some(nobody_yet(root, nobody, (fleet, peers)));
     }
     let defined_pools = defined_pools(root);
     let entries = |key| root.take(key).and_then(|value| value.entries());
@@ -278,6 +273,16 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         shared: cluster::shared(root.whole_text()),
         components: policies.components,
     })
+}
+
+/// A node that has everything from its fleet.
+fn nobody_yet(root: &Table<'_>, nobody: Config, (fleet, peers): (Option<Fleet>, Option<Peers>)) -> Config {
+    Config {
+        workers: workers(root),
+        fleet,
+        peers,
+        ..nobody
+    }
 }
 
 fn defined_pools<'a>(root: &Table<'a>) -> Vec<(&'a str, Value<'a>)> {
