@@ -26,9 +26,9 @@ use crate::{
 const BACKENDS: usize = 120;
 /// Clients of each node: 90, 5 and 5 percent.
 const CLIENTS: [usize; 3] = [90, 5, 5];
-const REQUESTS_EACH: usize = 12;
+const REQUESTS_EACH: usize = 8;
 /// How long a backend has one, in milliseconds: so much, and up to as much again.
-const HELD_MS: u64 = 300;
+const HELD_MS: u64 = 600;
 const SAMPLE_EVERY: Duration = Duration::from_millis(5);
 
 /// A backend that serves one request at a time, and lets the others wait.
