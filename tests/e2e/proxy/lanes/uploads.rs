@@ -29,9 +29,10 @@ fn head(length: usize) -> String {
     format!("PUT {MARK} HTTP/1.1\r\nHost: a\r\n{KEPT}: 1\r\nContent-Length: {length}\r\n\r\n")
 }
 
+/// Nothing that could be taken for a request.
 fn body(length: usize) -> Vec<u8> {
-    let alphabet = (b'a'..=b'z').cycle();
-    alphabet.take(length).collect()
+    let pattern = b"body\0:\r\n, ".iter().copied().cycle();
+    pattern.take(length).collect()
 }
 
 /// The head of the case as the origin got it, and what followed it there.
