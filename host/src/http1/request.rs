@@ -132,6 +132,14 @@ impl Inbox {
         self.rest = self.rest.saturating_sub(bytes);
     }
 
+    /// What is here of a body that goes on has been passed on: its room is for what the client sends next.
+    #[inline]
+    pub fn forget_body(&mut self) {
+        if self.rest > 0 {
+            (self.filled, self.body) = (self.end, 0);
+        }
+    }
+
     /// Whether the client asked for the connection to end with this request.
     pub fn closes(&self) -> bool {
         self.closes

@@ -139,7 +139,11 @@ impl<S: Socket> Lane<'_, S> {
         .await;
         ledger.sent = self.inbox.body().len() as u64;
         match sent {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                // Without room for what follows, nobody would see that the client goes.
+                self.inbox.forget_body();
+                Ok(())
+            }
             Ok(false) => Err(Broken::Client),
             Err(error) => Err(failed(ledger, connection, error, written == 0, false)),
         }

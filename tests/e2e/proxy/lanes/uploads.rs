@@ -247,6 +247,40 @@ async fn a_client_that_breaks_its_body_off_is_told_and_the_backend_not_blamed() 
 }
 
 #[tokio::test]
+async fn a_client_that_goes_after_its_body_ends_the_attempt() {
+    both(async |lane| {
+        let origin = RawOrigin::start(|mut peer| async move {
+            while let Some(head) = peer.head().await {
+                if head.contains(MARK) {
+                    peer.exactly(100_000).await;
+                    return peer.until_closed().await;
+                }
+                peer.send(ok("")).await;
+            }
+        })
+        .await;
+        let balancer = Setup::to(origin.address()).workers(1).start().await;
+        let mut client = connect(&balancer, lane).await;
+        let body = body(100_000);
+        client.send([head(100_000).as_bytes(), &body].concat()).await;
+        wait_until("the origin has all of it", DEADLINE, || {
+            origin.received_bytes().ends_with(&body)
+        })
+        .await;
+        arrived(&origin, lane);
+        drop(client);
+        wait_until("the attempt is ended", DEADLINE, || {
+            origin.open_connections() == 0
+        })
+        .await;
+        let is_counted = || counted(&balancer)[1] == 1;
+        wait_until("it is counted as broken off", DEADLINE, is_counted).await;
+        counted(&balancer)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_backend_that_goes_in_the_middle_of_a_body_is_a_bad_gateway() {
     let seen = both(async |lane| {
         let origin = RawOrigin::start(|mut peer| async move {
