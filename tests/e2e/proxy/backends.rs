@@ -288,7 +288,14 @@ async fn a_hedge_leaves_the_connection_of_the_attempt_that_is_not_taken_to_other
         .pool("policy = \"round-robin\"\noutlier = \"off\"\nretry = { hedge_after = \"20ms\" }")
         .start()
         .await;
-    for is_frozen in [false, true, false] {
+    let pool = balancer.view().pool;
+    let open = || pool.snapshot().members[0].backend.connections();
+    // On a busy machine an attempt may be given up while it connects, and its connection with it.
+    while open() == 0 {
+        assert_eq!(get(balancer.address, "/echo").await.status, 200);
+    }
+    let before = slow.count(|seen| &seen.connections);
+    for is_frozen in [true, false] {
         slow.seen.is_frozen.store(is_frozen, Ordering::SeqCst);
         for _ in 0..4 {
             assert_eq!(get(balancer.address, "/echo").await.status, 200);
@@ -298,9 +305,8 @@ async fn a_hedge_leaves_the_connection_of_the_attempt_that_is_not_taken_to_other
         })
         .await;
     }
-    let pool = balancer.view().pool;
     assert!(pool.total(|counts| &counts.hedges_won) > 0);
-    assert_eq!(slow.count(|seen| &seen.connections), 1);
+    assert_eq!(slow.count(|seen| &seen.connections), before);
     wait_until("the books are closed", DEADLINE, || {
         pool.snapshot()
             .members
