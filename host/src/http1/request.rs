@@ -12,6 +12,7 @@ use httparse::{Header, Status};
 use super::{
     fields::{FIELD_BYTES_MAX, Token, token},
     head::{Field, Head, Span},
+    runs::place,
     target::{HostForm, host_form, is_settled, settle_path},
     write::is_own_via,
 };
@@ -137,21 +138,21 @@ impl Inbox {
         let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version) else {
             return Received::Unusual;
         };
-        let Some(plain) = judge(method, target, request.headers) else {
+        let at = |part: &[u8]| Span::new(place(bytes, part).start, part.len());
+        head.fields.clear();
+        head.fields.extend(request.headers.iter().map(|field| Field {
+            name: at(field.name.as_bytes()),
+            value: at(field.value),
+            token: token(field.name),
+        }));
+        let Some(plain) = judge(method, target, request.headers, &head.fields) else {
             return Received::Unusual;
         };
         if plain.body > (*filled - end) as u64 {
             return Received::Unusual;
         }
-        let at = |part: &[u8]| Span::new(part.as_ptr() as usize - bytes.as_ptr() as usize, part.len());
-        let read = |field: &Header<'_>| Field {
-            name: at(field.name.as_bytes()),
-            value: at(field.value),
-        };
         (head.method, head.target) = (at(method.as_bytes()), at(target.as_bytes()));
         head.authority = at(plain.host);
-        head.fields.clear();
-        head.fields.extend(request.headers.iter().map(read));
         (self.end, self.body, self.closes) = (end, plain.body as usize, plain.closes);
         Received::Request
     }
@@ -184,7 +185,7 @@ struct Plain<'a> {
 
 /// `None` of a request that is not ordinary.
 #[inline]
-fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>]) -> Option<Plain<'a>> {
+fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>], read: &[Field]) -> Option<Plain<'a>> {
     if !matches!(
         method,
         "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
@@ -195,11 +196,11 @@ fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>]) -> Option<Plain<
         return None;
     }
     let (mut host, mut body, mut closes) = (None, None, false);
-    for field in fields {
+    for (field, Field { token, .. }) in fields.iter().zip(read) {
         if field.value.len() > FIELD_BYTES_MAX {
             return None;
         }
-        match token(field.name) {
+        match token {
             Token::Host => set_once(&mut host, field.value)?,
             Token::ContentLength => set_once(&mut body, strict_length(field.value)?)?,
             Token::Connection if field.value.eq_ignore_ascii_case(b"keep-alive") => {}
