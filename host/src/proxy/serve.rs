@@ -228,7 +228,7 @@ async fn handle(
 ) -> Result<Response<ResponseBody>, Error> {
     client.keep_rate(listener, head, journey.began_us)?;
     let question = upgrade::asked(parts, &listener.config)?;
-    let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
+    let pool = route::find(&listener.routes, head).ok_or(Error::NoRoute)?;
     let sent = Sent::default();
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
     let is_empty = body.as_ref().is_some_and(RequestBody::is_empty);
