@@ -19,8 +19,6 @@ use node::Node;
 use slope::Memory;
 use traffic::Traffic;
 
-/// Until then caches fill and the allocator finds its size.
-const WARM_UP_SHARE: f64 = 0.25;
 /// Between two readings of memory and open files.
 const SAMPLE: Duration = Duration::from_millis(500);
 /// How often a backend dies, and for how long.
@@ -53,6 +51,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Until then caches fill and the allocator finds its size: a quarter of the time, a minute at least, and half at most.
+fn warm_up(length: Duration) -> Duration {
+    (length / 4).max(Duration::from_secs(60)).min(length / 2)
+}
+
 async fn soak(trimtab: &Path, minutes: f64) -> Result<(), String> {
     let length = Duration::from_secs_f64(minutes * 60.0);
     let backends = Backends::start().await;
@@ -60,7 +63,7 @@ async fn soak(trimtab: &Path, minutes: f64) -> Result<(), String> {
     let files_before = node.files()?;
     let traffic = Traffic::start(&node);
     let began = Instant::now();
-    let mut memory = Memory::new(length.as_secs_f64() * WARM_UP_SHARE);
+    let mut memory = Memory::new(warm_up(length).as_secs_f64());
     let (mut next_change, mut next_death) = (began + CHANGE, began + DEATH.0);
     let mut files_most = 0;
     while began.elapsed() < length {

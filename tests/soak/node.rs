@@ -148,9 +148,10 @@ impl Node {
         Ok(format!("/proc/{pid}/{name}"))
     }
 
+    /// Of its own: pages of the program's file that have been read are no growth.
     pub(crate) fn resident_bytes(&self) -> Result<u64, String> {
         let status = fs::read_to_string(self.of_process("status")?).map_err(|error| error.to_string())?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
         Ok(kib.ok_or("the balancer has ended")? * 1024)
     }

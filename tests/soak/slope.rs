@@ -1,4 +1,4 @@
-//! Whether memory grows: a line through its readings.
+//! Whether memory grows: a line through the least readings of short spans. What a load takes and gives back is above them.
 
 use std::fmt;
 
@@ -7,12 +7,15 @@ const ALLOWED_MIB: f64 = 4.0;
 /// And for each minute.
 const ALLOWED_MIB_PER_MINUTE: f64 = 0.1;
 const MIB: f64 = 1048576.0;
+/// A span of which the least reading counts: longer than a change of the configuration and what it takes for a moment.
+const SPAN_S: f64 = 5.0;
 
 /// Readings after the warm-up.
 pub(crate) struct Memory {
     warm_up_s: f64,
-    /// Seconds and bytes.
+    /// The least of each span: seconds and bytes.
     readings: Vec<(f64, f64)>,
+    span: Option<u64>,
 }
 
 impl Memory {
@@ -20,13 +23,24 @@ impl Memory {
         Self {
             warm_up_s,
             readings: Vec::new(),
+            span: None,
         }
     }
 
     pub(crate) fn sample(&mut self, at_s: f64, bytes: u64) {
-        if at_s >= self.warm_up_s {
-            self.readings.push((at_s, bytes as f64));
+        if at_s < self.warm_up_s {
+            return;
         }
+        let (span, bytes) = (Some((at_s / SPAN_S) as u64), bytes as f64);
+        match self.readings.last_mut() {
+            Some(least) if self.span == span => {
+                if bytes < least.1 {
+                    *least = (at_s, bytes);
+                }
+            }
+            _ => self.readings.push((at_s, bytes)),
+        }
+        self.span = span;
     }
 
     /// Bytes a second, by least squares.

@@ -177,6 +177,8 @@ pub(crate) struct Window {
     pub(crate) figures: Figures,
     /// Seconds of processor time of the balancer in the window.
     pub(crate) cpu_seconds: f64,
+    /// The same to the nanosecond, but only of threads that were there at both ends.
+    pub(crate) ran_seconds: f64,
     /// Seconds that its core worked for others.
     pub(crate) other_seconds: f64,
 }
@@ -204,6 +206,7 @@ impl Loading {
             (
                 balancer.map_or(0.0, machine::cpu_seconds),
                 machine::busy_seconds(0),
+                balancer.map(machine::ran_seconds).unwrap_or_default(),
             )
         };
         let (mut begin, mut end) = (look(), look());
@@ -228,6 +231,7 @@ impl Loading {
         Ok(Window {
             figures: serde_json::from_str(&answer)?,
             cpu_seconds,
+            ran_seconds: machine::grown(&begin.2, &end.2),
             other_seconds: end.1 - begin.1 - cpu_seconds,
         })
     }

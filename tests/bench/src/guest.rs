@@ -1,4 +1,6 @@
-//! Components that misbehave from their third pick on, so that they pass the trial before service.
+//! Components that misbehave only once they serve, so that they pass the trial before.
+//!
+//! In their third pick, or in the first outcomes that they are told.
 
 use std::path::Path;
 
@@ -11,13 +13,20 @@ use wit_parser::Resolve;
 pub(crate) enum Fault {
     Loop,
     Trap,
+    /// It traps when it is told outcomes, over and over, so that the host soon chooses without it and holds no request
+    /// responsible.
+    Outcomes,
 }
+
+const OUTCOMES: &str = r#"
+  (func (export "trimtab:policy/observer@0.1.0#outcomes") (param i32 i32 i32 i32 i32 i32 i32 i32 i64) unreachable)"#;
 
 /// A core module with the description of its world, which trimtab takes as it is.
 pub(crate) fn component(root: &Path, fault: Fault) -> Result<Vec<u8>> {
-    let fault = match fault {
-        Fault::Loop => "(loop $for_ever (br $for_ever)) unreachable",
-        Fault::Trap => "unreachable",
+    let (fault, world, outcomes) = match fault {
+        Fault::Loop => ("(loop $for_ever (br $for_ever)) unreachable", "policy", ""),
+        Fault::Trap => ("unreachable", "policy", ""),
+        Fault::Outcomes => ("", "observing-policy", OUTCOMES),
     };
     let text = format!(
         r#"(module
@@ -38,12 +47,12 @@ pub(crate) fn component(root: &Path, fault: Fault) -> Result<Vec<u8>> {
     (if (i32.gt_u (global.get $picks) (i32.const 2)) (then {fault}))
     (i32.store8 (i32.const 16) (i32.const 1))
     (i32.store (i32.const 20) (i32.const 0))
-    (i32.const 16)))"#
+    (i32.const 16)){outcomes})"#
     );
     let mut module = wat::parse_str(text)?;
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(root.join("wit")).context("wit")?;
-    let world = resolve.select_world(&[package], Some("policy"))?;
+    let world = resolve.select_world(&[package], Some(world))?;
     wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     Ok(module)
 }

@@ -9,13 +9,12 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{machine, peer::Tools};
 
-const DEBIAN: [&str; 8] = [
+const DEBIAN: [&str; 7] = [
     "nginx-light",
     "libnginx-mod-http-lua",
     "lua-resty-core",
     "haproxy",
     "nghttp2-client",
-    "openssl",
     "python3-venv",
     "wrk",
 ];
@@ -37,6 +36,14 @@ pub(crate) fn install(tools: &Tools, with_pingora: bool) -> Vec<String> {
     missing
 }
 
+/// What samples (`flame.rs`).
+pub(crate) fn perf() -> Result<()> {
+    if machine::find("perf").is_some() {
+        return Ok(());
+    }
+    packages(&["linux-perf"])
+}
+
 /// What counts (`counts.rs`).
 pub(crate) fn tools() -> Result<()> {
     let are_there = ["valgrind", "strace"]
@@ -50,7 +57,7 @@ pub(crate) fn tools() -> Result<()> {
 }
 
 fn debian() -> Result<()> {
-    let programs = ["nginx", "haproxy", "h2load", "wrk", "openssl"];
+    let programs = ["nginx", "haproxy", "h2load", "wrk"];
     let has_lua = Path::new("/usr/lib/nginx/modules/ngx_http_lua_module.so").exists();
     if has_lua && programs.iter().all(|program| machine::find(program).is_some()) {
         return Ok(());

@@ -81,6 +81,20 @@ pub(crate) fn thread_seconds(pid: u32) -> BTreeMap<u32, f64> {
     threads
 }
 
+/// Seconds that each thread of a process and its descendants has run, to the nanosecond.
+pub(crate) fn ran_seconds(pid: u32) -> BTreeMap<u32, f64> {
+    let threads = thread_seconds(pid).into_keys();
+    threads
+        .map(|thread| (thread, nanos(thread) as f64 / 1e9))
+        .collect()
+}
+
+/// By how much those together grew that are in both.
+pub(crate) fn grown(before: &BTreeMap<u32, f64>, after: &BTreeMap<u32, f64>) -> f64 {
+    let grown = |(thread, after): (&u32, &f64)| Some(after - before.get(thread)?);
+    after.iter().filter_map(grown).sum()
+}
+
 /// Nanoseconds that a thread has run.
 pub(crate) fn nanos(thread: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
@@ -183,4 +197,22 @@ pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&path)
         .map(|folder| folder.join(program))
         .find(|path| Path::is_file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_threads_of_both_ends_have_grown() {
+        let before = BTreeMap::from([(1, 1.0), (2, 5.0)]);
+        let after = BTreeMap::from([(1, 1.5), (3, 9.0)]);
+        assert_eq!(grown(&before, &after), 0.5);
+    }
+
+    #[test]
+    fn this_process_has_run() {
+        let threads = ran_seconds(std::process::id());
+        assert!(threads.values().sum::<f64>() > 0.0, "{threads:?}");
+    }
 }

@@ -2,16 +2,17 @@
 //!
 //! Owns the comparison and the three small programs that it needs (`role/`). It must not know trimtab's insides: trimtab is
 //! a program with a configuration and an admin interface here, like its peers.
-#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command for a terminal")]
 
 mod admin;
 mod child;
 mod counts;
+mod flame;
 mod guest;
 mod install;
 mod machine;
 mod peer;
+mod publish;
 mod report;
 mod role;
 mod scenario;
@@ -20,7 +21,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -43,16 +44,28 @@ enum Command {
     Run(Run),
     /// Count what a request takes: instructions, allocations, system calls
     Counts(counts::Order),
+    /// Draw where the time goes in trimtab under the load of S1: a flame graph
+    Flame(flame::Order),
+    /// Put what a run kept into the page on performance
+    Publish(publish::Order),
     /// List what can be measured
     List,
     /// Forward bytes: the floor
     #[command(hide = true)]
-    Floor { port: u16, backends: u16, count: u16 },
+    Floor {
+        port: u16,
+        backends: u16,
+        count: u16,
+        #[arg(long, default_value = "epoll")]
+        way: role::floor::Way,
+    },
     /// Answer requests
     #[command(hide = true)]
     Backend {
         port: u16,
         count: u16,
+        #[arg(long, default_value_t = 0)]
+        first: u16,
         #[arg(long, default_value_t = 0)]
         late_every: u64,
         #[arg(long, default_value_t = 0)]
@@ -65,18 +78,24 @@ enum Command {
 
 #[derive(Args)]
 struct Run {
-    /// Scenarios, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "s1,s2,s3")]
-    scenarios: Vec<String>,
+    /// S1 to S9 in under 4 minutes: two short rounds, beside nginx and HAProxy only
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Everything with everybody in under 40 minutes: five rounds
+    #[arg(long)]
+    full: bool,
+    /// Scenarios, separated by commas [default: s1,s2,s3]
+    #[arg(long, value_delimiter = ',')]
+    scenarios: Option<Vec<String>>,
     /// Only these balancers
     #[arg(long, value_delimiter = ',')]
     only: Option<Vec<String>>,
-    /// How often each is measured; the median counts
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// How long each time
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    /// How often each is measured; the median counts [default: 5]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// How long each time [default: 2]
+    #[arg(long)]
+    seconds: Option<f64>,
     /// Where the figures of every round go, and plots beside them
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -86,6 +105,44 @@ struct Run {
     /// Install no peers: measure against what is there
     #[arg(long)]
     no_install: bool,
+}
+
+/// What `--quick` takes.
+const QUICK: [&str; 9] = ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9"];
+const QUICKLY: [&str; 10] = [
+    "floor",
+    "trimtab-lc",
+    "trimtab-rr",
+    "trimtab-program",
+    "nginx-lc",
+    "nginx-rr",
+    "nginx-lua",
+    "haproxy-lc",
+    "haproxy-rr",
+    "haproxy-lua",
+];
+/// What `--full` takes besides.
+const FULL: [&str; 3] = ["s10", "s11", "native"];
+const USUAL: [&str; 3] = ["s1", "s2", "s3"];
+
+impl Run {
+    /// The scenarios, and how much of each. What is said by itself goes before what `--quick` and `--full` stand for.
+    fn extent(&self) -> (Vec<String>, Extent) {
+        let (scenarios, only, rounds, seconds) = if self.quick {
+            (QUICK.to_vec(), Some(QUICKLY.to_vec()), 2, 0.4)
+        } else if self.full {
+            ([&QUICK[..], &FULL].concat(), None, 5, 1.0)
+        } else {
+            (USUAL.to_vec(), None, 5, 2.0)
+        };
+        let owned = |names: Vec<&str>| -> Vec<String> { names.into_iter().map(str::to_owned).collect() };
+        let extent = Extent {
+            rounds: self.rounds.unwrap_or(rounds),
+            seconds: self.seconds.unwrap_or(seconds),
+            only: self.only.clone().or(only.map(owned)),
+        };
+        (self.scenarios.clone().unwrap_or_else(|| owned(scenarios)), extent)
+    }
 }
 
 fn main() -> ExitCode {
@@ -106,6 +163,8 @@ fn work(command: Command) -> Result<()> {
             install::tools()?;
             counts::run(&order, &tools)
         }
+        Command::Flame(order) => flame::draw(&order, &tools(&order.trimtab)?),
+        Command::Publish(order) => publish::run(&order, &root()?),
         Command::List => {
             for (name, about, _) in SCENARIOS {
                 println!("{name:9} {about}");
@@ -118,21 +177,30 @@ fn work(command: Command) -> Result<()> {
             port,
             backends,
             count,
-        } => Ok(role::floor::run(port, backends, count)?),
+            way,
+        } => {
+            let place = role::floor::Place {
+                port,
+                backends,
+                count,
+            };
+            Ok(role::floor::run(place, way)?)
+        }
         Command::Backend {
             port,
             count,
+            first,
             late_every,
             late_ms,
         } => {
             let by = Duration::from_millis(late_ms);
+            let delay = role::backend::Delay {
+                every: late_every,
+                by,
+            };
             Ok(role::backend::run(
-                port,
-                count,
-                role::backend::Delay {
-                    every: late_every,
-                    by,
-                },
+                role::backend::Place { port, count, first },
+                delay,
             )?)
         }
         Command::Load(order) => {
@@ -143,9 +211,13 @@ fn work(command: Command) -> Result<()> {
     }
 }
 
-fn tools(trimtab: &Path) -> Result<Tools> {
+fn root() -> Result<PathBuf> {
     let root = PathBuf::from(std::env::var_os("TRIMTAB_ROOT").unwrap_or_else(|| ".".into()));
-    let root = root.canonicalize().context("no repository")?;
+    root.canonicalize().context("no repository")
+}
+
+fn tools(trimtab: &Path) -> Result<Tools> {
+    let root = root()?;
     let folder = root.join("target/bench");
     fs::create_dir_all(&folder)?;
     let trimtab = root.join(trimtab);
@@ -163,20 +235,18 @@ fn tools(trimtab: &Path) -> Result<Tools> {
 
 fn measure(run: &Run) -> Result<()> {
     let tools = tools(&run.trimtab)?;
-    let wanted: Result<Vec<_>> = run.scenarios.iter().map(|name| find(name)).collect();
+    let (scenarios, extent) = run.extent();
+    let wanted: Result<Vec<_>> = scenarios.iter().map(|name| find(name)).collect();
     let wanted = wanted?;
     machine::favour_this_session();
     role::raise_file_limit()?;
     let missing = if run.no_install {
         Vec::new()
     } else {
-        install::install(&tools, true)
+        install::install(&tools, !run.quick)
     };
-    let extent = Extent {
-        rounds: run.rounds,
-        seconds: run.seconds,
-        only: run.only.clone(),
-    };
+    let begun = Instant::now();
+    let (rounds, seconds) = (extent.rounds, extent.seconds);
     let mut bench = Bench::new(&tools, extent)?;
     bench.findings.machine = machine::describe()?;
     bench.findings.versions = install::versions(&tools);
@@ -186,12 +256,9 @@ fn measure(run: &Run) -> Result<()> {
         bench.findings.machine,
         bench.findings.versions.join("; ")
     );
-    println!(
-        "{} rounds of {} s, medians; balancers on core 0, load and backends on core 1",
-        run.rounds, run.seconds
-    );
+    println!("{rounds} rounds of {seconds} s, medians; balancers on core 0, load and backends on core 1");
     for (name, _, scenario) in wanted {
-        eprintln!("{name}");
+        eprintln!("{name}, after {} s", begun.elapsed().as_secs());
         if let Err(error) = scenario(&mut bench) {
             bench.findings.notes.push(format!("{name}: {error:#}"));
         }
@@ -200,9 +267,13 @@ fn measure(run: &Run) -> Result<()> {
             bench.findings.write(path)?;
         }
     }
+    let summary = bench.findings.summary();
+    println!("{}", summary.render());
+    bench.findings.tables.push(("summary".to_owned(), summary));
     for note in &bench.findings.notes {
         println!("note: {note}");
     }
+    println!("all in {} s", begun.elapsed().as_secs());
     run.json
         .as_deref()
         .map_or(Ok(()), |path| bench.findings.write(path))
@@ -212,4 +283,46 @@ fn find(name: &str) -> Result<(&'static str, &'static str, scenario::Scenario)> 
     let names: Vec<&str> = SCENARIOS.iter().map(|(name, ..)| *name).collect();
     let known = SCENARIOS.into_iter().find(|(known, ..)| *known == name);
     known.with_context(|| format!("no scenario is called {name:?}; there are {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(words: &[&str]) -> (Vec<String>, Extent) {
+        let words = ["bench", "run"].iter().chain(words);
+        match Arguments::try_parse_from(words).unwrap().command {
+            Command::Run(run) => run.extent(),
+            _ => panic!("no run"),
+        }
+    }
+
+    #[test]
+    fn full_is_every_numbered_scenario_with_everybody() {
+        let (scenarios, extent) = extent(&["--full"]);
+        let numbered = SCENARIOS.iter().map(|(name, ..)| *name);
+        for name in numbered.filter(|name| name.starts_with('s') && name[1..].parse::<u8>().is_ok()) {
+            assert!(scenarios.iter().any(|known| known == name), "{name}");
+        }
+        assert_eq!((extent.rounds, extent.only), (5, None));
+    }
+
+    #[test]
+    fn what_is_said_goes_before_what_quick_stands_for() {
+        let (scenarios, extent) =
+            extent(&["--quick", "--scenarios", "s4", "--rounds", "3", "--only", "floor"]);
+        assert_eq!(scenarios, ["s4"]);
+        assert_eq!((extent.rounds, extent.seconds), (3, 0.4));
+        assert_eq!(extent.only.unwrap(), ["floor"]);
+    }
+
+    #[test]
+    fn every_scenario_and_balancer_of_the_modes_exists() {
+        for name in QUICK.iter().chain(&FULL).chain(&USUAL) {
+            find(name).unwrap();
+        }
+        for name in QUICKLY {
+            peer::Peer::find(name).unwrap();
+        }
+    }
 }

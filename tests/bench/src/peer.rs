@@ -31,6 +31,10 @@ pub(crate) enum Policy {
     LeastConnections,
     /// A program reads a header of the request and chooses by it.
     Program,
+    /// An algorithm, in the balancer's own words.
+    Named(&'static str),
+    /// The algorithm of least connections without any component, where components are what is usual.
+    Native,
 }
 
 /// A balancer in one set-up.
@@ -54,6 +58,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) tls: Option<&'a Identity>,
     /// A command that runs another and looks at it, which makes that slow.
     pub(crate) watcher: &'a [String],
+    /// The same balancer once more, on ports of its own: which one this is.
+    pub(crate) copy: u16,
 }
 
 impl<'a> Setting<'a> {
@@ -65,6 +71,7 @@ impl<'a> Setting<'a> {
             workers: 1,
             tls: None,
             watcher: &[],
+            copy: 0,
         }
     }
 }
@@ -123,7 +130,7 @@ impl Plan {
 }
 
 /// Everything that can be measured. Ports are 8100, 8110, ... in this order.
-pub(crate) const PEERS: [Peer; 15] = [
+pub(crate) const PEERS: [Peer; 25] = [
     peer("floor", Policy::RoundRobin, None, floor),
     peer("trimtab-lc", Policy::LeastConnections, None, ours::plan),
     peer("trimtab-rr", Policy::RoundRobin, None, ours::plan),
@@ -139,6 +146,36 @@ pub(crate) const PEERS: [Peer; 15] = [
     peer("envoy-lua", Policy::Program, Some("envoy-rr"), envoy::plan),
     peer("caddy-lc", Policy::LeastConnections, None, caddy::plan),
     peer("pingora-rr", Policy::RoundRobin, None, pingora),
+    peer("trimtab-native", Policy::Native, None, ours::plan),
+    peer(
+        "trimtab-p2c",
+        Policy::Named("random-two-choices"),
+        None,
+        ours::plan,
+    ),
+    peer(
+        "trimtab-lrt",
+        Policy::Named("least-response-time"),
+        None,
+        ours::plan,
+    ),
+    peer("trimtab-ewma", Policy::Named("peak-ewma"), None, ours::plan),
+    peer(
+        "nginx-p2c",
+        Policy::Named("random two least_conn;"),
+        None,
+        nginx::plan,
+    ),
+    peer("floor-batch", Policy::Named("batch"), None, floor),
+    peer("floor-busy", Policy::Named("busy"), None, floor),
+    peer("floor-splice", Policy::Named("splice"), None, floor),
+    peer("floor-uring", Policy::Named("uring"), None, floor),
+    peer(
+        "haproxy-p2c",
+        Policy::Named("balance random(2)"),
+        None,
+        haproxy::plan,
+    ),
 ];
 
 const fn peer(
@@ -164,19 +201,23 @@ impl Peer {
             .with_context(|| format!("no peer is called {name:?}; there are {}", names.join(", ")))
     }
 
-    fn port(&self) -> u16 {
+    fn port(&self, copy: u16) -> u16 {
         let place = PEERS
             .iter()
             .position(|peer| peer.name == self.name)
             .unwrap_or_default();
-        8100 + 10 * u16::try_from(place).unwrap_or_default()
+        8100 + 500 * copy + 10 * u16::try_from(place).unwrap_or_default()
     }
 
     /// Starts it on core 0, and waits until it answers.
     pub(crate) fn start(&self, tools: &Tools, setting: &Setting<'_>) -> Result<Started> {
-        let folder = tools.folder.join(self.name);
+        let name = match setting.copy {
+            0 => self.name.to_owned(),
+            copy => format!("{}-{copy}", self.name),
+        };
+        let folder = tools.folder.join(name);
         fs::create_dir_all(&folder)?;
-        let port = self.port();
+        let port = self.port(setting.copy);
         let site = Site {
             tools,
             folder: folder.clone(),
@@ -222,11 +263,15 @@ fn put(folder: &Path, name: &str, text: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-fn floor(site: &Site<'_>, _: Policy) -> Result<Plan> {
+fn floor(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     let this = std::env::current_exe()?.display().to_string();
     let first = site.backends.first().context("no backends")?.to_string();
     let (port, count) = (site.port.to_string(), site.backends.len().to_string());
-    Ok(Plan::new(&[&this, "floor", &port, &first, &count]))
+    let mut plan = Plan::new(&[&this, "floor", &port, &first, &count]);
+    if let Policy::Named(way) = policy {
+        plan.command.extend(["--way", way].map(str::to_owned));
+    }
+    Ok(plan)
 }
 
 fn pingora(site: &Site<'_>, policy: Policy) -> Result<Plan> {

@@ -1,20 +1,21 @@
 //! What a run printed and kept: tables and plots for people, JSON for whoever calculates again.
 
 mod plot;
+mod summary;
 
 use std::{fmt::Write, fs, path::Path};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use plot::Plot;
 
 /// A table with a title; all columns but the first are numbers.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Table {
     pub(crate) title: String,
-    pub(crate) columns: Vec<&'static str>,
+    pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Vec<String>>,
     pub(crate) notes: Vec<String>,
     #[serde(skip)]
@@ -25,7 +26,7 @@ impl Table {
     pub(crate) fn new(title: impl Into<String>, columns: &[&'static str]) -> Self {
         Self {
             title: title.into(),
-            columns: columns.to_vec(),
+            columns: columns.iter().map(|&name| name.to_owned()).collect(),
             ..Self::default()
         }
     }
@@ -62,6 +63,11 @@ impl Table {
 
     /// As Markdown, aligned.
     pub(crate) fn render(&self) -> String {
+        self.render_with(None)
+    }
+
+    /// The same, with a picture below its title.
+    pub(crate) fn render_with(&self, image: Option<&str>) -> String {
         let width = |column: usize| {
             let cells = self
                 .rows
@@ -75,6 +81,9 @@ impl Table {
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let mut text = format!("\n### {}\n\n", self.title);
+        if let Some(image) = image {
+            let _ = write!(text, "{image}\n\n");
+        }
         let line = |text: &mut String, cells: &mut dyn Iterator<Item = &str>| {
             for (column, cell) in cells.enumerate() {
                 let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
@@ -84,7 +93,7 @@ impl Table {
             }
             text.push_str("|\n");
         };
-        line(&mut text, &mut self.columns.iter().copied());
+        line(&mut text, &mut self.columns.iter().map(String::as_str));
         for (column, width) in widths.iter().enumerate() {
             let dashes = "-".repeat(width + 1);
             text.push_str(&if column == 0 {
@@ -116,6 +125,11 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
+    /// What counts of every scenario that ran, in one table.
+    pub(crate) fn summary(&self) -> Table {
+        summary::of(&self.tables)
+    }
+
     /// Writes what is there so far, and the plots beside it: of `all.json` and the scenario `s1`, `all.s1.svg`.
     pub(crate) fn write(&self, json: &Path) -> Result<()> {
         let put = |path: &Path, text: &str| fs::write(path, text).with_context(|| path.display().to_string());

@@ -3,14 +3,17 @@
 //! Owns the method: balancers run side by side, rounds go over all of them in turn (beginning with another one each time),
 //! and the median of the rounds counts, so that whatever disturbs the machine disturbs everybody.
 
+mod beyond;
 mod bodies;
 mod churn;
 mod h2;
 mod memory;
+mod native;
 mod open;
 mod reload;
 mod scaling;
 mod shadow;
+mod slow;
 mod steady;
 mod swaps;
 mod tenants;
@@ -83,7 +86,7 @@ const STEADY: [&str; 9] = [
 pub(crate) type Scenario = fn(&mut Bench<'_>) -> Result<()>;
 
 /// All of them, with what they are about.
-pub(crate) const SCENARIOS: [(&str, &str, Scenario); 15] = [
+pub(crate) const SCENARIOS: [(&str, &str, Scenario); 17] = [
     (
         "s1",
         "kept-alive connections, 1 KB, least connections",
@@ -103,10 +106,20 @@ pub(crate) const SCENARIOS: [(&str, &str, Scenario); 15] = [
     ("s9", "TLS 1.3: kept-alive connections, and handshakes", tls::run),
     (
         "s10",
-        "one answer in a hundred is slow: latency by policy",
-        open::slow,
+        "mixed sizes, one backend or answer in a hundred is slow: latency by policy",
+        slow::run,
     ),
     ("s11", "two workers instead of one", scaling::run),
+    (
+        "beyond",
+        "io_uring, splice, SO_BUSY_POLL and batch accept, at the floor",
+        beyond::run,
+    ),
+    (
+        "native",
+        "least connections by the component and by native code",
+        native::run,
+    ),
     (
         "tenants",
         "a hostile tenant beside a healthy one",
@@ -220,6 +233,7 @@ fn sample(window: Window) -> Sample {
         figures,
         cpu_seconds,
         other_seconds,
+        ..
     } = window;
     Sample {
         cpu_us_per_request: cpu_seconds * 1e6 / figures.ok.max(1) as f64,
@@ -284,18 +298,8 @@ fn value(samples: &Samples) -> Value {
 /// What most scenarios ask of a balancer.
 fn usual(peer: &Started, seconds: f64) -> Order {
     Order {
-        port: peer.port,
-        connections: 64,
         seconds,
-        warm_up: 0.4,
-        rate: None,
-        path: "/1024".to_owned(),
-        host: "lb.test".to_owned(),
-        upload: 0,
-        close: false,
-        keys: 1024,
-        hold: None,
-        slice: None,
+        ..Order::usual(peer.port)
     }
 }
 

@@ -19,14 +19,24 @@ pub(crate) fn outside(root: &Path, is_install_only: bool) -> Result<()> {
     run(cargo(root, "test --workspace --test outside"))
 }
 
+/// The release build of the balancer, which is made if it is not there.
+pub(crate) fn release(root: &Path) -> Result<PathBuf> {
+    run(cargo(root, "build --release -p trimtab"))?;
+    Ok(target(root).join("release/trimtab"))
+}
+
+fn target(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    root.join(target)
+}
+
 /// A program of the harness against a release build of the balancer.
 pub(crate) fn soak(root: &Path, before: &[&str], after: &[&str]) -> Result<()> {
-    run(cargo(root, "build --release -p trimtab"))?;
-    run(cargo(root, "build --workspace --bin soak"))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let target = root.join(target);
-    let mut soak = Command::new(target.join("debug/soak"));
-    soak.args(before).arg(target.join("release/trimtab")).args(after);
+    let trimtab = release(root)?;
+    // An example has the features that tests have, so nothing is compiled twice.
+    run(cargo(root, "build --workspace --bin soak --example languages"))?;
+    let mut soak = Command::new(target(root).join("debug/soak"));
+    soak.args(before).arg(trimtab).args(after);
     run(soak)
 }
 

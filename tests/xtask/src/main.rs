@@ -7,6 +7,7 @@
 
 mod again;
 mod bindings;
+mod budget;
 mod build;
 mod cases;
 mod chores;
@@ -90,6 +91,12 @@ enum Chore {
     Faults,
     /// Check formatting and lints
     Lint,
+    /// Print what a pick of each built-in policy costs, beside what it may cost
+    Budget {
+        /// A trimtab that is built already; by default it is built here, for release
+        #[arg(long, value_name = "FILE")]
+        trimtab: Option<PathBuf>,
+    },
     /// Measure trimtab and its peers side by side; without arguments, tell how
     Bench {
         /// As `run --scenarios s1,s2 --rounds 5`; `run --help` has all
@@ -133,6 +140,7 @@ fn work(chore: &Chore) -> Result<()> {
         Chore::Soak { minutes } => chores::soak(&root, &["run"], &[&minutes.to_string()]),
         Chore::Faults => chores::soak(&root, &["faults"], &[]),
         Chore::Lint => chores::lint(&root),
+        Chore::Budget { trimtab } => budget::print(&root, trimtab.clone()),
         Chore::Bench { arguments } => chores::bench(&root, arguments),
     }
 }

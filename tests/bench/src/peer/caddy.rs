@@ -62,8 +62,9 @@ http://:{port} {{
 fn work(site: &Site<'_>, policy: Policy) -> String {
     let policy = match policy {
         Policy::RoundRobin => "round_robin",
-        Policy::LeastConnections => "least_conn",
+        Policy::LeastConnections | Policy::Native => "least_conn",
         Policy::Program => "header x-key",
+        Policy::Named(name) => name,
     };
     let backends: String = site
         .backends

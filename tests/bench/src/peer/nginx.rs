@@ -15,7 +15,8 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
     let (mut modules, mut prepare, mut choose) = ("", String::new(), "");
     match policy {
         Policy::RoundRobin => {}
-        Policy::LeastConnections => choose = "least_conn;",
+        Policy::LeastConnections | Policy::Native => choose = "least_conn;",
+        Policy::Named(line) => choose = line,
         Policy::Program => {
             modules = "load_module modules/ndk_http_module.so; load_module modules/ngx_http_lua_module.so;";
             let peers: String = site.backends.iter().map(|port| format!("{port},")).collect();

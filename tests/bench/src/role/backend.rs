@@ -17,6 +17,15 @@ const HEAD_MAX: usize = 8192;
 const BODY_MAX: usize = 8 << 20;
 const PIECE: usize = 65_536;
 
+/// Where backends listen, and how they call themselves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) port: u16,
+    pub(crate) count: u16,
+    /// The number of the first one.
+    pub(crate) first: u16,
+}
+
 /// Which requests are answered late, and by how much.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Delay {
@@ -42,13 +51,16 @@ struct Backends {
     listeners: Vec<TcpListener>,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
+    /// The number of the first one.
+    first: usize,
     body: Vec<u8>,
     delay: Delay,
     requests: u64,
     late: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
-pub(crate) fn run(port: u16, count: u16, delay: Delay) -> io::Result<()> {
+pub(crate) fn run(place: Place, delay: Delay) -> io::Result<()> {
+    let Place { port, count, first } = place;
     super::raise_file_limit()?;
     let listeners: io::Result<Vec<TcpListener>> = (port..port + count).map(listen).collect();
     let mut backends = Backends {
@@ -56,6 +68,7 @@ pub(crate) fn run(port: u16, count: u16, delay: Delay) -> io::Result<()> {
         listeners: listeners?,
         connections: Vec::new(),
         free: Vec::new(),
+        first: usize::from(first),
         body: (0..BODY_MAX).map(|at| b'a' + (at % 23) as u8).collect(),
         delay,
         requests: 0,
@@ -193,7 +206,7 @@ impl Backends {
             } else {
                 ""
             },
-            connection.backend
+            self.first + connection.backend
         )?;
         let here = owed.min(connection.input.len() - length);
         connection.input.drain(..length + here);

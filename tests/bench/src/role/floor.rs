@@ -1,10 +1,15 @@
 //! The floor: forwards bytes between a client and a backend of its own, and looks at none of them.
 //!
-//! What a balancer costs above it is what HTTP, the decision and the sharing of connections cost.
+//! What a balancer costs above it is what HTTP, the decision and the sharing of connections cost. Other ways to forward are
+//! tried here first: what the floor does not gain, no balancer can.
+
+mod splice;
+mod uring;
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::fd::AsRawFd,
 };
 
 use super::{Poll, Ready, listen, would_block};
@@ -19,11 +24,51 @@ struct Side {
     waiting: Vec<u8>,
 }
 
-pub(crate) fn run(port: u16, backends: u16, count: u16) -> io::Result<()> {
+/// How it forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Way {
+    /// Readiness by epoll, and a read and a write for it.
+    Epoll,
+    /// The same, and all connections that wait are accepted at once.
+    Batch,
+    /// The same on sockets with `SO_BUSY_POLL`.
+    Busy,
+    /// Readiness by epoll, and bytes that stay in the kernel.
+    Splice,
+    /// No readiness: receives and sends by io_uring.
+    Uring,
+}
+
+/// Where it listens, and the first of how many backends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) port: u16,
+    pub(crate) backends: u16,
+    pub(crate) count: u16,
+}
+
+/// Connections that are accepted at once.
+const BATCH: usize = 64;
+/// Microseconds that a read may look for packets itself.
+static BUSY_US: u32 = 50;
+
+pub(crate) fn run(place: Place, way: Way) -> io::Result<()> {
     super::raise_file_limit()?;
-    let listener = listen(port)?;
+    on(place, way, listen(place.port)?)
+}
+
+fn on(place: Place, way: Way, listener: TcpListener) -> io::Result<()> {
+    match way {
+        Way::Splice => splice::run(place, &listener),
+        Way::Uring => uring::run(place, listener),
+        Way::Epoll | Way::Batch | Way::Busy => forward(place, way, &listener),
+    }
+}
+
+fn forward(place: Place, way: Way, listener: &TcpListener) -> io::Result<()> {
+    let Place { backends, count, .. } = place;
     let mut poll = Poll::new()?;
-    poll.add(&listener, LISTENER, false)?;
+    poll.add(listener, LISTENER, false)?;
     let mut sides: Vec<Option<Side>> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
     let (mut turn, mut ready, mut piece) = (0, Vec::new(), vec![0; PIECE]);
@@ -40,27 +85,56 @@ pub(crate) fn run(port: u16, backends: u16, count: u16) -> io::Result<()> {
                 }
                 continue;
             }
-            let Ok((client, _)) = listener.accept() else {
-                continue;
-            };
-            let Ok(backend) = TcpStream::connect((Ipv4Addr::LOCALHOST, backends + turn % count)) else {
-                continue;
-            };
-            turn = (turn + 1) % count;
-            let pair = free.pop().unwrap_or_else(|| {
-                sides.extend([None, None]);
-                sides.len() - 2
-            });
-            for (token, stream) in [(pair, client), (pair | 1, backend)] {
-                stream.set_nodelay(true)?;
-                stream.set_nonblocking(true)?;
-                poll.add(&stream, token, false)?;
-                sides[token] = Some(Side {
-                    stream,
-                    waiting: Vec::new(),
+            let most = if way == Way::Batch { BATCH } else { 1 };
+            for _ in 0..most {
+                let Ok((client, _)) = listener.accept() else {
+                    break;
+                };
+                let Ok(backend) = TcpStream::connect((Ipv4Addr::LOCALHOST, backends + turn % count)) else {
+                    continue;
+                };
+                turn = (turn + 1) % count;
+                let pair = free.pop().unwrap_or_else(|| {
+                    sides.extend([None, None]);
+                    sides.len() - 2
                 });
+                for (token, stream) in [(pair, client), (pair | 1, backend)] {
+                    stream.set_nodelay(true)?;
+                    stream.set_nonblocking(true)?;
+                    if way == Way::Busy {
+                        busy_poll(&stream)?;
+                    }
+                    poll.add(&stream, token, false)?;
+                    sides[token] = Some(Side {
+                        stream,
+                        waiting: Vec::new(),
+                    });
+                }
             }
         }
+    }
+}
+
+/// No crate here has this option.
+#[allow(
+    unsafe_code,
+    reason = "an option of a socket that neither socket2 nor rustix knows"
+)]
+fn busy_poll(stream: &TcpStream) -> io::Result<()> {
+    // SAFETY: the option is a number, which lives as long as the call.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BUSY_POLL,
+            (&raw const BUSY_US).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
@@ -110,3 +184,6 @@ fn serve(poll: &Poll, sides: &mut [Option<Side>], event: Ready, piece: &mut [u8]
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //! window's ends by lines on standard error.
 
 mod answer;
+mod slicing;
 
 use std::{
     io::{self, Read, Write},
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Poll, Ready, dial, would_block};
 use answer::{Parsed, parse};
+pub(crate) use slicing::Slice;
+use slicing::{Slicing, histogram};
 
 const PIECE: usize = 256 << 10;
 /// Connections that are begun before the others are looked at again.
@@ -37,6 +40,7 @@ pub(crate) struct Order {
     /// Requests a second, for an open loop.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
+    /// Several, separated by commas, are asked for at random.
     #[arg(long, default_value = "/1024")]
     pub(crate) path: String,
     /// `{key}` in it becomes the number of the request's key.
@@ -57,6 +61,26 @@ pub(crate) struct Order {
     /// The window consists of slices of so many seconds, for what is changed many times within it.
     #[arg(long)]
     pub(crate) slice: Option<f64>,
+}
+
+impl Order {
+    /// The load of S1 on a port.
+    pub(crate) fn usual(port: u16) -> Self {
+        Self {
+            port,
+            connections: 64,
+            seconds: 1.0,
+            warm_up: 0.4,
+            rate: None,
+            path: "/1024".to_owned(),
+            host: "lb.test".to_owned(),
+            upload: 0,
+            close: false,
+            keys: 1024,
+            hold: None,
+            slice: None,
+        }
+    }
 }
 
 /// What came of it, within the window. Times in microseconds.
@@ -86,14 +110,6 @@ pub(crate) struct Figures {
     pub(crate) slices: Vec<Slice>,
 }
 
-/// A part of the window, without its first fifth: until then what was changed may not be in effect.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct Slice {
-    pub(crate) ok: u64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-}
-
 impl Figures {
     pub(crate) fn failed(&self) -> u64 {
         self.not_2xx + self.refused + self.reset + self.malformed
@@ -119,61 +135,8 @@ struct Connection {
     request: usize,
     status: u16,
     has_served: bool,
-}
-
-/// The slice under way.
-struct Slicing {
-    length: Duration,
-    settled: Instant,
-    end: Instant,
-    times: Histogram<u64>,
-}
-
-impl Slicing {
-    fn new(order: &Order, begin: Instant) -> io::Result<Option<Self>> {
-        let Some(seconds) = order.slice else {
-            return Ok(None);
-        };
-        let mut slicing = Self {
-            length: Duration::from_secs_f64(seconds),
-            settled: begin,
-            end: begin,
-            times: histogram()?,
-        };
-        slicing.start(begin);
-        Ok(Some(slicing))
-    }
-
-    fn start(&mut self, now: Instant) {
-        self.times.reset();
-        self.settled = now + self.length / 5;
-        self.end = now + self.length;
-    }
-
-    fn record(&mut self, due: Instant, took: u64) {
-        if due >= self.settled {
-            self.times.saturating_record(took);
-        }
-    }
-
-    /// What came of it, if it is over. The next one begins.
-    fn turn(&mut self, now: Instant) -> Option<Slice> {
-        if now < self.end {
-            return None;
-        }
-        let at = |quantile| self.times.value_at_quantile(quantile) as f64 / 1000.0;
-        let slice = Slice {
-            ok: self.times.len(),
-            p50_us: at(0.5),
-            p99_us: at(0.99),
-        };
-        self.start(now);
-        Some(slice)
-    }
-}
-
-fn histogram() -> io::Result<Histogram<u64>> {
-    Histogram::new_with_bounds(1, 600_000_000_000, 3).map_err(io::Error::other)
+    /// The balancer has said that it ends with this answer.
+    closes: bool,
 }
 
 struct Load {
@@ -265,10 +228,13 @@ pub(crate) fn run(order: Order, mut window: impl FnMut(char)) -> io::Result<Figu
 
 fn requests(order: &Order) -> Vec<Vec<u8>> {
     let method = if order.upload > 0 { "POST" } else { "GET" };
+    let paths: Vec<&str> = order.path.split(',').collect();
+    // In turn, a size would meet the same backends again and again.
+    let mut random = fastrand::Rng::with_seed(2);
     (0..order.keys.max(1))
         .map(|key| {
-            let Order { path, host, .. } = order;
-            let host = host.replace("{key}", &key.to_string());
+            let path = paths[random.usize(..paths.len())];
+            let host = order.host.replace("{key}", &key.to_string());
             let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nX-Key: user-{key:05}\r\n");
             if order.close {
                 text.push_str("Connection: close\r\n");
@@ -318,6 +284,7 @@ impl Load {
                 request: 0,
                 status: 0,
                 has_served: false,
+                closes: false,
             });
         }
     }
@@ -442,8 +409,9 @@ impl Load {
                         status,
                         missing,
                         backend,
+                        closes,
                     } => {
-                        connection.status = status;
+                        (connection.status, connection.closes) = (status, closes);
                         if self.is_measuring {
                             self.figures
                                 .backends
@@ -489,10 +457,36 @@ impl Load {
         self.served += usize::from(!connection.has_served);
         connection.has_served = true;
         connection.phase = Phase::Idle;
-        if self.order.close {
+        if self.order.close || connection.closes {
             self.connections[index] = None;
         } else {
             self.begin(index);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_mixed_in_no_order() {
+        let order = Order {
+            path: "/10,/20".to_owned(),
+            host: "{key}.test".to_owned(),
+            keys: 1000,
+            ..Order::usual(1)
+        };
+        let requests = requests(&order);
+        let small = |request: &Vec<u8>| request.starts_with(b"GET /10 HTTP/1.1\r\nHost: ");
+        let share = requests.iter().filter(|request| small(request)).count();
+        assert!((400..600).contains(&share), "{share}");
+        let even = requests
+            .iter()
+            .step_by(2)
+            .filter(|request| small(request))
+            .count();
+        assert!((200..300).contains(&even), "{even}");
+        assert!(requests[7].ends_with(b"\r\nHost: 7.test\r\nX-Key: user-00007\r\n\r\n"));
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-fn table(samples: &Samples, size: usize, is_up: bool) -> Table {
+pub(super) fn table(samples: &Samples, size: usize, is_up: bool) -> Table {
     let way = if is_up { "up" } else { "down" };
     let columns = [
         "balancer",

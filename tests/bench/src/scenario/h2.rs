@@ -19,7 +19,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     started.retain(|peer| peer.plan.h2_port.is_some());
     let mut rows: Vec<(&str, Vec<(f64, f64)>)> =
         started.iter().map(|peer| (peer.peer.name, Vec::new())).collect();
-    let seconds = bench.extent.seconds.ceil().max(2.0);
+    let seconds = bench.extent.seconds.ceil().max(1.0);
     for round in 0..bench.extent.rounds {
         for place in 0..started.len() {
             let at = (place + round) % started.len();

@@ -1,11 +1,11 @@
-//! S3 and S10: latency at a fixed rate, counted from when each request was due.
+//! S3: latency at a fixed rate, counted from when each request was due.
 
 use anyhow::Result;
 use serde_json::json;
 
 use super::{Bench, FEW, Samples, middle, sample, usual, value};
 use crate::{
-    child::{self, Priority, Running},
+    child::{self, Priority},
     report::{Plot, Table, number},
     role::load::Order,
 };
@@ -29,8 +29,6 @@ const LATENCY: [&str; 7] = [
     "CPU us/request",
     "failed, unsent",
 ];
-/// Of one answer in a hundred.
-const SLOW_MS: u64 = 20;
 
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let rate = bench
@@ -88,43 +86,4 @@ fn latencies(title: String, samples: &Samples) -> Table {
     table.sort_by("p99");
     table.plot = Some(Plot::cheapest(&["p50", "p99"], "microseconds"));
     table
-}
-
-/// Backends of which one answers slowly now and then: whom does a policy keep away from it?
-pub(super) fn slow(bench: &mut Bench<'_>) -> Result<()> {
-    let this = std::env::current_exe()?.display().to_string();
-    let backend = |port: u16, late: &[&str]| {
-        let mut command = vec![
-            this.clone(),
-            "backend".to_owned(),
-            port.to_string(),
-            "1".to_owned(),
-        ];
-        command.extend(late.iter().map(|&word| word.to_owned()));
-        let log = bench.tools.folder.join(format!("backend-{port}.log"));
-        Running::start(&command, ("1", Priority::RealTime), &[], &log)
-    };
-    let slow_ms = SLOW_MS.to_string();
-    let _fast = [backend(9201, &[])?, backend(9202, &[])?];
-    let _slow = backend(9203, &["--late-every", "33", "--late-ms", &slow_ms])?;
-    let peers = [
-        "trimtab-rr",
-        "trimtab-lc",
-        "nginx-rr",
-        "nginx-lc",
-        "haproxy-rr",
-        "haproxy-lc",
-    ];
-    let started = bench.start(&peers, &[9201, 9202, 9203], Priority::RealTime)?;
-    let seconds = bench.extent.seconds * 1.5;
-    let order = |peer: &_| Order {
-        rate: Some(5000.0),
-        ..usual(peer, seconds)
-    };
-    let samples = bench.rounds(&started, order, Priority::RealTime)?;
-    let title = format!(
-        "S10: 5000 requests/s, every 33rd answer of one backend of three takes {SLOW_MS} ms: us, absolute"
-    );
-    let table = latencies(title, &samples);
-    bench.tell("s10", &table, value(&samples))
 }

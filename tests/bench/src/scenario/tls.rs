@@ -104,7 +104,7 @@ impl Answers {
 }
 
 fn ask(url: &str, close: bool, seconds: f64) -> Result<Answers> {
-    let duration = format!("-d{}s", seconds.ceil().max(2.0));
+    let duration = format!("-d{}s", seconds.ceil().max(1.0));
     let mut words = ["wrk", "-t1", "-c64", &duration, "-H", "Host: lb.test"]
         .map(str::to_owned)
         .to_vec();
