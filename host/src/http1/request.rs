@@ -234,9 +234,9 @@ fn set_once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
 /// judge, as is any other form.
 #[inline]
 fn is_ordinary(target: &str) -> bool {
-    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
-    query.bytes().all(is_common)
-        && path.bytes().all(is_common)
+    let end = target.bytes().position(|byte| byte == b'?');
+    let path = end.and_then(|end| target.get(..end)).unwrap_or(target);
+    target.bytes().all(is_common)
         && (is_settled(path) || settle_path(path, Paths::Strict).is_ok_and(|settled| settled == path))
 }
 

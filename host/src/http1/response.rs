@@ -81,6 +81,10 @@ pub struct Rules<'a> {
 /// # Errors
 /// When it cannot be passed on.
 pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<Option<Reply>, Malformed> {
+    // As it is each time before the first read.
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
