@@ -19,7 +19,8 @@ pub(crate) struct Table {
 
 /// The goal for a policy's picks at 3, 100, 1000 and 10 000 backends, where there is one; infinite at sizes without.
 fn goals(name: &str) -> Option<[f64; 4]> {
-    let budget: toml::Table = toml::from_str(include_str!("../budget.toml")).expect("it is in the repository");
+    let budget: toml::Table =
+        toml::from_str(include_str!("../budget.toml")).expect("it is in the repository");
     let given = budget.get("pick_ns")?.get(name)?.as_array()?;
     let mut goals = [f64::INFINITY; 4];
     for (goal, given) in goals.iter_mut().zip(given) {

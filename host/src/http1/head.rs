@@ -9,6 +9,9 @@ use http::{HeaderMap, header, request::Parts};
 
 use super::fields::{Token, token};
 
+/// Room for most requests' method, target and authority.
+const LINE_BYTES: usize = 128;
+
 /// A part of a [`Head`]'s bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Span {
@@ -65,7 +68,16 @@ pub struct Head {
 impl Head {
     /// A copy of what the HTTP library has read.
     pub fn from_parts(parts: &Parts) -> Self {
-        let mut head = Self::default();
+        let sizes = parts
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len());
+        let mut head = Self {
+            // Room for the rest of it, too, so that it need not grow.
+            bytes: Vec::with_capacity(sizes.sum::<usize>() + LINE_BYTES),
+            fields: Vec::with_capacity(parts.headers.len()),
+            ..Self::default()
+        };
         head.method = head.push(parts.method.as_str().as_bytes());
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         head.target = head.push(target.as_bytes());

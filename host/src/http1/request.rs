@@ -1,7 +1,8 @@
 //! Requests as they arrive on a connection.
 //!
 //! Owns the judgement which requests are ordinary. An ordinary one is HTTP/1.1 with a common method, a path of common
-//! characters, one Host, no body or one of a stated length, and nothing that changes how the connection works.
+//! characters, one Host, no body or one of a stated length, and nothing that changes how the connection works. What has
+//! not come of a body is only counted here, and passed on by whoever reads it.
 //!
 //! Invariant: of a request that is not ordinary nothing is lost: its bytes are still in the inbox.
 
@@ -26,15 +27,18 @@ const FIELDS_MAX: usize = 100;
 /// A longer target is the library's to refuse.
 const TARGET_MAX: usize = 8 << 10;
 
-/// What was received of a connection and not yet served: at most one request with its small body, and what the client
-/// has sent after it.
+/// What was received of a connection and not yet served: at most one request with what has come of its body, and what
+/// the client has sent after it.
 pub struct Inbox {
     /// Its bytes are the whole buffer, of which `filled` are received.
     head: Head,
     filled: usize,
     /// Where the head ends; 0 while it is not complete.
     end: usize,
+    /// What of the body is in here.
     body: usize,
+    /// What of the body has not come, or went by.
+    rest: u64,
     closes: bool,
 }
 
@@ -43,9 +47,9 @@ pub struct Inbox {
 pub enum Received {
     /// Not yet a whole head.
     Part,
-    /// An ordinary request, whole.
+    /// An ordinary request, of whose body there may be more to come.
     Request,
-    /// Something for the HTTP library: unusual, malformed, or with a body that has not arrived.
+    /// Something for the HTTP library: unusual or malformed.
     Unusual,
 }
 
@@ -60,6 +64,7 @@ impl Default for Inbox {
             filled: 0,
             end: 0,
             body: 0,
+            rest: 0,
             closes: false,
         }
     }
@@ -76,6 +81,9 @@ impl Inbox {
     #[inline]
     pub fn add(&mut self, bytes: usize) {
         self.filled = (self.filled + bytes).min(self.head.bytes.len());
+        let body = self.rest.min(bytes as u64);
+        self.rest -= body;
+        self.body += body as usize;
     }
 
     /// Makes room, as long as no more than `limit` bytes have been received. True if there is room.
@@ -104,13 +112,33 @@ impl Inbox {
         &mut self.head
     }
 
-    /// The request's body.
+    /// What is here of the request's body.
     #[inline]
     pub fn body(&self) -> &[u8] {
         self.head
             .bytes
             .get(self.end..self.end + self.body)
             .unwrap_or_default()
+    }
+
+    /// What of the request's body is still to come.
+    #[inline]
+    pub fn rest(&self) -> u64 {
+        self.rest
+    }
+
+    /// So much of the rest went by, and is not in here.
+    #[inline]
+    pub fn skip(&mut self, bytes: u64) {
+        self.rest = self.rest.saturating_sub(bytes);
+    }
+
+    /// What is here of a body that goes on has been passed on: its room is for what the client sends next.
+    #[inline]
+    pub fn forget_body(&mut self) {
+        if self.rest > 0 {
+            (self.filled, self.body) = (self.end, 0);
+        }
     }
 
     /// Whether the client asked for the connection to end with this request.
@@ -148,12 +176,11 @@ impl Inbox {
         let Some(plain) = judge(method, target, request.headers, &head.fields) else {
             return Received::Unusual;
         };
-        if plain.body > (*filled - end) as u64 {
-            return Received::Unusual;
-        }
+        let body = plain.body.min((*filled - end) as u64);
         (head.method, head.target) = (at(method.as_bytes()), at(target.as_bytes()));
         head.authority = at(plain.host);
-        (self.end, self.body, self.closes) = (end, plain.body as usize, plain.closes);
+        (self.end, self.body, self.closes) = (end, body as usize, plain.closes);
+        self.rest = plain.body - body;
         Received::Request
     }
 
@@ -163,13 +190,13 @@ impl Inbox {
         let served = (self.end + self.body).min(self.filled);
         self.head.bytes.copy_within(served..self.filled, 0);
         self.filled -= served;
-        (self.end, self.body, self.closes) = (0, 0, false);
+        (self.end, self.body, self.rest, self.closes) = (0, 0, 0, false);
         self.filled > 0
     }
 
     /// Empties it for another connection.
     pub fn clear(&mut self) {
-        (self.filled, self.end, self.body, self.closes) = (0, 0, 0, false);
+        (self.filled, self.end, self.body, self.rest, self.closes) = (0, 0, 0, 0, false);
         self.head.fields.clear();
         self.head.bytes.truncate(INITIAL_BYTES);
         self.head.bytes.shrink_to(INITIAL_BYTES);

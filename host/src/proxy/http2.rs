@@ -5,7 +5,7 @@
 //!
 //! Invariant: a request is counted as open from its head until its task ends, however that comes about; a connection
 //! without open requests is quiet, and ends after a while.
-//! Read next: `http2/streams.rs`, then `http2/meter.rs`, `http2/rules.rs` and `http2/fields.rs`.
+//! Read next: `http2/streams.rs`, then `http2/cork.rs`, `http2/meter.rs`, `http2/rules.rs` and `http2/fields.rs`.
 
 use std::{
     future::{Future, poll_fn},
@@ -24,11 +24,13 @@ use super::{
 };
 use crate::config::{self, Http2};
 
+mod cork;
 mod fields;
 mod meter;
 mod rules;
 mod streams;
 
+use cork::Cork;
 use meter::Metered;
 use streams::Streams;
 
@@ -62,9 +64,11 @@ pub(super) async fn serve_connection<S: Socket>(
     let streams = Streams::new(client.clone());
     let service = {
         let streams = streams.clone();
-        service_fn(move |request| serve(streams.begin(), request))
+        // Boxed because it is large, and the library moves it four times before it is first polled.
+        service_fn(move |request| Box::pin(serve(streams.begin(), request)))
     };
-    let stream = Metered::new(stream, client);
+    let cork = Cork::new(stream);
+    let stream = Metered::new(cork.clone(), client);
     let server = builder(streams, listener, http2);
     let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
     let mut was_told = false;
@@ -82,7 +86,12 @@ pub(super) async fn serve_connection<S: Socket>(
             // GOAWAY: what is under way is finished, and the client knows what was not looked at.
             serving.as_mut().graceful_shutdown();
         }
-        serving.as_mut().poll(cx)
+        let served = serving.as_mut().poll(cx);
+        // All that came of this turn goes out at once. A socket that takes no more wakes this task when it does.
+        match cork.poll_drain(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Ok(())),
+            _ => served,
+        }
     })
     .await;
 }

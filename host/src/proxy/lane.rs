@@ -27,6 +27,9 @@ use crate::{
 
 mod exchange;
 mod relay;
+mod upload;
+
+use upload::Upload;
 
 /// What comes of a connection.
 pub(super) enum Next {
@@ -72,6 +75,7 @@ struct Lane<'a, S> {
     client: &'a Rc<Client>,
     stream: &'a mut ClientStream<S>,
     inbox: Inbox,
+    upload: Upload,
 }
 
 /// Serves the ordinary requests of a connection.
@@ -86,6 +90,7 @@ pub(super) async fn serve<S: Socket>(client: &Rc<Client>, stream: &mut ClientStr
             client,
             stream,
             inbox,
+            upload: Upload::default(),
         };
         let next = lane.run(&mut is_first).await;
         client.worker.scratch.put_inbox(lane.inbox);
@@ -159,6 +164,8 @@ impl<S: Socket> Lane<'_, S> {
             }
         };
         self.client.worker.scratch.put_pipe(pipe);
+        // What was left unread of a body must not become the next request.
+        let goes_on = goes_on && self.skip_body().await;
         if goes_on { Done::GoesOn } else { Done::Closes }
     }
 
@@ -166,7 +173,9 @@ impl<S: Socket> Lane<'_, S> {
         let head = self.inbox.head();
         self.client.keep_rate(rules, head, journey.began_us)?;
         let pool = route::find(&rules.routes, head).ok_or(Error::NoRoute)?;
-        let mut attempts = Attempts::new(self.client, pool, head, true, journey.began_us);
+        let has_body = self.inbox.rest() == 0;
+        let head = self.inbox.head();
+        let mut attempts = Attempts::new(self.client, pool, head, has_body, journey.began_us);
         let config = &attempts.settings.config;
         if config.protocol != PoolProtocol::Http1 || config.retry.hedge_after.is_some() {
             self.client.is_counted.set(true);
@@ -192,6 +201,7 @@ impl<S: Socket> Lane<'_, S> {
                     return self.relay(ledger, connection, &reply, pipe).await;
                 }
                 Err(Broken::Client) => return Err(End::Gone),
+                Err(Broken::Body) => return Err(Error::BadRequest("malformed body").into()),
                 Err(Broken::Backend { failed, is_unsent }) => {
                     drop(ledger);
                     attempts.allow_another(target, failed, is_unsent)?;
@@ -273,6 +283,8 @@ fn discard(ledger: &Ledger, connection: Plain, reply: &Reply, pipe: &mut Pipe) {
 enum Broken {
     /// The client went away.
     Client,
+    /// It broke its body off.
+    Body,
     /// The backend's doing.
     Backend {
         failed: Failed,

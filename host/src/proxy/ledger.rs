@@ -163,11 +163,23 @@ impl Ledger {
     #[inline]
     pub(super) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
+        self.note_bytes();
+        self.watch.release_backend();
+    }
+
+    /// A piece of the request's body has gone to the backend.
+    #[inline]
+    pub(super) fn uploaded(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        self.note_bytes();
+    }
+
+    #[inline]
+    fn note_bytes(&mut self) {
         let unrecorded = (self.received - self.recorded_received) + (self.sent - self.recorded_sent);
         if unrecorded >= RECORD_EVERY {
             self.record_bytes();
         }
-        self.watch.release_backend();
     }
 
     /// Bytes to the backend, and from it.

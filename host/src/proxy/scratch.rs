@@ -53,10 +53,7 @@ impl Scratch {
 
     pub(super) fn put_pipe(&self, mut pipe: Pipe) {
         if let Some(wide) = pipe.shrink() {
-            let mut kept = self.wide.borrow_mut();
-            if kept.len() < WIDE_MAX {
-                kept.push(wide);
-            }
+            self.put_wide(wide);
         }
         let mut kept = self.pipes.borrow_mut();
         if kept.len() < KEPT_MAX {
@@ -68,6 +65,14 @@ impl Scratch {
     pub(super) fn take_wide(&self) -> Vec<u8> {
         let kept = self.wide.borrow_mut().pop();
         kept.unwrap_or_else(|| vec![0; INPUT_MAX])
+    }
+
+    /// Takes one back, if it is of that size.
+    pub(super) fn put_wide(&self, wide: Vec<u8>) {
+        let mut kept = self.wide.borrow_mut();
+        if kept.len() < WIDE_MAX && wide.len() == INPUT_MAX {
+            kept.push(wide);
+        }
     }
 
     #[inline]

@@ -6,6 +6,7 @@
 
 mod calls;
 mod instructions;
+mod streams;
 mod turns;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -16,11 +17,12 @@ use serde::Serialize;
 use crate::{
     child::{Priority, Running},
     machine,
-    peer::{Peer, Setting, Tools},
+    peer::{Peer, Setting, Started, Tools},
     report::{Findings, Table, number},
     scenario::FEW,
 };
 
+use streams::Streams;
 use turns::Turns;
 
 /// Connections, as in S1.
@@ -68,6 +70,8 @@ pub(crate) struct Ask {
     pub(crate) upload: usize,
     /// One request a connection.
     pub(crate) close: bool,
+    /// By HTTP/2, eight at once on a connection.
+    pub(crate) is_shared: bool,
 }
 
 const USUAL: Ask = Ask {
@@ -75,9 +79,10 @@ const USUAL: Ask = Ask {
     path: "/1024",
     upload: 0,
     close: false,
+    is_shared: false,
 };
 
-const ASKS: [Ask; 4] = [
+const ASKS: [Ask; 6] = [
     USUAL,
     Ask {
         name: "GET, 100 KB",
@@ -87,6 +92,16 @@ const ASKS: [Ask; 4] = [
     Ask {
         name: "POST of 10 KB",
         upload: 10_000,
+        ..USUAL
+    },
+    Ask {
+        name: "POST of 100 KB",
+        upload: 100_000,
+        ..USUAL
+    },
+    Ask {
+        name: "GET, 1 KB, by HTTP/2",
+        is_shared: true,
         ..USUAL
     },
     Ask {
@@ -121,10 +136,13 @@ fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
     let setting = Setting::usual(&FEW, Priority::Usual);
     let mut counts = Vec::new();
     for ask in ASKS {
+        if ask.is_shared && !has_http2(peer, tools, &setting)? {
+            continue;
+        }
         eprintln!("{}: {}", peer.name, ask.name);
         let calls = {
             let started = peer.start(tools, &setting)?;
-            let mut load = Turns::begin(started.port, ask)?;
+            let mut load = Load::begin(&started, ask)?;
             let before = threads(started.pid());
             load.take(WARM_TURNS)?;
             let ran = |thread: &u32| machine::nanos(*thread) - before.get(thread).copied().unwrap_or(0);
@@ -143,7 +161,7 @@ fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
             ..setting
         };
         let started = peer.start(tools, &watched)?;
-        let mut load = Turns::begin(started.port, ask)?;
+        let mut load = Load::begin(&started, ask)?;
         load.take(WARM_TURNS)?;
         let folder = tools.folder.join(peer.name);
         let counted = instructions::count(started.pid(), &folder, || load.take(turns))?;
@@ -159,6 +177,32 @@ fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
         });
     }
     Ok(counts)
+}
+
+fn has_http2(peer: &Peer, tools: &Tools, setting: &Setting<'_>) -> Result<bool> {
+    Ok(peer.start(tools, setting)?.plan.h2_port.is_some())
+}
+
+/// Who asks.
+enum Load {
+    Turns(Turns),
+    Streams(Streams),
+}
+
+impl Load {
+    fn begin(started: &Started, ask: Ask) -> Result<Self> {
+        Ok(match started.plan.h2_port.filter(|_| ask.is_shared) {
+            Some(port) => Self::Streams(Streams::begin(port, ask.path)?),
+            None => Self::Turns(Turns::begin(started.port, ask)?),
+        })
+    }
+
+    fn take(&mut self, turns: usize) -> Result<()> {
+        match self {
+            Self::Turns(load) => load.take(turns),
+            Self::Streams(load) => load.take(turns),
+        }
+    }
 }
 
 /// How long each has run.

@@ -9,6 +9,8 @@ use trimtab_tests::{
     ok,
 };
 
+mod uploads;
+
 /// Not ordinary, so the library has its connection from then on.
 const UNUSUAL: &str = "GET /unusual HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n";
 /// What tells the one from the other in the origin's record.

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     PREFACE,
+    cork::Cork,
     fields::Fields,
     rules::{Breach, Rules},
 };
@@ -53,7 +54,7 @@ pub(super) mod kind {
 
 /// A connection whose frames are counted.
 pub(super) struct Metered<S> {
-    stream: Prefixed<ClientStream<S>>,
+    stream: Cork<Prefixed<ClientStream<S>>>,
     client: Rc<Client>,
     received: Frames,
     sent: Frames,
@@ -63,7 +64,7 @@ pub(super) struct Metered<S> {
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: Prefixed<ClientStream<S>>, client: Rc<Client>) -> Self {
+    pub(super) fn new(stream: Cork<Prefixed<ClientStream<S>>>, client: Rc<Client>) -> Self {
         Self {
             stream,
             account: Account::new(client.worker.coarse_ms()),
@@ -122,7 +123,7 @@ impl<S: Socket> Metered<S> {
             let mut frame = [0; HEADER_BYTES + 8];
             (frame[2], frame[3], frame[16]) = (8, kind::GOAWAY, breach as u8);
             frame[9..13].copy_from_slice(&self.rules.last().to_be_bytes());
-            self.stream.get_mut().say(&frame);
+            self.stream.say(&frame);
         }
         tracing::debug!(client = %self.client.address, "HTTP/2 connection closed: {}", breach.text());
         io::Error::other(breach.text())

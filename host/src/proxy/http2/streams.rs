@@ -6,7 +6,6 @@
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    pin::pin,
     rc::Rc,
     task::Poll,
 };
@@ -55,8 +54,9 @@ impl Streams {
 impl<F: Future + 'static> Executor<F> for Streams {
     fn execute(&self, future: F) {
         let stream = self.0.next.take();
+        // A task would keep what it is given twice, and be moved with that.
+        let mut future = Box::pin(future);
         tokio::task::spawn_local(async move {
-            let mut future = pin!(future);
             poll_fn(|cx| {
                 let watch = stream.as_ref().map(|stream| &stream.watch);
                 if let Some(watch) = watch {

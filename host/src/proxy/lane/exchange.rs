@@ -6,7 +6,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    task::Poll,
+    task::{Context, Poll},
 };
 
 use super::{Answered, Broken, Lane};
@@ -42,6 +42,8 @@ impl<S: Socket> Lane<'_, S> {
         self.send(ledger, &mut connection, listener, pipe).await?;
         let reply = self.reply(ledger, &mut connection, listener, pipe).await?;
         self.client.watch.release_backend();
+        // Both may take turns from here on.
+        self.client.watch.free_body();
         ledger.record(Some(reply.status));
         Ok((connection, reply))
     }
@@ -102,10 +104,12 @@ impl<S: Socket> Lane<'_, S> {
         pipe: &mut Pipe,
     ) -> Result<(), Broken> {
         pipe.begin();
+        self.upload.begin();
         let Self {
             client,
             inbox,
             stream,
+            ..
         } = self;
         write_request(
             &mut pipe.out,
@@ -135,7 +139,11 @@ impl<S: Socket> Lane<'_, S> {
         .await;
         ledger.sent = self.inbox.body().len() as u64;
         match sent {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                // Without room for what follows, nobody would see that the client goes.
+                self.inbox.forget_body();
+                Ok(())
+            }
             Ok(false) => Err(Broken::Client),
             Err(error) => Err(failed(ledger, connection, error, written == 0, false)),
         }
@@ -201,22 +209,37 @@ impl<S: Socket> Lane<'_, S> {
     /// Waits for more of the response's head.
     async fn more(
         &mut self,
-        ledger: &Ledger,
+        ledger: &mut Ledger,
         connection: &mut Plain,
         pipe: &mut Pipe,
     ) -> Result<Result<(), Error>, Broken> {
-        let Self { inbox, stream, .. } = self;
-        poll_fn(|cx| match connection.poll_fill(cx, &mut pipe.input) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Err(Error::Upstream("connection closed".into())))),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(Ok(()))),
-            Poll::Ready(Err(error)) => Poll::Ready(Ok(Err(Error::Upstream(error.to_string())))),
-            Poll::Pending => match ledger.ran_out() {
-                Some(error) => Poll::Ready(Ok(Err(error))),
-                None if stream.is_gone(cx, inbox) => Poll::Ready(Err(Broken::Client)),
-                None => Poll::Pending,
-            },
+        poll_fn(|cx| {
+            if let Err(broken) = self.pump(cx, ledger, connection) {
+                return Poll::Ready(Err(broken));
+            }
+            match connection.poll_fill(cx, &mut pipe.input) {
+                Poll::Ready(Ok(0)) => Poll::Ready(Ok(Err(Error::Upstream("connection closed".into())))),
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(Ok(()))),
+                Poll::Ready(Err(error)) => Poll::Ready(Ok(Err(Error::Upstream(error.to_string())))),
+                Poll::Pending => match ledger.ran_out() {
+                    Some(error) => Poll::Ready(Ok(Err(error))),
+                    None if self.is_gone(cx) => Poll::Ready(Err(Broken::Client)),
+                    None => Poll::Pending,
+                },
+            }
         })
         .await
+    }
+
+    /// Whether the client went away while it was waiting. One that has more of its body to send is not looked at: what it
+    /// sends is read when the backend takes it.
+    #[inline]
+    pub(super) fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.has_uploaded() {
+            return self.stream.is_gone(cx, &mut self.inbox);
+        }
+        self.client.watch.remember(cx.waker());
+        false
     }
 }
 

@@ -34,7 +34,7 @@ impl<S: Socket> Lane<'_, S> {
         // As the head in the pipe says it.
         let goes_on = !self.closes();
         let is_told = match reply.framing {
-            Framing::Empty => self.write(&pipe.out, &[]).await,
+            Framing::Empty => self.tell((&pipe.out, &[]), &mut ledger, &mut connection).await,
             Framing::Length(length) => {
                 self.relay_length(&mut ledger, &mut connection, length, pipe)
                     .await
@@ -45,7 +45,11 @@ impl<S: Socket> Lane<'_, S> {
         if !is_told {
             return Err(End::Gone);
         }
-        if reply.keeps_alive && pipe.input.unread().is_empty() {
+        // A backend that took no more of the body is in the middle of it.
+        if reply.keeps_alive && pipe.input.unread().is_empty() && !self.upload.is_refused() {
+            if !self.has_uploaded() && !self.finish_upload(&mut ledger, &mut connection).await {
+                return Ok(false);
+            }
             ledger.keep(connection);
         }
         Ok(goes_on)
@@ -66,9 +70,9 @@ impl<S: Socket> Lane<'_, S> {
             ledger.received(taken);
             let is_told = if taken <= COPIED_MAX {
                 pipe.out.extend_from_slice(piece);
-                self.write(&pipe.out, &[]).await
+                self.tell((&pipe.out, &[]), ledger, connection).await
             } else {
-                self.write(&pipe.out, piece).await
+                self.tell((&pipe.out, piece), ledger, connection).await
             };
             if !is_told {
                 return false;
@@ -105,9 +109,9 @@ impl<S: Socket> Lane<'_, S> {
             }
             if chunks.is_over() {
                 pipe.out.extend_from_slice(LAST_CHUNK);
-                return self.write(&pipe.out, &[]).await;
+                return self.tell((&pipe.out, &[]), ledger, connection).await;
             }
-            if !pipe.input.unread().is_empty() || !self.write(&pipe.out, &[]).await {
+            if !pipe.input.unread().is_empty() || !self.tell((&pipe.out, &[]), ledger, connection).await {
                 return false;
             }
             pipe.out.clear();
@@ -129,28 +133,55 @@ impl<S: Socket> Lane<'_, S> {
             write_chunk(&mut pipe.out, piece);
             ledger.received(taken);
             pipe.input.take(taken);
-            if !self.write(&pipe.out, &[]).await {
+            if !self.tell((&pipe.out, &[]), ledger, connection).await {
                 return false;
             }
             pipe.out.clear();
             match self.fill(ledger, connection, &mut pipe.input).await {
                 None => return false,
-                Some(0) => return self.write(LAST_CHUNK, &[]).await,
+                Some(0) => return self.tell((LAST_CHUNK, &[]), ledger, connection).await,
                 Some(_) => {}
             }
         }
     }
 
     /// Waits for more of the body: how many bytes, 0 at the connection's end. `None` if there will be no more.
-    async fn fill(&mut self, ledger: &Ledger, connection: &mut Plain, input: &mut Input) -> Option<usize> {
-        let Self { inbox, stream, .. } = self;
-        poll_fn(|cx| match connection.poll_fill(cx, input) {
-            Poll::Ready(read) => Poll::Ready(read.ok()),
-            Poll::Pending if ledger.has_stalled() || stream.is_gone(cx, inbox) => Poll::Ready(None),
-            Poll::Pending => {
-                ledger.wait(cx);
-                Poll::Pending
+    async fn fill(
+        &mut self,
+        ledger: &mut Ledger,
+        connection: &mut Plain,
+        input: &mut Input,
+    ) -> Option<usize> {
+        poll_fn(|cx| {
+            if self.pump(cx, ledger, connection).is_err() {
+                return Poll::Ready(None);
             }
+            match connection.poll_fill(cx, input) {
+                Poll::Ready(read) => Poll::Ready(read.ok()),
+                Poll::Pending if ledger.has_stalled() || self.is_gone(cx) => Poll::Ready(None),
+                Poll::Pending => {
+                    ledger.wait(cx);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Writes to the client, whose body goes on meanwhile if there is more of it. False if the client is gone.
+    async fn tell(
+        &mut self,
+        (first, second): (&[u8], &[u8]),
+        ledger: &mut Ledger,
+        connection: &mut Plain,
+    ) -> bool {
+        let mut written = 0;
+        poll_fn(|cx| {
+            let poll = self.stream.poll_write_two(cx, first, second, &mut written);
+            if poll.is_pending() && self.pump(cx, ledger, connection).is_err() {
+                return Poll::Ready(false);
+            }
+            poll
         })
         .await
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Ask, CONNECTIONS};
 
 /// A balancer under valgrind is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const HEAD_MAX: usize = 16 << 10;
 
 /// Connections that stay, or as many new ones in each turn.
