@@ -16,12 +16,9 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use trimtab_tests::{Client, DEADLINE, Directory, LONG, ask_admin, within};
+use trimtab_tests::{Client, DEADLINE, Directory, LONG, Port, ask_admin, within};
 
-use crate::{
-    PROGRAM,
-    cluster::{free, tcp, udp},
-};
+use crate::{PROGRAM, cluster::free};
 
 const BACKENDS: usize = 120;
 /// Clients of each node: 90, 5 and 5 percent.
@@ -98,13 +95,17 @@ struct Nodes {
     admins: [SocketAddr; 3],
     processes: Vec<Child>,
     _directory: Directory,
+    /// Which nobody else gets.
+    _ports: [Port; 6],
 }
 
 impl Nodes {
     fn start(backends: &[Backend], load_view: &str) -> Self {
         let directory = Directory::new();
         directory.write("peers.key", "a secret of at least thirty-two bytes\n");
-        let (addresses, admins, peers): ([_; 3], [_; 3], [_; 3]) = (free(tcp), free(tcp), free(udp));
+        let ports = [(); 6].map(|()| Port::new());
+        let [a, b, c, x, y, z] = ports.each_ref().map(Port::address);
+        let (addresses, admins, peers) = ([a, b, c], [x, y, z], free::<3>());
         let listed: Vec<String> = backends
             .iter()
             .map(|backend| backend.address.to_string())
@@ -135,6 +136,7 @@ impl Nodes {
             addresses,
             admins,
             _directory: directory,
+            _ports: ports,
         }
     }
 

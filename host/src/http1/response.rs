@@ -10,6 +10,7 @@ use httparse::{Header, Status};
 use super::{
     fields::{Token, is_protected, members, token},
     request::length,
+    runs::{Runs, place, write_field},
 };
 
 const FIELDS_MAX: usize = 128;
@@ -80,6 +81,10 @@ pub struct Rules<'a> {
 /// # Errors
 /// When it cannot be passed on.
 pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<Option<Reply>, Malformed> {
+    // As it is each time before the first read.
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -95,7 +100,16 @@ pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<
     if status < 100 {
         return Err(Malformed("status below 100"));
     }
-    let said = Said::by(response.headers)?;
+    let mut tokens = [Token::Other; FIELDS_MAX];
+    for (slot, field) in tokens.iter_mut().zip(response.headers.iter()) {
+        *slot = token(field.name);
+    }
+    let fields = Fields {
+        bytes,
+        read: response.headers,
+        tokens: &tokens,
+    };
+    let said = Said::by(&fields)?;
     let framing = said.framing(status, minor, rules.is_head)?;
     let reply = Reply {
         status,
@@ -105,11 +119,35 @@ pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<
     };
     if !reply.is_interim() {
         let reason = response.reason.filter(|reason| !reason.is_empty());
-        write_status(out, status, reason);
-        said.write_fields(out, response.headers, status, rules);
+        let runs = Runs::begin(bytes, write_line(out, bytes, status, reason));
+        said.write_fields(out, &fields, runs, status, rules);
         write_own(out, &reply, &said, rules);
     }
     Ok(Some(reply))
+}
+
+/// The fields of a head.
+struct Fields<'a, 'b> {
+    bytes: &'b [u8],
+    read: &'a [Header<'b>],
+    tokens: &'a [Token],
+}
+
+impl<'a, 'b> Fields<'a, 'b> {
+    #[inline]
+    fn iter(&self) -> impl Iterator<Item = (&'a Header<'b>, Token)> {
+        self.read.iter().zip(self.tokens.iter().copied())
+    }
+
+    /// Whether a `Connection` field names this one.
+    #[cold]
+    fn name(&self, name: &str) -> bool {
+        let mut named = self
+            .iter()
+            .filter(|(_, token)| *token == Token::Connection)
+            .flat_map(|(field, _)| members(field.value));
+        !is_protected(name.as_bytes()) && named.any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+    }
 }
 
 /// What a head says about the connection and the message.
@@ -125,10 +163,10 @@ struct Said {
 
 impl Said {
     #[inline]
-    fn by(fields: &[Header<'_>]) -> Result<Self, Malformed> {
+    fn by(fields: &Fields<'_, '_>) -> Result<Self, Malformed> {
         let mut said = Self::default();
-        for field in fields {
-            match token(field.name) {
+        for (field, token) in fields.iter() {
+            match token {
                 Token::ContentLength => {
                     let length = length(field.value).ok_or(Malformed("malformed length"))?;
                     if said.length.is_some_and(|known| known != length) {
@@ -177,10 +215,17 @@ impl Said {
     }
 
     #[inline]
-    fn write_fields(&self, out: &mut Vec<u8>, fields: &[Header<'_>], status: u16, rules: &Rules<'_>) {
+    fn write_fields<'b>(
+        &self,
+        out: &mut Vec<u8>,
+        fields: &Fields<'_, 'b>,
+        mut runs: Runs<'b>,
+        status: u16,
+        rules: &Rules<'_>,
+    ) {
         let mut has_length = false;
-        for field in fields {
-            let goes = match token(field.name) {
+        for (field, token) in fields.iter() {
+            let goes = match token {
                 Token::Dropped
                 | Token::Connection
                 | Token::TransferEncoding
@@ -190,14 +235,16 @@ impl Said {
                 | Token::Http2Settings => false,
                 // Once, and never where there can be no body (RFC 9110, 8.6).
                 Token::ContentLength => status != 204 && !std::mem::replace(&mut has_length, true),
-                _ => !self.names_fields || !is_named(fields, field.name),
+                _ => !self.names_fields || !fields.name(field.name),
             };
             if goes {
-                write_field(out, field.name, field.value);
+                let name = place(fields.bytes, field.name.as_bytes());
+                runs.field(out, name, place(fields.bytes, field.value));
             }
         }
+        runs.flush(out);
         if rules.via {
-            write_field(out, "via", super::write::own_via());
+            write_field(out, b"via", super::write::own_via());
         }
     }
 }
@@ -206,28 +253,35 @@ impl Said {
 #[inline]
 fn write_own(out: &mut Vec<u8>, reply: &Reply, said: &Said, rules: &Rules<'_>) {
     if !said.has_date {
-        write_field(out, "date", rules.date);
+        write_field(out, b"date", rules.date);
     }
     if matches!(reply.framing, Framing::Chunked | Framing::Close) {
-        write_field(out, "transfer-encoding", b"chunked");
+        write_field(out, b"transfer-encoding", b"chunked");
     }
     if rules.closes {
-        write_field(out, "connection", b"close");
+        write_field(out, b"connection", b"close");
     }
     if let Some(cookie) = rules.cookie {
-        write_field(out, "set-cookie", cookie.as_bytes());
+        write_field(out, b"set-cookie", cookie.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a `Connection` field names this one.
-#[cold]
-fn is_named(fields: &[Header<'_>], name: &str) -> bool {
-    let mut named = fields
-        .iter()
-        .filter(|field| token(field.name) == Token::Connection)
-        .flat_map(|field| members(field.value));
-    !is_protected(name.as_bytes()) && named.any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+/// A status line, or how many of a response's own bytes are one.
+#[inline]
+fn write_line(out: &mut Vec<u8>, bytes: &[u8], status: u16, reason: Option<&str>) -> usize {
+    const BEFORE_REASON: &[u8] = b"HTTP/1.1 200 ";
+    let place = reason.map_or(0..0, |reason| place(bytes, reason.as_bytes()));
+    let rest = bytes.get(place.end..).unwrap_or_default();
+    let is_ours = place.start == BEFORE_REASON.len()
+        && bytes.starts_with(b"HTTP/1.1 ")
+        && bytes.get(place.start - 1) == Some(&b' ')
+        && rest.starts_with(b"\r\n");
+    if is_ours {
+        return place.end + 2;
+    }
+    write_status(out, status, reason);
+    0
 }
 
 /// A status line. The reason is the backend's, or else the usual one.
@@ -240,14 +294,6 @@ pub(super) fn write_status(out: &mut Vec<u8>, status: u16, reason: Option<&str>)
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
     out.extend_from_slice(reason.or_else(usual).unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-#[inline]
-pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
