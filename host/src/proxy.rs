@@ -38,6 +38,7 @@ mod route;
 mod scratch;
 mod serve;
 mod session;
+mod straight;
 mod tcp;
 mod upgrade;
 mod upstream;

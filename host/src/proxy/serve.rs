@@ -28,7 +28,7 @@ use super::{
     journey::Journey,
     ledger::Ledger,
     relay::Tunnel,
-    route,
+    route, straight,
     upgrade::{self, Question},
     worker::WorkerState,
 };
@@ -236,6 +236,8 @@ async fn handle(
     if attempts.settings.config.protocol != config::PoolProtocol::Http1 && headers::is_call(&parts.headers) {
         client.watch.free_body();
     }
+    let is_straight =
+        is_empty && question.is_none() && straight::fits(client, head, &attempts.settings.config);
     client
         .watch
         .limit_request(attempts.settings.config.request_timeout);
@@ -245,6 +247,28 @@ async fn handle(
         let question = question
             .as_ref()
             .filter(|question| question.fits(config.protocol));
+        if is_straight {
+            let ledger = attempts.begin(&target);
+            let mut is_unsent = true;
+            let attempt = straight::exchange(
+                client,
+                (&*head, &listener.config),
+                (ledger, freshness),
+                &mut is_unsent,
+            );
+            match attempt.await {
+                Ok(response) if attempts.give_up(&target, response.status().as_u16()) => {
+                    response.into_body().discard().await;
+                }
+                Ok(mut response) => {
+                    let version = response.version();
+                    headers::for_client(response.headers_mut(), &listener.config, version);
+                    return Ok(response);
+                }
+                Err(failed) => attempts.allow_another(target, failed, is_unsent)?,
+            }
+            continue;
+        }
         let mut request = Some(for_backend(client, parts, body.take(), &listener.config));
         if let (Some(question), Some(request)) = (question, &mut request) {
             question.announce(request.headers_mut());
