@@ -277,7 +277,7 @@ impl Body for ResponseBody {
                 (poll, is_last)
             }
             Source::Straight(pieces) => {
-                let poll = pieces.poll_next(cx).map_ok(Frame::data);
+                let poll = pieces.poll_next(cx);
                 (poll, pieces.left() == Some(0))
             }
         };

@@ -236,39 +236,18 @@ async fn handle(
     if attempts.settings.config.protocol != config::PoolProtocol::Http1 && headers::is_call(&parts.headers) {
         client.watch.free_body();
     }
-    let is_straight =
-        is_empty && question.is_none() && straight::fits(client, head, &attempts.settings.config);
     client
         .watch
         .limit_request(attempts.settings.config.request_timeout);
+    if is_empty && question.is_none() && straight::fits(client, head, &attempts.settings.config) {
+        return handle_straight((client, listener), head, attempts, journey).await;
+    }
     loop {
         let (target, freshness) = attempts.pick_in_turn(head, journey).await?;
         let config = &attempts.settings.config;
         let question = question
             .as_ref()
             .filter(|question| question.fits(config.protocol));
-        if is_straight {
-            let ledger = attempts.begin(&target);
-            let mut is_unsent = true;
-            let attempt = straight::exchange(
-                client,
-                (&*head, &listener.config),
-                (ledger, freshness),
-                &mut is_unsent,
-            );
-            match attempt.await {
-                Ok(response) if attempts.give_up(&target, response.status().as_u16()) => {
-                    response.into_body().discard().await;
-                }
-                Ok(mut response) => {
-                    let version = response.version();
-                    headers::for_client(response.headers_mut(), &listener.config, version);
-                    return Ok(response);
-                }
-                Err(failed) => attempts.allow_another(target, failed, is_unsent)?,
-            }
-            continue;
-        }
         let mut request = Some(for_backend(client, parts, body.take(), &listener.config));
         if let (Some(question), Some(request)) = (question, &mut request) {
             question.announce(request.headers_mut());
@@ -304,6 +283,32 @@ async fn handle(
                 attempts.allow_another(target, failed, request.is_some())?;
                 body = request.map(Request::into_body);
             }
+        }
+    }
+}
+
+/// The attempts without the library on the backend's side.
+async fn handle_straight(
+    (client, listener): (&Rc<Client>, &Rules),
+    head: &mut Head,
+    mut attempts: Attempts<'_>,
+    journey: &mut Journey,
+) -> Result<Response<ResponseBody>, Error> {
+    loop {
+        let (target, freshness) = attempts.pick_in_turn(head, journey).await?;
+        let ledger = attempts.begin(&target);
+        let mut is_unsent = true;
+        let asked = (&*head, &*listener.config);
+        match straight::exchange(client, asked, (ledger, freshness), &mut is_unsent).await {
+            Ok(response) if attempts.give_up(&target, response.status().as_u16()) => {
+                response.into_body().discard().await;
+            }
+            Ok(mut response) => {
+                let version = response.version();
+                headers::for_client(response.headers_mut(), &listener.config, version);
+                return Ok(response);
+            }
+            Err(failed) => attempts.allow_another(target, failed, is_unsent)?,
         }
     }
 }

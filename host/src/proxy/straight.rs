@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
+use http_body::Frame;
 
 use super::{
     attempts::Freshness,
@@ -181,7 +182,7 @@ impl Attempt<'_> {
         let rest = match reply.framing {
             Framing::Empty => Rest::Length(0),
             Framing::Length(length) => Rest::Length(length),
-            Framing::Chunked => Rest::Chunks(Chunks::default()),
+            Framing::Chunked => Rest::Chunks(Chunks::with_trailers()),
             Framing::Close => Rest::UntilEnd,
         };
         let pieces = Pieces {
@@ -250,8 +251,11 @@ impl Pieces {
         }
     }
 
-    /// The next piece; `None` at the body's end.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    /// The next piece, or the trailers after the last; `None` at the body's end.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (Some(connection), Some(pipe)) = (&mut self.connection, &mut self.pipe) else {
             return Poll::Ready(None);
         };
@@ -275,10 +279,14 @@ impl Pieces {
             pipe.input.take(used);
             if let Some(piece) = piece {
                 self.ledger.received(piece.len());
-                return Poll::Ready(Some(Ok(piece)));
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             if is_over {
-                return Poll::Ready(None);
+                let Rest::Chunks(chunks) = &mut self.rest else {
+                    return Poll::Ready(None);
+                };
+                let trailers = chunks.take_trailers().map_err(|_| BodyError::Broken);
+                return Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)));
             }
             if let Rest::Length(left) = self.rest {
                 pipe.input.widen(left, &self.worker.scratch);

@@ -92,9 +92,12 @@ async fn see(by_library: bool, options: &[&str], asked: &Request<()>, answer: &[
         let collected = within("the body", DEADLINE, response.into_body().collect()).await;
         body = collected.ok().map(|body| body.to_bytes());
     }
-    let next = Request::get("http://shop.test/next")
+    let mut next = Request::get("http://shop.test/next")
         .body(Full::default())
         .unwrap();
+    if by_library {
+        next.headers_mut().insert("te", "trailers".parse().unwrap());
+    }
     let next = within("the next", DEADLINE, sender.send_request(next))
         .await
         .unwrap();
