@@ -18,18 +18,23 @@ pub(crate) enum Fault {
     Outcomes,
 }
 
+const NOTE: &str = r#"
+  (import "trimtab:policy/diagnostics@0.1.0" "note" (func $note (param i32 i32)))"#;
+/// A note from beyond the memory: the host refuses it, and so ends the call. A trap of the guest itself would be a signal,
+/// which callgrind does not survive.
 const OUTCOMES: &str = r#"
-  (func (export "trimtab:policy/observer@0.1.0#outcomes") (param i32 i32 i32 i32 i32 i32 i32 i32 i64) unreachable)"#;
+  (func (export "trimtab:policy/observer@0.1.0#outcomes") (param i32 i32 i32 i32 i32 i32 i32 i32 i64)
+    (call $note (i32.const -8) (i32.const 8)))"#;
 
 /// A core module with the description of its world, which trimtab takes as it is.
 pub(crate) fn component(root: &Path, fault: Fault) -> Result<Vec<u8>> {
-    let (fault, world, outcomes) = match fault {
-        Fault::Loop => ("(loop $for_ever (br $for_ever)) unreachable", "policy", ""),
-        Fault::Trap => ("unreachable", "policy", ""),
-        Fault::Outcomes => ("", "observing-policy", OUTCOMES),
+    let (fault, world, (imports, outcomes)) = match fault {
+        Fault::Loop => ("(loop $for_ever (br $for_ever)) unreachable", "policy", ("", "")),
+        Fault::Trap => ("unreachable", "policy", ("", "")),
+        Fault::Outcomes => ("", "observing-policy", (NOTE, OUTCOMES)),
     };
     let text = format!(
-        r#"(module
+        r#"(module {imports}
   (memory (export "memory") 4)
   (global $free (mut i32) (i32.const 1024))
   (global $picks (mut i32) (i32.const 0))

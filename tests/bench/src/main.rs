@@ -122,7 +122,7 @@ const QUICKLY: [&str; 10] = [
     "haproxy-lua",
 ];
 /// What `--full` takes besides.
-const FULL: [&str; 3] = ["s10", "s11", "native"];
+const FULL: [&str; 4] = ["s10", "s11", "native", "beyond"];
 const USUAL: [&str; 3] = ["s1", "s2", "s3"];
 
 impl Run {

@@ -45,7 +45,8 @@ impl<S: Socket> Lane<'_, S> {
         if !is_told {
             return Err(End::Gone);
         }
-        if reply.keeps_alive && pipe.input.unread().is_empty() {
+        // A backend that took no more of the body is in the middle of it.
+        if reply.keeps_alive && pipe.input.unread().is_empty() && !self.upload.is_refused() {
             if !self.has_uploaded() && !self.finish_upload(&mut ledger, &mut connection).await {
                 return Ok(false);
             }

@@ -38,6 +38,12 @@ impl Upload {
         *self = Self::default();
     }
 
+    /// Whether the backend has had a part of the body, and takes no more.
+    #[inline]
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
     fn unsent(&self) -> &[u8] {
         self.piece.get(self.at..self.filled).unwrap_or_default()
     }

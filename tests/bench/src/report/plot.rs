@@ -7,8 +7,10 @@ use std::fmt::Write;
 use super::Table;
 
 const WIDTH: f64 = 760.0;
-/// Where bars begin, and where the longest ends; beyond is room for its number.
+/// Where bars begin at least, and where the longest ends; beyond is room for its number.
 const LEFT: f64 = 150.0;
+/// About as wide as a letter of a name is.
+const LETTER: f64 = 7.0;
 const RIGHT: f64 = 640.0;
 const TOP: f64 = 62.0;
 const BAR: f64 = 17.0;
@@ -68,8 +70,13 @@ pub(crate) fn draw(table: &Table) -> Option<String> {
     if most <= 0.0 {
         return None;
     }
-    let bars = Bars { table, plot, most };
-    let (group, mut body) = (bars.group(), String::new());
+    let bars = Bars {
+        table,
+        plot,
+        most,
+        left: left(table),
+    };
+    let (group, left, mut body) = (bars.group(), bars.left, String::new());
     for row in 0..table.rows.len() {
         bars.row(&mut body, row, TOP + group * row as f64);
     }
@@ -78,7 +85,7 @@ pub(crate) fn draw(table: &Table) -> Option<String> {
     Some(format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" role=\"img\" \
          aria-label=\"{title}\">\n<style>{STYLE}</style>\n{}<text class=\"note\" x=\"8\" y=\"48\">{}</text>\n{body}\
-         <path class=\"axis\" d=\"M{LEFT} {}V{floor:.1}\"/>\n</svg>\n",
+         <path class=\"axis\" d=\"M{left} {}V{floor:.1}\"/>\n</svg>\n",
         heading(&table.title),
         escaped(&note(plot)),
         TOP - 4.0,
@@ -86,15 +93,23 @@ pub(crate) fn draw(table: &Table) -> Option<String> {
     ))
 }
 
+/// Where bars begin: right of the longest name.
+fn left(table: &Table) -> f64 {
+    let names = table.rows.iter().filter_map(|row| row.first());
+    let longest = names.map(|name| name.chars().count()).max().unwrap_or_default();
+    LEFT.max(16.0 + LETTER * longest as f64)
+}
+
 struct Bars<'a> {
     table: &'a Table,
     plot: &'a Plot,
     most: f64,
+    left: f64,
 }
 
 impl Bars<'_> {
     fn x(&self, value: f64) -> f64 {
-        LEFT + value.max(0.0) / self.most * (RIGHT - LEFT)
+        self.left + value.max(0.0) / self.most * (RIGHT - self.left)
     }
 
     /// The height of a row.
@@ -108,7 +123,7 @@ impl Bars<'_> {
         let _ = writeln!(
             body,
             "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            LEFT - 8.0,
+            self.left - 8.0,
             top + self.group() / 2.0,
             escaped(name)
         );
@@ -131,10 +146,11 @@ impl Bars<'_> {
             });
             let _ = writeln!(
                 body,
-                "<rect class=\"{}{pale}\" x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{}\" rx=\"2\"/>{line}\
+                "<rect class=\"{}{pale}\" x=\"{}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{}\" rx=\"2\"/>{line}\
                  <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 class(name),
-                end - LEFT,
+                self.left,
+                end - self.left,
                 BAR - 2.0,
                 span.map_or(end, |(_, most)| most.max(end)) + 6.0,
                 y + BAR - 5.0,
@@ -231,6 +247,20 @@ mod tests {
         let drawing = draw(&table(&[("trimtab-lc", "10.00", "12.00"), ("nginx", "-", "-")])).unwrap();
         assert_eq!(drawing.matches("<rect").count(), 1);
         assert!(drawing.contains(">nginx</text>"));
+    }
+
+    #[test]
+    fn bars_begin_right_of_the_longest_name() {
+        let name = "a balancer with a name of forty letters.";
+        let drawing = draw(&table(&[(name, "20.00", "20.00"), ("b", "10.00", "10.00")])).unwrap();
+        assert!(
+            drawing.contains("x=\"296\" y=\"62.0\" width=\"344.0\""),
+            "{drawing}"
+        );
+        assert!(
+            drawing.contains("x=\"288\" y=\"75.0\" text-anchor=\"end\">a balancer"),
+            "{drawing}"
+        );
     }
 
     #[test]
