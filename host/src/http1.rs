@@ -14,6 +14,7 @@ mod guard;
 mod head;
 mod request;
 mod response;
+mod runs;
 mod target;
 mod write;
 

@@ -22,6 +22,7 @@ mod fault;
 mod grants;
 mod imports;
 mod instance;
+mod lent;
 mod loader;
 mod native;
 mod quarantine;

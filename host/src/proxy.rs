@@ -10,6 +10,7 @@
 
 mod accept;
 mod access;
+mod address;
 mod attempts;
 mod body;
 mod budget;

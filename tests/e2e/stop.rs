@@ -1,6 +1,8 @@
 //! A graceful stop: what is under way ends well, and nothing new begins.
 
-use trimtab_tests::{Balancer, Client, DEADLINE, Load, Origin, RawOrigin, Setup, ask_admin, get, wait_until};
+use trimtab_tests::{
+    Balancer, Client, DEADLINE, Load, Origin, Port, RawOrigin, Setup, ask_admin, get, wait_until,
+};
 
 /// Starts a request that the origin holds back.
 async fn hold(balancer: &Balancer, origin: &Origin) -> Client {
@@ -49,6 +51,7 @@ async fn idle_connections_are_closed_and_new_ones_refused() {
     assert_eq!(idle.get("/").await.status, 200);
     let mut fresh = Client::connect(balancer.address).await;
     let mut held = hold(&balancer, &origin).await;
+    let _port = Port::of(balancer.address);
     balancer.handle().stop().await;
     assert_eq!(idle.until_closed().await, "", "without a word");
     assert_eq!(fresh.until_closed().await, "", "without a word");
@@ -156,6 +159,8 @@ async fn under_load_every_request_that_was_accepted_is_answered() {
         .top("drain = \"1h\"")
         .start()
         .await;
+    // Clients go on after its end, and what they meet then must not be another test's.
+    let _port = Port::of(balancer.address);
     let load = Load::start(balancer.address, 32);
     load.more(500).await;
     balancer.stop().await;

@@ -1,4 +1,4 @@
-//! curl, in each version of HTTP that it speaks. Debian's is built without WebSocket; Autobahn stands in there.
+//! curl, in each version of HTTP that it speaks. Debian's is built without WebSocket: see `websocket.rs`.
 
 use tokio::process::Command;
 use trimtab_tests::{Balancer, Directory, Origin, Setup, tls::Authority};

@@ -3,7 +3,7 @@
 //! Keys are written and read by etcd's own tool here, so that nothing depends on our reading of the protocol.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
     sync::Mutex,
 };
@@ -14,7 +14,7 @@ use tokio::{
     sync::watch,
     task::AbortHandle,
 };
-use trimtab_tests::{DEADLINE, Directory, LONG, wait_until};
+use trimtab_tests::{DEADLINE, Directory, LONG, Port, wait_until};
 
 use crate::program::install;
 
@@ -25,40 +25,30 @@ pub(crate) struct Etcd {
     directory: Directory,
     clients: [SocketAddr; MEMBERS],
     peers: [SocketAddr; MEMBERS],
+    /// Which nobody else gets while a member is dead.
+    _ports: [[Port; MEMBERS]; 2],
     running: Mutex<[Option<Child>; MEMBERS]>,
-}
-
-/// Addresses that were free a moment ago.
-pub(crate) fn free<const N: usize>() -> [SocketAddr; N] {
-    // All are held until all are chosen, or one could be chosen twice.
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|socket| socket.local_addr().unwrap())
 }
 
 impl Etcd {
     pub(crate) async fn start() -> Self {
         install("etcd").await;
-        // Somebody else may take a port before a member does: then it ends, and others are tried.
-        for _ in 0..5 {
-            let found: [SocketAddr; 2 * MEMBERS] = free();
-            let etcd = Self {
-                directory: Directory::new(),
-                clients: [found[0], found[1], found[2]],
-                peers: [found[3], found[4], found[5]],
-                running: Mutex::default(),
-            };
-            (0..MEMBERS).for_each(|member| etcd.start_member(member));
-            let mut has_ended = false;
-            wait_until("etcd has a leader, or a member has ended", DEADLINE, || {
-                has_ended = etcd.has_ended();
-                has_ended || etcd.leader().is_some()
-            })
-            .await;
-            if !has_ended {
-                return etcd;
-            }
-        }
-        panic!("etcd does not start");
+        let ports = [(); 2].map(|()| [(); MEMBERS].map(|()| Port::new()));
+        let [clients, peers] = ports.each_ref().map(|ports| ports.each_ref().map(Port::address));
+        let etcd = Self {
+            directory: Directory::new(),
+            clients,
+            peers,
+            _ports: ports,
+            running: Mutex::default(),
+        };
+        (0..MEMBERS).for_each(|member| etcd.start_member(member));
+        wait_until("etcd has a leader", DEADLINE, || {
+            assert!(!etcd.has_ended(), "a member has ended");
+            etcd.leader().is_some()
+        })
+        .await;
+        etcd
     }
 
     pub(crate) fn start_member(&self, member: usize) {

@@ -124,7 +124,14 @@ install_grpc() {
     python grpc "$here/grpc/requirements.txt" python3 -m venv --clear
 }
 
-all=(keepalived curl etcd nghttp2 varnishtest slowhttptest testssl chromium httpwg autobahn grpc)
+# Debian's curl has no WebSocket; the wheel of pycurl brings a libcurl of its own that has.
+install_websocket() {
+    python3_venv
+    python websocket "$here/websocket/requirements.txt" python3 -m venv --clear
+    expect "'ws', 'wss'" "$tools/websocket/bin/python" -c "import pycurl; print(pycurl.version_info())"
+}
+
+all=(keepalived curl etcd nghttp2 varnishtest slowhttptest testssl chromium httpwg autobahn grpc websocket)
 [ "${1:-}" != all ] || set -- "${all[@]}"
 for name; do
     "install_$name"

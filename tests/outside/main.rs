@@ -15,3 +15,4 @@ mod rollout;
 mod slowhttptest;
 mod testssl;
 mod varnishtest;
+mod websocket;

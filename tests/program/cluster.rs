@@ -3,29 +3,19 @@
 mod sessions;
 
 use std::{
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     process::{Child, Command, Output, Stdio},
 };
 
-use trimtab_tests::{Client, DEADLINE, Directory, Origin, get, wait_until};
+use trimtab_tests::{Client, DEADLINE, Directory, Origin, Port, get, wait_until};
 
 use crate::PROGRAM;
 
-/// Addresses that were free a moment ago.
-fn free<const N: usize>(bind: impl Fn() -> (SocketAddr, Box<dyn Send>)) -> [SocketAddr; N] {
+/// Addresses for datagrams that were free a moment ago.
+fn free<const N: usize>() -> [SocketAddr; N] {
     // All are held until all are chosen, or one could be chosen twice.
-    let held = [(); N].map(|()| bind());
-    held.map(|(address, _)| address)
-}
-
-fn tcp() -> (SocketAddr, Box<dyn Send>) {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    (socket.local_addr().unwrap(), Box::new(socket))
-}
-
-fn udp() -> (SocketAddr, Box<dyn Send>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    (socket.local_addr().unwrap(), Box::new(socket))
+    let held = [(); N].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    held.map(|socket| socket.local_addr().unwrap())
 }
 
 /// The files of a cluster, and its processes.
@@ -37,6 +27,8 @@ struct Cluster {
     voices: [SocketAddr; 3],
     processes: [Option<Child>; 3],
     more: &'static str,
+    /// Which nobody else gets while no node listens.
+    _ports: [Port; 4],
 }
 
 /// Slow, so that a busy machine is no fault.
@@ -47,12 +39,14 @@ impl Cluster {
     fn new(origin: &Origin, more: &'static str) -> Self {
         let directory = Directory::new();
         directory.write("cluster.key", "a secret of at least thirty-two bytes\n");
-        let [address, a, b, w] = free(tcp);
+        let ports = [(); 4].map(|()| Port::new());
+        let [address, a, b, w] = ports.each_ref().map(Port::address);
         let cluster = Self {
             directory,
             address,
             admins: [a, b, w],
-            voices: free(udp),
+            voices: free(),
+            _ports: ports,
             processes: [None, None, None],
             more,
         };

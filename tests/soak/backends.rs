@@ -23,6 +23,7 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+use trimtab_tests::Port;
 
 /// What `/large` is.
 pub(crate) const LARGE_BYTES: usize = 500_000;
@@ -87,19 +88,11 @@ impl Backends {
 }
 
 async fn listen(mut is_alive: watch::Receiver<bool>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
+    let port = Port::new();
+    let address = port.address();
     tokio::spawn(async move {
-        let mut listener = Some(listener);
         while is_alive.wait_for(|is_alive| *is_alive).await.is_ok() {
-            let Some(listening) = listener.take() else {
-                // The port may be somebody's own end of a connection for the moment.
-                match TcpListener::bind(address).await {
-                    Ok(bound) => listener = Some(bound),
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-                continue;
-            };
+            let listening = port.listen().await;
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {

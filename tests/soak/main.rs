@@ -39,8 +39,8 @@ fn main() -> ExitCode {
             _ => Err("minutes are a number above 0".to_owned()),
         },
         ["faults", trimtab] => here.block_on(&runtime, faults(Path::new(trimtab))),
-        ["origin"] => runtime.block_on(trimtab_tests::fault::serve()),
-        _ => Err("soak run TRIMTAB MINUTES | soak faults TRIMTAB | soak origin".to_owned()),
+        ["origin", address] => runtime.block_on(trimtab_tests::fault::serve(address)),
+        _ => Err("soak run TRIMTAB MINUTES | soak faults TRIMTAB | soak origin ADDRESS".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

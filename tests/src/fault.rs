@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{Client, DEADLINE, Setup, within};
+use crate::{Client, DEADLINE, Port, Setup, within};
 
 /// How a backend can be bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,19 +138,21 @@ pub struct Origins(Vec<Process>);
 #[derive(Debug)]
 struct Process {
     child: Child,
-    address: SocketAddr,
+    /// Which nobody else gets when it is killed.
+    port: Port,
 }
 
 impl Origins {
-    /// Starts them: the program is one whose argument `origin` calls [`serve`].
+    /// Starts them: the program is one whose argument `origin` calls [`serve`] with the address after it.
     ///
     /// # Panics
     /// When it does not start.
     pub async fn start(program: &Path) -> Self {
         let mut origins = Vec::new();
         for _ in 0..3 {
+            let port = Port::new();
             let mut child = Command::new(program)
-                .arg("origin")
+                .args(["origin", &port.address().to_string()])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .kill_on_drop(true)
@@ -158,16 +160,16 @@ impl Origins {
                 .expect("a backend");
             let mut line = String::new();
             let mut output = BufReader::new(child.stdout.take().expect("its output"));
-            let reading = within("a port", DEADLINE, output.read_line(&mut line)).await;
+            let reading = within("a listener", DEADLINE, output.read_line(&mut line)).await;
             reading.expect("a line");
-            let address = line.trim().parse().expect("an address");
-            origins.push(Process { child, address });
+            assert_eq!(line, "listens\n");
+            origins.push(Process { child, port });
         }
         Self(origins)
     }
 
     fn addresses(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|origin| origin.address.to_string())
+        self.0.iter().map(|origin| origin.port.address().to_string())
     }
 
     /// Has the first one be bad from now on.
@@ -240,18 +242,17 @@ async fn ask(address: SocketAddr, phase: watch::Receiver<usize>) -> (Figures, Fi
     (healthy, ill)
 }
 
-/// A backend that can be told to be bad, by a word on its input. It says its address first, and ends with its input.
+/// A backend that can be told to be bad, by a word on its input. It says that it listens, and ends with its input.
 ///
 /// # Errors
 /// When it cannot listen.
-pub async fn serve() -> Result<(), String> {
-    let listener = TcpListener::bind("127.0.0.1:0")
+pub async fn serve(address: &str) -> Result<(), String> {
+    let listener = TcpListener::bind(address)
         .await
         .map_err(|error| error.to_string())?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
     let (mood, _) = watch::channel(String::new());
     let mut output = tokio::io::stdout();
-    let said = output.write_all(format!("{address}\n").as_bytes()).await;
+    let said = output.write_all(b"listens\n").await;
     said.and(output.flush().await)
         .map_err(|error| error.to_string())?;
     let mut words = BufReader::new(tokio::io::stdin()).lines();
@@ -266,7 +267,7 @@ pub async fn serve() -> Result<(), String> {
             }
             word = words.next_line() => match word {
                 Ok(Some(word)) if word == "refuse" => {
-                    // With all connections, and the port is nobody's.
+                    // With all connections. The port is that of whoever started this, who does not listen.
                     listening = None;
                     connections.abort_all();
                 }

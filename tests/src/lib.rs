@@ -12,6 +12,7 @@ mod directory;
 mod lines;
 mod load;
 mod origin;
+mod port;
 mod raw;
 mod wait;
 
@@ -27,5 +28,6 @@ pub use directory::Directory;
 pub use lines::Lines;
 pub use load::{Load, Outcome};
 pub use origin::Origin;
+pub use port::Port;
 pub use raw::{Peer, RawOrigin, ok};
 pub use wait::{DEADLINE, LONG, wait_until, within};

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering},
@@ -19,10 +18,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use crate::Port;
+
 /// A web server that answers every request with its name.
 #[derive(Debug)]
 pub struct Origin {
-    address: SocketAddr,
+    /// Its own when it is dead, too.
+    port: Port,
     state: Arc<State>,
     serving: Mutex<Option<JoinHandle<()>>>,
 }
@@ -43,8 +45,8 @@ impl Origin {
     /// # Panics
     /// When there is no port.
     pub async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let port = Port::new();
+        let listener = port.listen().await;
         let state = Arc::new(State {
             name: name.to_owned(),
             status: AtomicU16::new(200),
@@ -54,7 +56,7 @@ impl Origin {
         });
         let serving = tokio::spawn(serve(listener, state.clone()));
         Self {
-            address,
+            port,
             state,
             serving: Mutex::new(Some(serving)),
         }
@@ -72,7 +74,7 @@ impl Origin {
     /// `address:port`.
     #[must_use]
     pub fn address(&self) -> String {
-        self.address.to_string()
+        self.port.address().to_string()
     }
 
     /// Its name.
@@ -112,11 +114,8 @@ impl Origin {
     }
 
     /// Listens again on the same port.
-    ///
-    /// # Panics
-    /// When somebody else took it meanwhile.
     pub async fn revive(&self) {
-        let listener = TcpListener::bind(self.address).await.expect("the same port");
+        let listener = self.port.listen().await;
         let serving = tokio::spawn(serve(listener, self.state.clone()));
         *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = Some(serving);
     }

@@ -32,7 +32,9 @@ pub(super) enum Token {
 /// Which one this is.
 #[inline]
 pub(super) fn token(name: &str) -> Token {
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    // Most fields begin with another letter than those of their length.
+    let first = name.as_bytes().first().map_or(0, |first| first | 0x20);
+    let is = |other: &str| other.as_bytes()[0] == first && name.eq_ignore_ascii_case(other);
     match name.len() {
         2 if is("te") => Token::Te,
         3 if is("via") => Token::Via,
@@ -52,7 +54,7 @@ pub(super) fn token(name: &str) -> Token {
         16 if is("proxy-connection") => Token::Dropped,
         17 if is("transfer-encoding") => Token::TransferEncoding,
         17 if is("x-forwarded-proto") => Token::ForwardedProto,
-        13.. if is_forwarded(name) => Token::ForwardedOther,
+        13.. if first == b'x' && is_forwarded(name) => Token::ForwardedOther,
         _ => Token::Other,
     }
 }

@@ -3,7 +3,11 @@
 //! Owns the bytes and where in them each part is. Nothing is copied out of them or translated: names keep their case, and
 //! values may be any bytes that HTTP allows.
 
+use std::ops::Range;
+
 use http::{HeaderMap, header, request::Parts};
+
+use super::fields::{Token, token};
 
 /// Room for most requests' method, target and authority.
 const LINE_BYTES: usize = 128;
@@ -25,10 +29,13 @@ impl Span {
     }
 
     #[inline]
+    pub(super) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    #[inline]
     fn of(self, bytes: &[u8]) -> &[u8] {
-        bytes
-            .get(self.start as usize..self.end as usize)
-            .unwrap_or_default()
+        bytes.get(self.range()).unwrap_or_default()
     }
 
     #[inline]
@@ -38,10 +45,12 @@ impl Span {
 }
 
 /// One header field.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
     pub(super) name: Span,
     pub(super) value: Span,
+    /// What it is to a proxy.
+    pub(super) token: Token,
 }
 
 /// The head of a request: method, target and fields, in bytes of its own.
@@ -104,23 +113,24 @@ impl Head {
         head.authority = head.push(authority.as_bytes());
         head.target = head.push(target.as_bytes());
         for (name, value) in fields {
-            let field = Field {
-                name: head.push(name.as_bytes()),
-                value: head.push(value),
-            };
-            head.fields.push(field);
+            head.push_field(name, value);
         }
         head
     }
 
     fn push_fields(&mut self, fields: &HeaderMap) {
         for (name, value) in fields {
-            let field = Field {
-                name: self.push(name.as_str().as_bytes()),
-                value: self.push(value.as_bytes()),
-            };
-            self.fields.push(field);
+            self.push_field(name.as_str(), value.as_bytes());
         }
+    }
+
+    fn push_field(&mut self, name: &str, value: &[u8]) {
+        let field = Field {
+            token: token(name),
+            name: self.push(name.as_bytes()),
+            value: self.push(value),
+        };
+        self.fields.push(field);
     }
 
     fn push(&mut self, part: &[u8]) -> Span {
@@ -144,6 +154,12 @@ impl Head {
     #[inline]
     pub fn method(&self) -> &str {
         self.method.text_of(&self.bytes)
+    }
+
+    /// Whether it is this method.
+    #[inline]
+    pub fn is(&self, method: &str) -> bool {
+        self.method.of(&self.bytes) == method.as_bytes()
     }
 
     /// Path and query as sent.
@@ -172,6 +188,11 @@ impl Head {
         self.authority.text_of(&self.bytes)
     }
 
+    #[inline]
+    pub(super) fn authority_bytes(&self) -> &[u8] {
+        self.authority.of(&self.bytes)
+    }
+
     /// The authority without its port and trailing dot. Brackets of an IPv6 address stay.
     pub fn host(&self) -> &str {
         host_of(self.authority())
@@ -182,6 +203,12 @@ impl Head {
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         let found = self.fields.iter().find(|field| self.is_named(field, name));
         found.map(|field| field.value.of(&self.bytes))
+    }
+
+    /// The value of a field.
+    #[inline]
+    pub(super) fn value(&self, field: &Field) -> &[u8] {
+        field.value.of(&self.bytes)
     }
 
     /// Names and values of all fields, in order.

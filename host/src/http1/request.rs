@@ -13,6 +13,7 @@ use httparse::{Header, Status};
 use super::{
     fields::{FIELD_BYTES_MAX, Token, token},
     head::{Field, Head, Span},
+    runs::place,
     target::{HostForm, host_form, is_settled, settle_path},
     write::is_own_via,
 };
@@ -165,19 +166,19 @@ impl Inbox {
         let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version) else {
             return Received::Unusual;
         };
-        let Some(plain) = judge(method, target, request.headers) else {
+        let at = |part: &[u8]| Span::new(place(bytes, part).start, part.len());
+        head.fields.clear();
+        head.fields.extend(request.headers.iter().map(|field| Field {
+            name: at(field.name.as_bytes()),
+            value: at(field.value),
+            token: token(field.name),
+        }));
+        let Some(plain) = judge(method, target, request.headers, &head.fields) else {
             return Received::Unusual;
         };
         let body = plain.body.min((*filled - end) as u64);
-        let at = |part: &[u8]| Span::new(part.as_ptr() as usize - bytes.as_ptr() as usize, part.len());
-        let read = |field: &Header<'_>| Field {
-            name: at(field.name.as_bytes()),
-            value: at(field.value),
-        };
         (head.method, head.target) = (at(method.as_bytes()), at(target.as_bytes()));
         head.authority = at(plain.host);
-        head.fields.clear();
-        head.fields.extend(request.headers.iter().map(read));
         (self.end, self.body, self.closes) = (end, body as usize, plain.closes);
         self.rest = plain.body - body;
         Received::Request
@@ -211,7 +212,7 @@ struct Plain<'a> {
 
 /// `None` of a request that is not ordinary.
 #[inline]
-fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>]) -> Option<Plain<'a>> {
+fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>], read: &[Field]) -> Option<Plain<'a>> {
     if !matches!(
         method,
         "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
@@ -222,11 +223,11 @@ fn judge<'a>(method: &str, target: &str, fields: &[Header<'a>]) -> Option<Plain<
         return None;
     }
     let (mut host, mut body, mut closes) = (None, None, false);
-    for field in fields {
+    for (field, Field { token, .. }) in fields.iter().zip(read) {
         if field.value.len() > FIELD_BYTES_MAX {
             return None;
         }
-        match token(field.name) {
+        match token {
             Token::Host => set_once(&mut host, field.value)?,
             Token::ContentLength => set_once(&mut body, strict_length(field.value)?)?,
             Token::Connection if field.value.eq_ignore_ascii_case(b"keep-alive") => {}
@@ -260,9 +261,9 @@ fn set_once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
 /// judge, as is any other form.
 #[inline]
 fn is_ordinary(target: &str) -> bool {
-    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
-    query.bytes().all(is_common)
-        && path.bytes().all(is_common)
+    let end = target.bytes().position(|byte| byte == b'?');
+    let path = end.and_then(|end| target.get(..end)).unwrap_or(target);
+    target.bytes().all(is_common)
         && (is_settled(path) || settle_path(path, Paths::Strict).is_ok_and(|settled| settled == path))
 }
 

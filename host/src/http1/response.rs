@@ -11,6 +11,7 @@ use httparse::{Header, Status};
 use super::{
     fields::{Token, is_protected, members, token},
     request::length,
+    runs::{Runs, place, write_field},
 };
 
 const FIELDS_MAX: usize = 128;
@@ -81,11 +82,10 @@ pub struct Rules<'a> {
 /// # Errors
 /// When it cannot be passed on.
 pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<Option<Reply>, Malformed> {
-    let read = read(bytes, rules.is_head, |reply, said, response| {
+    let read = read(bytes, rules.is_head, |reply, said, (fields, reason)| {
         if !reply.is_interim() {
-            let reason = response.reason.filter(|reason| !reason.is_empty());
-            write_status(out, reply.status, reason);
-            said.write_fields(out, response.headers, reply.status, rules);
+            let runs = Runs::begin(fields.bytes, write_line(out, fields.bytes, reply.status, reason));
+            said.write_fields(out, fields, runs, reply.status, rules);
             write_own(out, reply, said, rules);
         }
         Ok(())
@@ -98,14 +98,14 @@ pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<
 /// # Errors
 /// When it cannot be passed on.
 pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Reply, HeaderMap)>, Malformed> {
-    read(bytes, is_head, |reply, _, response| {
+    read(bytes, is_head, |reply, _, (read, _)| {
         let mut fields = HeaderMap::new();
         if reply.is_interim() {
             return Ok(fields);
         }
-        fields.reserve(response.headers.len() + 2);
+        fields.reserve(read.read.len() + 2);
         let whole = Bytes::copy_from_slice(bytes.get(..reply.len).unwrap_or_default());
-        for field in response.headers.iter() {
+        for (field, token) in read.iter() {
             let name = HeaderName::from_bytes(field.name.as_bytes());
             let at = field.value.as_ptr() as usize - bytes.as_ptr() as usize;
             let value = match field.value.is_empty() {
@@ -115,7 +115,7 @@ pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Reply, HeaderM
             let (Ok(name), Ok(value)) = (name, value) else {
                 return Err(Malformed("malformed head"));
             };
-            let goes = match token(field.name) {
+            let goes = match token {
                 Token::TransferEncoding => false,
                 // Once, and never where there can be no body (RFC 9110, 8.6).
                 Token::ContentLength => reply.status != 204 && !fields.contains_key(&name),
@@ -134,8 +134,12 @@ pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Reply, HeaderM
 fn read<T>(
     bytes: &[u8],
     is_head: bool,
-    mut look: impl FnMut(&Reply, &Said, &httparse::Response<'_, '_>) -> Result<T, Malformed>,
+    mut look: impl FnMut(&Reply, &Said, (&Fields<'_, '_>, Option<&str>)) -> Result<T, Malformed>,
 ) -> Result<Option<(Reply, T)>, Malformed> {
+    // As it is each time before the first read.
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -151,7 +155,16 @@ fn read<T>(
     if status < 100 {
         return Err(Malformed("status below 100"));
     }
-    let said = Said::by(response.headers)?;
+    let mut tokens = [Token::Other; FIELDS_MAX];
+    for (slot, field) in tokens.iter_mut().zip(response.headers.iter()) {
+        *slot = token(field.name);
+    }
+    let fields = Fields {
+        bytes,
+        read: response.headers,
+        tokens: &tokens,
+    };
+    let said = Said::by(&fields)?;
     let framing = said.framing(status, minor, is_head)?;
     let reply = Reply {
         status,
@@ -159,8 +172,33 @@ fn read<T>(
         keeps_alive: framing != Framing::Close && !said.closes && (minor == 1 || said.keeps_alive),
         len,
     };
-    let looked = look(&reply, &said, &response)?;
+    let reason = response.reason.filter(|reason| !reason.is_empty());
+    let looked = look(&reply, &said, (&fields, reason))?;
     Ok(Some((reply, looked)))
+}
+
+/// The fields of a head.
+struct Fields<'a, 'b> {
+    bytes: &'b [u8],
+    read: &'a [Header<'b>],
+    tokens: &'a [Token],
+}
+
+impl<'a, 'b> Fields<'a, 'b> {
+    #[inline]
+    fn iter(&self) -> impl Iterator<Item = (&'a Header<'b>, Token)> {
+        self.read.iter().zip(self.tokens.iter().copied())
+    }
+
+    /// Whether a `Connection` field names this one.
+    #[cold]
+    fn name(&self, name: &str) -> bool {
+        let mut named = self
+            .iter()
+            .filter(|(_, token)| *token == Token::Connection)
+            .flat_map(|(field, _)| members(field.value));
+        !is_protected(name.as_bytes()) && named.any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+    }
 }
 
 /// What a head says about the connection and the message.
@@ -176,10 +214,10 @@ struct Said {
 
 impl Said {
     #[inline]
-    fn by(fields: &[Header<'_>]) -> Result<Self, Malformed> {
+    fn by(fields: &Fields<'_, '_>) -> Result<Self, Malformed> {
         let mut said = Self::default();
-        for field in fields {
-            match token(field.name) {
+        for (field, token) in fields.iter() {
+            match token {
                 Token::ContentLength => {
                     let length = length(field.value).ok_or(Malformed("malformed length"))?;
                     if said.length.is_some_and(|known| known != length) {
@@ -228,10 +266,17 @@ impl Said {
     }
 
     #[inline]
-    fn write_fields(&self, out: &mut Vec<u8>, fields: &[Header<'_>], status: u16, rules: &Rules<'_>) {
+    fn write_fields<'b>(
+        &self,
+        out: &mut Vec<u8>,
+        fields: &Fields<'_, 'b>,
+        mut runs: Runs<'b>,
+        status: u16,
+        rules: &Rules<'_>,
+    ) {
         let mut has_length = false;
-        for field in fields {
-            let goes = match token(field.name) {
+        for (field, token) in fields.iter() {
+            let goes = match token {
                 Token::Dropped
                 | Token::Connection
                 | Token::TransferEncoding
@@ -241,14 +286,16 @@ impl Said {
                 | Token::Http2Settings => false,
                 // Once, and never where there can be no body (RFC 9110, 8.6).
                 Token::ContentLength => status != 204 && !std::mem::replace(&mut has_length, true),
-                _ => !self.names_fields || !is_named(fields, field.name),
+                _ => !self.names_fields || !fields.name(field.name),
             };
             if goes {
-                write_field(out, field.name, field.value);
+                let name = place(fields.bytes, field.name.as_bytes());
+                runs.field(out, name, place(fields.bytes, field.value));
             }
         }
+        runs.flush(out);
         if rules.via {
-            write_field(out, "via", super::write::own_via());
+            write_field(out, b"via", super::write::own_via());
         }
     }
 }
@@ -257,28 +304,35 @@ impl Said {
 #[inline]
 fn write_own(out: &mut Vec<u8>, reply: &Reply, said: &Said, rules: &Rules<'_>) {
     if !said.has_date {
-        write_field(out, "date", rules.date);
+        write_field(out, b"date", rules.date);
     }
     if matches!(reply.framing, Framing::Chunked | Framing::Close) {
-        write_field(out, "transfer-encoding", b"chunked");
+        write_field(out, b"transfer-encoding", b"chunked");
     }
     if rules.closes {
-        write_field(out, "connection", b"close");
+        write_field(out, b"connection", b"close");
     }
     if let Some(cookie) = rules.cookie {
-        write_field(out, "set-cookie", cookie.as_bytes());
+        write_field(out, b"set-cookie", cookie.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a `Connection` field names this one.
-#[cold]
-fn is_named(fields: &[Header<'_>], name: &str) -> bool {
-    let mut named = fields
-        .iter()
-        .filter(|field| token(field.name) == Token::Connection)
-        .flat_map(|field| members(field.value));
-    !is_protected(name.as_bytes()) && named.any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+/// A status line, or how many of a response's own bytes are one.
+#[inline]
+fn write_line(out: &mut Vec<u8>, bytes: &[u8], status: u16, reason: Option<&str>) -> usize {
+    const BEFORE_REASON: &[u8] = b"HTTP/1.1 200 ";
+    let place = reason.map_or(0..0, |reason| place(bytes, reason.as_bytes()));
+    let rest = bytes.get(place.end..).unwrap_or_default();
+    let is_ours = place.start == BEFORE_REASON.len()
+        && bytes.starts_with(b"HTTP/1.1 ")
+        && bytes.get(place.start - 1) == Some(&b' ')
+        && rest.starts_with(b"\r\n");
+    if is_ours {
+        return place.end + 2;
+    }
+    write_status(out, status, reason);
+    0
 }
 
 /// A status line. The reason is the backend's, or else the usual one.
@@ -291,14 +345,6 @@ pub(super) fn write_status(out: &mut Vec<u8>, status: u16, reason: Option<&str>)
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
     out.extend_from_slice(reason.or_else(usual).unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-#[inline]
-pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::Response;
 
 use super::{
-    fields::{Token, token},
+    fields::Token,
     head::Head,
-    response::{write_field, write_status},
+    response::write_status,
+    runs::{Runs, write_field},
 };
 use crate::config::Forwarded;
 
@@ -46,12 +47,9 @@ pub struct Peer<'a> {
 /// Writes an ordinary request's head.
 #[inline]
 pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool, peer: Peer<'_>) {
-    out.extend_from_slice(head.method().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(head.target().as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in head.fields() {
-        let goes = match token(name) {
+    let mut runs = Runs::begin(&head.bytes, write_line(out, head));
+    for field in &head.fields {
+        let goes = match field.token {
             Token::Dropped | Token::Connection => false,
             Token::ForwardedFor => mode == Forwarded::Off,
             Token::ForwardedProto | Token::ForwardedHost | Token::ForwardedOther => {
@@ -60,14 +58,15 @@ pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool,
             _ => true,
         };
         if goes {
-            write_field(out, name, value);
+            runs.field(out, field.name.range(), field.value.range());
         }
     }
+    runs.flush(out);
     if mode != Forwarded::Off {
         forwarded(out, head, mode, peer);
     }
     if via {
-        write_field(out, "via", own_via());
+        write_field(out, b"via", own_via());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -79,9 +78,9 @@ pub fn is_straight(head: &Head) -> bool {
         head.method(),
         "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
     );
-    let is_plain = |name| {
+    let is_plain = |token| {
         !matches!(
-            token(name),
+            token,
             Token::TransferEncoding
                 | Token::Connection
                 | Token::Te
@@ -93,7 +92,7 @@ pub fn is_straight(head: &Head) -> bool {
     has_plain_method
         && head.target().starts_with('/')
         && !head.authority().is_empty()
-        && head.fields().all(|(name, _)| is_plain(name))
+        && head.fields.iter().all(|field| is_plain(field.token))
 }
 
 /// Writes the head of a request that came by HTTP/2, if it is straight.
@@ -103,9 +102,9 @@ pub fn write_straight(out: &mut Vec<u8>, head: &Head, (mode, via): (Forwarded, b
     out.push(b' ');
     out.extend_from_slice(head.target().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_field(out, "host", head.authority().as_bytes());
-    for (name, value) in head.fields() {
-        let goes = match token(name) {
+    write_field(out, b"host", head.authority().as_bytes());
+    for (field, (name, value)) in head.fields.iter().zip(head.fields()) {
+        let goes = match field.token {
             Token::Dropped | Token::Host => false,
             Token::ForwardedFor => mode == Forwarded::Off,
             Token::ForwardedProto | Token::ForwardedHost | Token::ForwardedOther => {
@@ -114,7 +113,7 @@ pub fn write_straight(out: &mut Vec<u8>, head: &Head, (mode, via): (Forwarded, b
             _ => true,
         };
         if goes {
-            write_field(out, name, value);
+            write_field(out, name.as_bytes(), value);
         }
     }
     if mode != Forwarded::Off {
@@ -128,25 +127,44 @@ pub fn write_straight(out: &mut Vec<u8>, head: &Head, (mode, via): (Forwarded, b
     out.extend_from_slice(b"\r\n");
 }
 
+/// A request line, or how many bytes of the head's own are one.
+#[inline]
+fn write_line(out: &mut Vec<u8>, head: &Head) -> usize {
+    const VERSION: &[u8] = b" HTTP/1.1\r\n";
+    let (method, target) = (head.method.range(), head.target.range());
+    let rest = head.bytes.get(target.end..).unwrap_or_default();
+    let is_ours = method.start == 0
+        && method.end + 1 == target.start
+        && head.bytes.get(method.end) == Some(&b' ')
+        && rest.starts_with(VERSION);
+    if is_ours {
+        return target.end + VERSION.len();
+    }
+    out.extend_from_slice(head.method().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.target().as_bytes());
+    out.extend_from_slice(VERSION);
+    0
+}
+
+#[inline]
 fn forwarded(out: &mut Vec<u8>, head: &Head, mode: Forwarded, peer: Peer<'_>) {
-    let is_open = |name| mode == Forwarded::Replace || head.field(name).is_none();
+    let said = |token| head.fields.iter().filter(move |field| field.token == token);
+    let is_open = |token| mode == Forwarded::Replace || said(token).next().is_none();
     out.extend_from_slice(b"x-forwarded-for: ");
     if mode != Forwarded::Replace {
-        for (_, value) in head
-            .fields()
-            .filter(|(name, _)| token(name) == Token::ForwardedFor)
-        {
-            out.extend_from_slice(value);
+        for field in said(Token::ForwardedFor) {
+            out.extend_from_slice(head.value(field));
             out.extend_from_slice(b", ");
         }
     }
     out.extend_from_slice(peer.address);
     out.extend_from_slice(b"\r\n");
-    if is_open("x-forwarded-proto") {
-        write_field(out, "x-forwarded-proto", peer.scheme.as_bytes());
+    if is_open(Token::ForwardedProto) {
+        write_field(out, b"x-forwarded-proto", peer.scheme.as_bytes());
     }
-    if is_open("x-forwarded-host") {
-        write_field(out, "x-forwarded-host", head.authority().as_bytes());
+    if is_open(Token::ForwardedHost) {
+        write_field(out, b"x-forwarded-host", head.authority_bytes());
     }
 }
 
@@ -154,10 +172,10 @@ fn forwarded(out: &mut Vec<u8>, head: &Head, mode: Forwarded, peer: Peer<'_>) {
 pub fn write_answer(out: &mut Vec<u8>, answer: &Response<Bytes>, is_head: bool, date: &[u8]) {
     write_status(out, answer.status().as_u16(), None);
     for (name, value) in answer.headers() {
-        write_field(out, name.as_str(), value.as_bytes());
+        write_field(out, name.as_ref(), value.as_bytes());
     }
-    write_field(out, "content-length", answer.body().len().to_string().as_bytes());
-    write_field(out, "date", date);
+    write_field(out, b"content-length", answer.body().len().to_string().as_bytes());
+    write_field(out, b"date", date);
     out.extend_from_slice(b"\r\n");
     if !is_head {
         out.extend_from_slice(answer.body());

@@ -17,7 +17,7 @@ use super::{
     grants,
     imports::Guest,
     instance::StateExports,
-    wasi,
+    lent, wasi,
 };
 use crate::config::{self, PolicySource};
 
@@ -264,6 +264,7 @@ fn check_exports(component: &Component) -> Result<Option<ComponentExportIndex>, 
 fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(&engine.inner);
     Policy::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)?;
+    lent::add_to_linker(&mut linker)?;
     if wasi {
         wasi::add_to_linker(&mut linker)?;
     }

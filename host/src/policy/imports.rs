@@ -52,6 +52,8 @@ pub(super) struct Guest {
     /// Only while the instance is recorded or replayed.
     pub(super) reads: Option<Reads>,
     pub(super) log: Log,
+    /// The column that was lent last.
+    pub(super) column: Arc<[u32]>,
     /// Of a guest that was granted it, once it used it.
     pub(super) wasi: Option<Box<Wasi>>,
 }
@@ -59,6 +61,13 @@ pub(super) struct Guest {
 impl Guest {
     fn head(&self) -> Option<&Head> {
         self.is_picking.then_some(&self.head)
+    }
+
+    /// The same, if the guest may see all of it and nobody notes what it reads.
+    #[inline]
+    pub(super) fn open_head(&self) -> Option<&Head> {
+        self.head()
+            .filter(|_| self.restrictions.is_none() && self.reads.is_none())
     }
 
     /// Lets an algorithm of the host choose, for the current pick.
@@ -82,7 +91,7 @@ impl Guest {
     }
 
     #[inline]
-    fn hides_load(&self) -> bool {
+    pub(super) fn hides_load(&self) -> bool {
         self.restrictions
             .as_ref()
             .is_some_and(|restrictions| restrictions.hides_load())

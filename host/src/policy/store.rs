@@ -85,6 +85,7 @@ pub(super) fn new_store(
         rejected: None,
         note: None,
         reads: None,
+        column: Arc::default(),
         log: Log::new(owner, spec.name.as_str().into(), candidate.version.clone()),
         wasi: None,
     };

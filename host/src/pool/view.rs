@@ -181,6 +181,13 @@ impl View {
         self.active.iter().map(|value| value.load(Relaxed)).collect()
     }
 
+    /// Copies the active column into one of its length.
+    pub(crate) fn copy_active(&self, column: &mut [u32]) {
+        for (to, from) in column.iter_mut().zip(&self.active) {
+            *to = from.load(Relaxed);
+        }
+    }
+
     /// A copy of the latency column.
     pub fn latency_column(&self) -> Vec<u32> {
         self.latency_us.iter().map(|value| value.load(Relaxed)).collect()

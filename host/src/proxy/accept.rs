@@ -168,12 +168,13 @@ async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, sock
             return Ok(());
         }
         let place = Place::take(worker, listener, &stream)?;
-        tokio::task::spawn_local(connection(
+        // Boxed because it is large: a task is moved about when it begins and when it ends.
+        tokio::task::spawn_local(Box::pin(connection(
             (worker.clone(), listener.clone()),
             stream,
             address,
             place,
-        ));
+        )));
         Ok(())
     };
     while !listener.is_closing.get() {

@@ -67,7 +67,7 @@ impl<'a> Attempts<'a> {
             settings,
             tried: Tried::default(),
             now_us,
-            is_repeatable: keeps_body && is_idempotent(head.method()),
+            is_repeatable: keeps_body && is_idempotent(head),
             again: None,
             session: None,
             place: None,
@@ -359,6 +359,8 @@ pub(super) enum Freshness {
 
 /// RFC 9110, 9.2.2. An unknown method may do anything.
 #[inline]
-fn is_idempotent(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+fn is_idempotent(head: &Head) -> bool {
+    ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
+        .iter()
+        .any(|method| head.is(method))
 }

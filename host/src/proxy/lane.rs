@@ -172,7 +172,7 @@ impl<S: Socket> Lane<'_, S> {
     async fn handle(&mut self, rules: &Rules, journey: &mut Journey, pipe: &mut Pipe) -> Result<bool, End> {
         let head = self.inbox.head();
         self.client.keep_rate(rules, head, journey.began_us)?;
-        let pool = route::find(&rules.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
+        let pool = route::find(&rules.routes, head).ok_or(Error::NoRoute)?;
         let has_body = self.inbox.rest() == 0;
         let head = self.inbox.head();
         let mut attempts = Attempts::new(self.client, pool, head, has_body, journey.began_us);

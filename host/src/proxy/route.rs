@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::pool::WorkerPool;
-use crate::config;
+use crate::{config, http1::Head};
 
 /// A route with its pool.
 pub(super) struct Route {
@@ -13,9 +13,18 @@ pub(super) struct Route {
     pub(super) pool: Rc<WorkerPool>,
 }
 
+/// The first route that takes this request. Its host and path are looked for only if a route asks for one.
+#[inline]
+pub(super) fn find<'a>(routes: &'a [Route], head: &Head) -> Option<&'a Rc<WorkerPool>> {
+    match routes.first() {
+        Some(first) if first.rule.host.is_none() && first.rule.path_prefix.is_none() => Some(&first.pool),
+        _ => find_at(routes, head.host(), head.path()),
+    }
+}
+
 /// The first route that takes a request for this host (lower or upper case, without port) and path.
 #[inline]
-pub(super) fn find<'a>(routes: &'a [Route], host: &str, path: &str) -> Option<&'a Rc<WorkerPool>> {
+pub(super) fn find_at<'a>(routes: &'a [Route], host: &str, path: &str) -> Option<&'a Rc<WorkerPool>> {
     routes
         .iter()
         .find(|route| takes(&route.rule, host, path))

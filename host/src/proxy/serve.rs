@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{
     accept::{ListenerState, Rules},
+    address,
     attempts::{Attempts, Freshness},
     body::{RequestBody, ResponseBody},
     client::Watch,
@@ -77,7 +78,6 @@ impl Client {
         scheme: &'static str,
     ) -> Self {
         let (key, watch) = worker.register(&listener);
-        let text = address.ip().to_canonical().to_string();
         Self {
             worker,
             listener,
@@ -86,7 +86,7 @@ impl Client {
             destination,
             key,
             bits: client_bits(address.ip()),
-            text: HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown")),
+            text: address::text(address.ip()),
             scheme,
             is_stream: false,
             _hold: None,
@@ -228,7 +228,7 @@ async fn handle(
 ) -> Result<Response<ResponseBody>, Error> {
     client.keep_rate(listener, head, journey.began_us)?;
     let question = upgrade::asked(parts, &listener.config)?;
-    let pool = route::find(&listener.routes, head.host(), head.path()).ok_or(Error::NoRoute)?;
+    let pool = route::find(&listener.routes, head).ok_or(Error::NoRoute)?;
     let sent = Sent::default();
     let mut body = Some(RequestBody::new(body, &client.watch, &sent));
     let is_empty = body.as_ref().is_some_and(RequestBody::is_empty);

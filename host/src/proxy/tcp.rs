@@ -84,7 +84,7 @@ async fn connect(
     head: &mut Head,
     journey: &mut Journey,
 ) -> Result<Tunnel, Error> {
-    let pool = route::find(&rules.routes, head.host(), "/").ok_or(Error::NoRoute)?;
+    let pool = route::find_at(&rules.routes, head.host(), "/").ok_or(Error::NoRoute)?;
     let mut attempts = Attempts::new(client, pool, head, true, journey.began_us);
     loop {
         let (target, _) = attempts.pick_in_turn(head, journey).await?;

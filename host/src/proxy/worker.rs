@@ -39,7 +39,10 @@ use crate::{
     tls::Terminator,
 };
 
+mod connections;
 mod finish;
+
+use connections::Connections;
 
 /// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
 const WATCH_EVERY_MAX: Duration = Duration::from_millis(100);
@@ -219,16 +222,13 @@ pub(super) struct WorkerState {
     pub(super) scratch: Scratch,
     pub(super) pools: RefCell<HashMap<String, Rc<WorkerPool>>>,
     listeners: RefCell<HashMap<String, Rc<ListenerState>>>,
-    connections: RefCell<HashMap<u64, Connection>>,
+    connections: RefCell<Connections>,
     next_connection: Cell<u64>,
     /// Orders to finish that are being carried out.
     finishes: Cell<usize>,
     watch_every: Cell<Duration>,
     pub(super) room: Room,
 }
-
-/// A client's connection, and whose limits it is under.
-pub(super) type Connection = (Rc<Watch>, Rc<ListenerState>);
 
 impl WorkerState {
     fn new(id: usize, shared: Shared) -> Self {
@@ -312,7 +312,7 @@ impl WorkerState {
     }
 
     /// Everything that is watched, by its key.
-    pub(super) fn connections(&self) -> Ref<'_, HashMap<u64, Connection>> {
+    pub(super) fn connections(&self) -> Ref<'_, Connections> {
         self.connections.borrow()
     }
 

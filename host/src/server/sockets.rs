@@ -117,13 +117,15 @@ fn spread(opened: &[TcpListener], workers: usize) -> std::io::Result<Vec<Vec<Tcp
 /// A socket of its own for each worker: the kernel spreads connections over them, without a lock.
 fn bind_all(address: SocketAddr, workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
     // Shared ports are shared with every process of the same user. A first try without sharing finds out whether
-    // another one, most likely a second trimtab started by mistake, has this one.
-    let alone = bind(address, Sharing::Alone)?;
-    let address = alone.local_addr()?;
-    drop(alone);
-    (0..workers)
-        .map(|_| Ok(vec![bind(address, Sharing::Workers)?]))
-        .collect()
+    // another one, most likely a second trimtab started by mistake, has this one. A port of the system's choice is
+    // nobody else's, and would be anybody's if it were given up for a moment.
+    if address.port() != 0 {
+        drop(bind(address, Sharing::Alone)?);
+    }
+    let first = bind(address, Sharing::Workers)?;
+    let address = first.local_addr()?;
+    let others = (1..workers).map(|_| Ok(vec![bind(address, Sharing::Workers)?]));
+    std::iter::once(Ok(vec![first])).chain(others).collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

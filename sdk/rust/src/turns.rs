@@ -58,7 +58,8 @@ impl Block {
         lowest: NEVER,
     };
 
-    fn lowest<C: Cost>(&self, costs: &[C; LANES]) -> u32 {
+    #[inline]
+    fn lowest<C: Cost>(&self, costs: &[C]) -> u32 {
         let scores = costs
             .iter()
             .zip(&self.scales)
@@ -67,7 +68,8 @@ impl Block {
     }
 
     /// The earliest due time of those that score at most `bound`.
-    fn earliest<C: Cost>(&self, costs: &[C; LANES], bound: u32, clock: u32) -> u32 {
+    #[inline]
+    fn earliest<C: Cost>(&self, costs: &[C], bound: u32, clock: u32) -> u32 {
         let mut earliest = u32::MAX;
         for ((cost, scale), due) in costs.iter().zip(&self.scales).zip(&self.dues) {
             let due = if score(*cost, *scale) <= bound {
@@ -81,7 +83,8 @@ impl Block {
     }
 
     /// The first that scores at most `bound` and is due no later than `due`.
-    fn find<C: Cost>(&self, costs: &[C; LANES], bound: u32, due: u32) -> usize {
+    #[inline]
+    fn find<C: Cost>(&self, costs: &[C], bound: u32, due: u32) -> usize {
         let mut first = u32::MAX;
         for (lane, ((cost, scale), own)) in (0..).zip(costs.iter().zip(&self.scales).zip(&self.dues)) {
             let found = (score(*cost, *scale) <= bound) & (*own <= due);
@@ -164,13 +167,16 @@ impl Turns {
 
     /// The best of all, and when it was due.
     fn find<C: Cost>(&mut self, costs: &[C]) -> Option<(usize, u32)> {
+        // Of whole rows the compiler knows the length. The last is as long as it is: most pools are only that, and small.
         let (whole, rest) = costs.as_chunks::<LANES>();
-        let mut last = [C::default(); LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        let rows = || whole.iter().chain((!rest.is_empty()).then_some(&last));
+        let rows = whole.len();
         let mut lowest = u32::MAX;
-        for (block, costs) in self.blocks.iter_mut().zip(rows()) {
+        for (block, costs) in self.blocks.iter_mut().zip(whole) {
             block.lowest = block.lowest(costs);
+            lowest = lowest.min(block.lowest);
+        }
+        if let Some(block) = self.blocks.get_mut(rows) {
+            block.lowest = block.lowest(rest);
             lowest = lowest.min(block.lowest);
         }
         if lowest >= NEVER {
@@ -178,7 +184,7 @@ impl Turns {
         }
         let bound = (lowest + TOLERANCE).min(NEVER - 1);
         let (mut found, mut earliest) = (0, u32::MAX);
-        for (row, (block, costs)) in self.blocks.iter().zip(rows()).enumerate() {
+        for (row, (block, costs)) in self.blocks.iter().zip(whole).enumerate() {
             if block.lowest <= bound {
                 let due = block.earliest(costs, bound, self.clock);
                 if due < earliest {
@@ -186,8 +192,17 @@ impl Turns {
                 }
             }
         }
-        let costs = rows().nth(found)?;
-        let lane = self.blocks[found].find(costs, bound, earliest);
+        if let Some(block) = self.blocks.get(rows).filter(|block| block.lowest <= bound) {
+            let due = block.earliest(rest, bound, self.clock);
+            if due < earliest {
+                (found, earliest) = (rows, due);
+            }
+        }
+        let block = self.blocks.get(found)?;
+        let lane = match whole.get(found) {
+            Some(costs) => block.find(costs, bound, earliest),
+            None => block.find(rest, bound, earliest),
+        };
         Some((found * LANES + lane, earliest))
     }
 

@@ -3,11 +3,10 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -20,8 +19,8 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
-use trimtab_tests::{Balancer, Client, DEADLINE, Setup, get, wait_until, within};
+use tokio::{sync::mpsc, task::JoinSet};
+use trimtab_tests::{Balancer, Client, DEADLINE, Port, Setup, get, wait_until, within};
 
 /// A body that is what is sent into it.
 struct Fed(mpsc::UnboundedReceiver<Frame<Bytes>>);
@@ -51,7 +50,7 @@ fn grpc_status(status: &'static str) -> HeaderMap {
 
 /// A server that speaks HTTP/2 from the first byte on.
 struct Server {
-    address: SocketAddr,
+    port: Arc<Port>,
     seen: Arc<Seen>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -61,16 +60,18 @@ struct Seen {
     connections: AtomicUsize,
     requests: AtomicUsize,
     waiting: AtomicUsize,
+    /// Whether all requests wait, and not only those for `/held`.
+    is_frozen: AtomicBool,
     last: std::sync::Mutex<Option<http::request::Parts>>,
 }
 
 impl Server {
     async fn start() -> Self {
-        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap()).await
+        Self::listen(Arc::default()).await
     }
 
-    async fn listen(listener: TcpListener) -> Self {
-        let address = listener.local_addr().unwrap();
+    async fn listen(port: Arc<Port>) -> Self {
+        let listener = port.listen().await;
         let seen = Arc::new(Seen::default());
         let shared = seen.clone();
         let serving = tokio::spawn(async move {
@@ -85,11 +86,7 @@ impl Server {
                 });
             }
         });
-        Self {
-            address,
-            seen,
-            serving,
-        }
+        Self { port, seen, serving }
     }
 
     async fn balancer(&self) -> Balancer {
@@ -97,7 +94,7 @@ impl Server {
     }
 
     fn setup(&self) -> Setup {
-        Setup::to(self.address.to_string()).pool("protocol = \"h2\"")
+        Setup::to(self.port.address().to_string()).pool("protocol = \"h2\"")
     }
 
     fn last(&self) -> http::request::Parts {
@@ -131,15 +128,16 @@ async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Response<
     let path = parts.uri.path().to_owned();
     *seen.last.lock().unwrap() = Some(parts);
     let response = Response::builder().header("content-type", "application/grpc");
+    let is_held = path == "/held" || seen.is_frozen.load(Ordering::SeqCst);
     match path.as_str() {
-        "/trailers-only" => {
-            let response = response.header("grpc-status", "5").body(Empty::new().boxed());
-            return Ok(response.unwrap());
-        }
-        "/held" => {
+        _ if is_held => {
             seen.waiting.fetch_add(1, Ordering::SeqCst);
             let _waiting = Waiting(seen);
             std::future::pending::<()>().await;
+        }
+        "/trailers-only" => {
+            let response = response.header("grpc-status", "5").body(Empty::new().boxed());
+            return Ok(response.unwrap());
         }
         _ => {}
     }
@@ -283,6 +281,42 @@ async fn a_backend_that_does_not_answer_in_time_is_told_and_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_hedge_leaves_the_connection_of_the_attempt_that_is_not_taken_to_others() {
+    let [slow, fine] = [Server::start().await, Server::start().await];
+    let setup = slow.setup().backend(fine.port.address().to_string());
+    let balancer = setup
+        .pool("policy = \"round-robin\"\noutlier = \"off\"\nretry = { hedge_after = \"20ms\" }")
+        .start()
+        .await;
+    let pool = balancer.view().pool;
+    let open = || pool.snapshot().members[0].backend.connections();
+    // On a busy machine an attempt may be given up while it connects, and its connection with it.
+    while open() == 0 {
+        assert_eq!(get(balancer.address, "/echo").await.status, 200);
+    }
+    let before = slow.count(|seen| &seen.connections);
+    for is_frozen in [true, false] {
+        slow.seen.is_frozen.store(is_frozen, Ordering::SeqCst);
+        for _ in 0..4 {
+            assert_eq!(get(balancer.address, "/echo").await.status, 200);
+        }
+        wait_until("it is given up", DEADLINE, || {
+            slow.count(|seen| &seen.waiting) == 0
+        })
+        .await;
+    }
+    assert!(pool.total(|counts| &counts.hedges_won) > 0);
+    assert_eq!(slow.count(|seen| &seen.connections), before);
+    wait_until("the books are closed", DEADLINE, || {
+        pool.snapshot()
+            .members
+            .iter()
+            .all(|member| member.backend.active() == 0)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn clients_of_http_1_are_served_by_it_too_and_counted_once() {
     let server = Server::start().await;
     let balancer = server.balancer().await;
@@ -327,15 +361,9 @@ async fn a_connection_that_has_died_costs_no_request() {
     let server = Server::start().await;
     let balancer = server.balancer().await;
     assert_eq!(get(balancer.address, "/echo").await.status, 200);
-    let address = server.address;
+    let port = server.port.clone();
     drop(server);
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::task::yield_now().await,
-        }
-    };
-    let again = Server::listen(listener).await;
+    let again = Server::listen(port).await;
     for _ in 0..3 {
         assert_eq!(get(balancer.address, "/echo").await.status, 200);
     }

@@ -1,14 +1,6 @@
 //! When a request is sent again, and when it must not be.
 
-use trimtab_tests::{Client, DEADLINE, Origin, RawOrigin, Setup, get, ok, wait_until};
-
-/// An address where nobody listens: it was free a moment ago, and the socket that found it stays bound without listening.
-fn dead() -> (tokio::net::TcpSocket, String) {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = socket.local_addr().unwrap().to_string();
-    (socket, address)
-}
+use trimtab_tests::{Client, DEADLINE, Origin, Port, RawOrigin, Setup, get, ok, wait_until};
 
 /// An origin that answers the first request of its first connection and closes that one when the second arrives.
 async fn closing_when_reused() -> RawOrigin {
@@ -110,9 +102,9 @@ async fn a_connection_that_fails_is_tried_elsewhere_for_any_method() {
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi",
         "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
     ] {
-        let (_socket, dead) = dead();
+        let dead = Port::new();
         let origin = RawOrigin::answering(ok("alive")).await;
-        let balancer = Setup::to(dead)
+        let balancer = Setup::to(dead.address().to_string())
             .backend(origin.address())
             .pool("policy = \"round-robin\"\noutlier = \"off\"")
             .start()
@@ -178,9 +170,9 @@ async fn attempts_are_limited() {
 
 #[tokio::test]
 async fn with_all_backends_dead_the_answer_is_502() {
-    let (_one, first) = dead();
-    let (_two, second) = dead();
-    let balancer = Setup::to(first).backend(second).start().await;
+    let dead = [Port::new(), Port::new()];
+    let setup = Setup::new().backends(dead.iter().map(|port| port.address().to_string()));
+    let balancer = setup.start().await;
     assert_eq!(get(balancer.address, "/").await.status, 502);
 }
 

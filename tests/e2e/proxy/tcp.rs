@@ -2,7 +2,7 @@
 
 use tokio::io::AsyncWriteExt;
 use trimtab_tests::{
-    Balancer, Client, DEADLINE, Directory, Peer, RawOrigin, Setup,
+    Balancer, Client, DEADLINE, Directory, Peer, Port, RawOrigin, Setup,
     tls::{Authority, TlsOrigin, shake, shake_over},
     wait_until, within,
 };
@@ -133,12 +133,9 @@ async fn a_connection_that_breaks_off_does_not_look_like_one_that_ends() {
 #[tokio::test]
 async fn the_next_backend_is_tried_when_one_cannot_be_connected_to() {
     let live = named("live").await;
-    let dead = {
-        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        gone.local_addr().unwrap().to_string()
-    };
+    let dead = Port::new();
     let setup = to(&live)
-        .backend(dead)
+        .backend(dead.address().to_string())
         .pool("policy = \"round-robin\"")
         .pool("outlier = \"off\"");
     let balancer = setup.start().await;
@@ -150,10 +147,9 @@ async fn the_next_backend_is_tried_when_one_cannot_be_connected_to() {
 
 #[tokio::test]
 async fn without_a_backend_the_connection_is_cut() {
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let dead = gone.local_addr().unwrap().to_string();
-    drop(gone);
-    let balancer = Setup::to(dead).listener(TCP).start().await;
+    let dead = Port::new();
+    let setup = Setup::to(dead.address().to_string()).listener(TCP);
+    let balancer = setup.start().await;
     // The reset may come before the client knows that it is connected.
     if let Ok(mut client) = Client::try_connect(balancer.address).await {
         assert!(client.rest().await.is_err());
@@ -238,6 +234,7 @@ async fn a_stop_lets_connections_finish() {
     let address = balancer.address;
     let mut client = Client::connect(address).await;
     assert_eq!(client.exactly(8).await, b"welcome,");
+    let _port = Port::of(address);
     let stopping = tokio::spawn(balancer.stop());
     within("nothing is accepted", DEADLINE, async {
         while Client::try_connect(address).await.is_ok() {

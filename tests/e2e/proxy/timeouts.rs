@@ -121,7 +121,7 @@ async fn drip(client: &mut Client) {
 async fn i2_a_body_that_drips_is_let_go_and_so_is_the_origin() {
     let origin = RawOrigin::answering(ok("")).await;
     let balancer = Setup::to(origin.address())
-        .listener("limits = { body_timeout = \"300ms\", body_rate_min = \"1KiB\" }")
+        .listener("limits = { body_timeout = \"2s\", body_rate_min = \"1KiB\" }")
         .start()
         .await;
     let mut client = Client::connect(balancer.address).await;

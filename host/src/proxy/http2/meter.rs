@@ -2,7 +2,8 @@
 //!
 //! Owns one account for each connection: a frame that asks for work and brings none costs, bodies and time earn. The
 //! HTTP library bounds what a connection can make us keep; this bounds what it can make us do. It must not change any
-//! byte, but for the GOAWAY that ends a connection and what `fields.rs` makes of a path. The rules are in `rules.rs`.
+//! byte, but for the GOAWAY that ends a connection, what `fields.rs` makes of a path, and the end of trailers that have what
+//! only a head has: without it the library resets that request, and no other. The rules are in `rules.rs`.
 //!
 //! Invariant: a GOAWAY of ours goes between two frames, never into one.
 
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     PREFACE,
     cork::Cork,
-    fields::Fields,
+    fields::{Block, Fields},
     rules::{Breach, Rules},
 };
 use crate::proxy::{
@@ -36,6 +37,7 @@ const EARNED_PER_S: u64 = 200;
 const BYTES_PER_FRAME: u64 = 512;
 
 const HEADER_BYTES: usize = 9;
+const FLAGS_AT: usize = 4;
 const END_STREAM: u8 = 1;
 
 /// Kinds of frames (RFC 9113, 6).
@@ -83,17 +85,33 @@ impl<S> Metered<S> {
     fn count(&mut self, bytes: &mut [u8]) -> Result<(), Breach> {
         let now_ms = self.client.worker.coarse_ms();
         let mut at = 0;
+        // Of the last head or trailers, if they are still here to be changed.
+        let mut flags = None;
         while let Some(part) = self.received.next(bytes, &mut at) {
             match part {
                 Part::Frame(frame) => {
                     self.account.received(&frame, now_ms);
+                    let block = match frame.stream > self.rules.last() {
+                        true => Block::Head,
+                        false => Block::Trailers,
+                    };
                     self.rules.frame(&frame)?;
+                    if frame.kind == kind::HEADERS {
+                        flags = at.checked_sub(HEADER_BYTES - FLAGS_AT);
+                    }
                     if matches!(frame.kind, kind::HEADERS | kind::CONTINUATION) {
-                        self.fields.begin(&frame);
+                        self.fields.begin(&frame, block)?;
                     }
                 }
                 Part::Settings(range) => self.rules.settings(&bytes[range])?,
-                Part::Fields(range) => self.fields.piece(&mut bytes[range]),
+                Part::Fields(range) => {
+                    self.fields.piece(&mut bytes[range])?;
+                    if self.fields.is_misplaced() {
+                        // Trailers without an end are what the library resets. What it has already, only an end
+                        // of the connection takes back.
+                        *flags.and_then(|at| bytes.get_mut(at)).ok_or(Breach::Protocol)? &= !END_STREAM;
+                    }
+                }
             }
         }
         if self.account.is_overdrawn() {

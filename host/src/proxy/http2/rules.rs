@@ -21,7 +21,7 @@ const ENDED_MAX: usize = 16;
 /// Why a connection is ended, as its client is told (RFC 9113, 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Breach {
-    /// What only servers send (8.4).
+    /// What only servers send (8.4), or trailers with what only a head has (8.1).
     Protocol = 0x1,
     /// A window larger than any may be (6.5.2).
     FlowControl = 0x3,
@@ -29,6 +29,8 @@ pub(super) enum Breach {
     StreamClosed = 0x5,
     /// A frame of another length than its kind has (4.2 and 6).
     FrameSize = 0x6,
+    /// Fields that cannot be unpacked (4.3).
+    Compression = 0x9,
     /// Too much that does nothing; the account's verdict.
     Calm = 0xb,
 }
@@ -37,10 +39,11 @@ impl Breach {
     /// In words, for the log.
     pub(super) fn text(self) -> &'static str {
         match self {
-            Self::Protocol => "a push by a client",
+            Self::Protocol => "a frame that no client may send",
             Self::FlowControl => "a window that is too large",
             Self::StreamClosed => "more of a request that had ended",
             Self::FrameSize => "a frame of the wrong length",
+            Self::Compression => "fields that cannot be unpacked",
             Self::Calm => "too many frames that do nothing",
         }
     }

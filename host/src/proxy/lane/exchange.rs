@@ -197,7 +197,7 @@ impl<S: Socket> Lane<'_, S> {
     ) -> Result<Option<Reply>, Malformed> {
         let date = self.client.worker.date();
         let rules = Rules {
-            is_head: self.inbox.head().method() == "HEAD",
+            is_head: self.inbox.head().is("HEAD"),
             closes: self.closes(),
             via: listener.via,
             date: date.as_bytes(),

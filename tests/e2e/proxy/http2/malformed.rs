@@ -1,7 +1,7 @@
 //! Requests that are none: what HTTP/2 can say and HTTP/1.1 must not hear. Nothing of them reaches the origin.
 
 use trimtab_tests::{
-    RawOrigin, Setup,
+    Balancer, DEADLINE, RawOrigin, Setup,
     frames::{Framed, block, flag, frame, get_fields, kind},
     ok, wait_until,
 };
@@ -215,7 +215,7 @@ async fn h3_h11_a_body_that_is_not_what_was_said_never_becomes_a_whole_request()
             }
         };
         assert!(reset, "{name}");
-        wait_until("the origin's connection ends", trimtab_tests::DEADLINE, || {
+        wait_until("the origin's connection ends", DEADLINE, || {
             origin.open_connections() == 0
         })
         .await;
@@ -224,5 +224,94 @@ async fn h3_h11_a_body_that_is_not_what_was_said_never_becomes_a_whole_request()
             !received.ends_with("abc") && !received.ends_with("0\r\n\r\n"),
             "{name}: {received}"
         );
+    }
+}
+
+/// A connection on which an upload is with the origin, but for its end.
+async fn uploading(origin: &RawOrigin) -> (Balancer, Framed) {
+    let balancer = Setup::to(origin.address()).start().await;
+    let mut framed = Framed::connect(balancer.address).await;
+    let head = block(&[(":method", "POST"), SCHEME, AUTHORITY, PATH]);
+    framed
+        .send(frame(kind::HEADERS, flag::END_HEADERS, 1, &head))
+        .await;
+    framed.send(frame(kind::DATA, 0, 1, b"ab")).await;
+    origin.wait_for("ab\r\n").await;
+    (balancer, framed)
+}
+
+/// The origin must not take what came for the whole.
+async fn expect_broken(origin: &RawOrigin) {
+    wait_until("the origin's connection ends", DEADLINE, || origin.closed() == 1).await;
+    let received = origin.received_by_connection().remove(0);
+    let received = String::from_utf8_lossy(&received);
+    assert!(!received.contains("\r\n0\r\n"), "{received}");
+}
+
+#[tokio::test]
+async fn h1_trailers_with_what_only_a_head_has_reset_that_request_and_no_other() {
+    for fields in [
+        block(&[PATH]),
+        block(&[("x", "y"), SCHEME]),
+        // The whole field by its number.
+        vec![0x83],
+        // One of a name by its number that becomes an entry, which later requests may name.
+        vec![0x44, 2, b'/', b'b'],
+    ] {
+        let origin = RawOrigin::answering(ok("")).await;
+        let (_balancer, mut framed) = uploading(&origin).await;
+        framed.send(frame(kind::HEADERS, flag::BOTH, 1, &fields)).await;
+        let reset = framed.until(kind::RST_STREAM).await.unwrap();
+        assert_eq!((reset.stream, reset.error()), (1, Some(1)), "{fields:x?}");
+        expect_broken(&origin).await;
+        let mut next = block(&[METHOD, SCHEME, AUTHORITY]);
+        next.push(if fields[0] == 0x44 { 0xbe } else { 0x84 });
+        framed.send(frame(kind::HEADERS, flag::BOTH, 3, &next)).await;
+        let answer = framed.until(kind::HEADERS).await.unwrap();
+        assert_eq!((answer.stream, answer.status()), (3, Some(200)), "{fields:x?}");
+        let received = origin.received();
+        assert_eq!(received.contains("GET /b HTTP"), fields[0] == 0x44, "{received}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_whose_beginning_has_been_passed_on_end_the_connection_with_what_only_a_head_has() {
+    let origin = RawOrigin::answering(ok("")).await;
+    let (_balancer, mut framed) = uploading(&origin).await;
+    // More than is read at once.
+    let large = block(&[("x", &"v".repeat(16_000))]);
+    let pieces = [
+        frame(kind::HEADERS, flag::END_STREAM, 1, &large),
+        frame(kind::CONTINUATION, 0, 1, &large),
+        frame(kind::CONTINUATION, flag::END_HEADERS, 1, &block(&[PATH])),
+    ];
+    framed.send(pieces.concat()).await;
+    let last = framed.until(kind::GOAWAY).await.unwrap();
+    assert_eq!(last.error(), Some(1));
+    expect_broken(&origin).await;
+}
+
+#[tokio::test]
+async fn fields_that_cannot_be_unpacked_end_the_connection_by_their_name() {
+    let whole = block(&get_fields(&[]));
+    let cut = &whole[..whole.len() - 1];
+    for frames in [
+        frame(kind::HEADERS, flag::BOTH, 1, b"\x40"),
+        frame(kind::HEADERS, flag::BOTH, 1, cut),
+        frame(kind::HEADERS, flag::BOTH, 1, b"\x80"),
+        frame(kind::HEADERS, flag::BOTH, 1, b"\x7f\xff\xff\xff\xff\x01"),
+        [
+            frame(kind::HEADERS, flag::END_STREAM, 1, cut),
+            frame(kind::CONTINUATION, flag::END_HEADERS, 1, b""),
+        ]
+        .concat(),
+    ] {
+        let origin = RawOrigin::answering(ok("")).await;
+        let balancer = Setup::to(origin.address()).start().await;
+        let mut framed = Framed::connect(balancer.address).await;
+        framed.send(&frames).await;
+        let last = framed.until(kind::GOAWAY).await.unwrap();
+        assert_eq!(last.error(), Some(9), "{frames:x?}");
+        assert_eq!(origin.connections(), 0);
     }
 }

@@ -254,7 +254,10 @@ async fn a_response_that_breaks_off_never_looks_complete() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\nnot all of the rest",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx of the rest",
     ] {
-        let seen = same(&[], &ask(Method::GET, MARK, &[]), answer.as_bytes()).await;
-        assert_eq!((seen.body, seen.counted[1]), (None, 1), "{answer}");
+        // Whether the head is seen before the reset is the client's luck.
+        for by_library in [false, true] {
+            let seen = see(by_library, &[], &ask(Method::GET, MARK, &[]), answer.as_bytes()).await;
+            assert_eq!((seen.body, seen.counted[1]), (None, 1), "{by_library}: {answer}");
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{Asker, WAYS, active};
 use std::time::Instant;
-use tokio::io::AsyncReadExt;
 use trimtab_tests::{Balancer, Client, DEADLINE, Origin, RawOrigin, Setup, wait_until};
 
 /// Says everything back, after a 101 to a request.
@@ -33,9 +32,7 @@ async fn tunnel(balancer: &Balancer, is_upgrade: bool) -> Client {
 
 async fn say(client: &mut Client) {
     client.send("hello").await;
-    let mut bytes = [0; 5];
-    client.stream.read_exact(&mut bytes).await.unwrap();
-    assert_eq!(&bytes, b"hello");
+    assert_eq!(client.exactly(5).await, b"hello");
 }
 
 fn setup(origin: &RawOrigin, is_upgrade: bool) -> Setup {

@@ -1,6 +1,6 @@
 //! A second attempt beside one that takes long.
 
-use super::{Asker, WAYS, count, until_quiet};
+use super::{Asker, WAYS, Way, count, until_quiet};
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::watch;
 use trimtab::pool::{Load, State};
@@ -126,6 +126,9 @@ async fn without_a_budget_and_for_what_is_not_repeatable_there_is_no_second_atte
         for (method, retry) in [
             ("GET", "retry = { hedge_after = \"20ms\", budget = 0, floor = 0 }"),
             ("POST", "retry = { hedge_after = \"20ms\" }"),
+            ("PATCH", "retry = { hedge_after = \"20ms\" }"),
+            // It may be sent again as such, but its body is not there any more.
+            ("PUT", "retry = { hedge_after = \"20ms\" }"),
         ] {
             let (first, go) = held(ok("fine")).await;
             let (second, go_too) = held(ok("fine")).await;
@@ -158,4 +161,78 @@ async fn without_a_budget_and_for_what_is_not_repeatable_there_is_no_second_atte
             assert_eq!(asked.await.unwrap().0, 200, "{way:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_does_no_harm_twice_and_has_no_body_is_hedged_whatever_its_method() {
+    for way in WAYS {
+        for method in ["GET", "DELETE", "OPTIONS"] {
+            let slow = [frozen().await, frozen().await];
+            let balancer = balancer(&slow[0], &slow[1], HEDGED).await;
+            let mut asker = Asker::new(&balancer, way).await;
+            let asked = tokio::spawn(async move { asker.ask(method, "/").await });
+            wait_until("both are asked", DEADLINE, || {
+                slow.iter().all(|origin| origin.requests() == 1)
+            })
+            .await;
+            for origin in &slow {
+                let received = origin.received();
+                assert!(received.starts_with(method), "{way:?}: {received}");
+            }
+            // Both end with their client, which takes its connection with it.
+            asked.abort();
+            wait_until("both are let go", DEADLINE, || {
+                slow.iter().all(|origin| origin.closed() == 1)
+            })
+            .await;
+            until_quiet(&balancer).await;
+            assert_eq!(failures(&balancer), 0, "{way:?} {method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_budget_of_second_attempts_is_a_share_of_the_requests() {
+    // The highest number of a request that may be answered.
+    let (go, gone) = watch::channel(0);
+    let start = || {
+        let gone = gone.clone();
+        RawOrigin::start(move |mut peer| {
+            let mut gone = gone.clone();
+            async move {
+                while let Some(request) = peer.request().await {
+                    let number = request
+                        .strip_prefix("GET /")
+                        .and_then(|rest| rest.split(' ').next());
+                    let number: u64 = number.and_then(|number| number.parse().ok()).unwrap();
+                    let _ = gone.wait_for(|gone| *gone >= number).await;
+                    peer.send(ok("slow")).await;
+                }
+            }
+        })
+    };
+    let (one, two) = (start().await, start().await);
+    let pool = "policy = \"round-robin\"\nretry = { hedge_after = \"5ms\", budget = 10, floor = 0 }";
+    let balancer = balancer(&one, &two, pool).await;
+    let made = || count(&balancer, |counts| &counts.hedges);
+    let denied = || count(&balancer, |counts| &counts.retries_denied);
+    let mut asker = Asker::new(&balancer, Way::Own).await;
+    for number in 1..=40 {
+        let path = format!("/{number}");
+        let asked = tokio::spawn(async move {
+            let answer = asker.ask("GET", &path).await;
+            (asker, answer)
+        });
+        wait_until("a second attempt is paid for or not", DEADLINE, || {
+            made() + denied() == number
+        })
+        .await;
+        go.send_replace(number);
+        let answer;
+        (asker, answer) = asked.await.unwrap();
+        assert_eq!(answer, (200, "slow".into()));
+    }
+    // Ten requests pay for one.
+    assert_eq!((made(), denied()), (4, 36));
+    until_quiet(&balancer).await;
 }

@@ -148,9 +148,5 @@ async fn a_tunnel_is_no_request_any_more() {
     let mut other = Client::connect(balancer.address).await;
     assert_eq!(other.get("/held").await.status, 504);
     client.send("still here").await;
-    let mut bytes = [0; 10];
-    tokio::io::AsyncReadExt::read_exact(&mut client.stream, &mut bytes)
-        .await
-        .unwrap();
-    assert_eq!(&bytes, b"still here");
+    assert_eq!(client.exactly(10).await, b"still here");
 }

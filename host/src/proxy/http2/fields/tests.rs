@@ -51,13 +51,22 @@ fn headers(flags: u8, length: usize) -> Frame {
     }
 }
 
+fn continuation(flags: u8, length: usize) -> Frame {
+    Frame {
+        kind: kind::CONTINUATION,
+        ..headers(flags, length)
+    }
+}
+
 /// What becomes of a block, which is the same however it is cut.
 fn read(block: &[u8]) -> Vec<u8> {
     let read_in = |piece: usize| {
         let mut fields = Fields::default();
-        fields.begin(&headers(0, block.len()));
+        fields.begin(&headers(0, block.len()), Block::Head).unwrap();
         let mut block = block.to_vec();
-        block.chunks_mut(piece).for_each(|piece| fields.piece(piece));
+        block
+            .chunks_mut(piece)
+            .for_each(|piece| fields.piece(piece).unwrap());
         assert_eq!(fields.step, Step::Field, "the block is whole");
         block
     };
@@ -165,8 +174,10 @@ fn a_block_is_between_its_lead_and_its_padding() {
         for piece in [1, 2, 100] {
             let mut payload = [lead, &path, padding].concat();
             let mut fields = Fields::default();
-            fields.begin(&headers(flags, payload.len()));
-            payload.chunks_mut(piece).for_each(|piece| fields.piece(piece));
+            fields.begin(&headers(flags, payload.len()), Block::Head).unwrap();
+            payload
+                .chunks_mut(piece)
+                .for_each(|piece| fields.piece(piece).unwrap());
             assert_eq!(payload, [lead, &turned, padding].concat(), "{flags} {piece}");
         }
     }
@@ -180,14 +191,113 @@ fn a_block_goes_on_in_the_next_frame() {
         let mut fields = Fields::default();
         let mut payload = block.clone();
         let (head, more) = payload.split_at_mut(cut);
-        fields.begin(&headers(0, head.len()));
-        fields.piece(head);
-        fields.begin(&Frame {
-            kind: kind::CONTINUATION,
-            ..headers(0, more.len())
-        });
-        fields.piece(more);
+        fields.begin(&headers(0, head.len()), Block::Head).unwrap();
+        fields.piece(head).unwrap();
+        fields
+            .begin(&continuation(END_HEADERS, more.len()), Block::Trailers)
+            .unwrap();
+        fields.piece(more).unwrap();
         assert_eq!(payload, turned, "{cut}");
+    }
+}
+
+#[test]
+fn a_block_ends_with_a_field() {
+    let entries = [0x82, 0x84];
+    let block = [&entries[..], &[0x40], &packed(":path"), &plain("/a")].concat();
+    let number = [0x7f, 0x80, 0x80, 0x01];
+    for (block, ends) in [(&block[..], vec![0, 1, 2, block.len()]), (&number, vec![0])] {
+        for cut in 0..=block.len() {
+            let mut fields = Fields::default();
+            let mut whole = block[..cut].to_vec();
+            let judged = fields
+                .begin(&headers(END_HEADERS, cut), Block::Head)
+                .and_then(|()| fields.piece(&mut whole));
+            let expected = if ends.contains(&cut) {
+                Ok(())
+            } else {
+                Err(Breach::Compression)
+            };
+            assert_eq!(judged, expected, "{block:x?} {cut}");
+            // The same in two frames, the second of which may be empty.
+            let (mut fields, mut whole) = (Fields::default(), block[..cut].to_vec());
+            fields.begin(&headers(0, cut), Block::Head).unwrap();
+            fields.piece(&mut whole).unwrap();
+            let judged = fields.begin(&continuation(END_HEADERS, 0), Block::Head);
+            assert_eq!(judged, expected, "{block:x?} {cut}");
+        }
+    }
+}
+
+#[test]
+fn what_no_block_has_is_found_at_once() {
+    for block in [&[0x80][..], &[0x7f, 0x80, 0x80, 0x80, 0x80]] {
+        let mut fields = Fields::default();
+        fields.begin(&headers(0, 100), Block::Head).unwrap();
+        assert_eq!(fields.piece(&mut block.to_vec()), Err(Breach::Compression));
+    }
+    // 28 bits are allowed.
+    let mut fields = Fields::default();
+    fields.begin(&headers(0, 100), Block::Head).unwrap();
+    fields.piece(&mut [0x3f, 0xff, 0xff, 0xff, 0x7f]).unwrap();
+    assert_eq!(fields.step, Step::Field);
+}
+
+/// Whether trailers have what only a head has, after a head, and however they are cut.
+fn is_misplaced(head: &[u8], trailers: &[u8]) -> bool {
+    let read_in = |piece: usize| {
+        let mut fields = Fields::default();
+        for (block, bytes) in [(Block::Head, head), (Block::Trailers, trailers)] {
+            fields.begin(&headers(END_HEADERS, bytes.len()), block).unwrap();
+            let mut bytes = bytes.to_vec();
+            for piece in bytes.chunks_mut(piece) {
+                fields.piece(piece).unwrap();
+            }
+            assert!(
+                block == Block::Trailers || !fields.is_misplaced(),
+                "a head has them"
+            );
+        }
+        fields.is_misplaced()
+    };
+    let whole = read_in(usize::MAX);
+    assert!((1..10).all(|piece| read_in(piece) == whole), "{trailers:x?}");
+    whole
+}
+
+#[test]
+fn trailers_have_no_field_of_a_head() {
+    let head = [
+        &[0x82, 0x84, 0x40][..],
+        &plain(":path"),
+        &plain("/"),
+        &[0x40],
+        &packed("a"),
+        &packed("a"),
+    ];
+    let head = head.concat();
+    let status = [&[0x08], &plain("200")[..]].concat();
+    let (path, hath) = (
+        [&[0][..], &packed(":path"), &plain("/")].concat(),
+        [&[0x10][..], &plain(":hath"), &plain("")].concat(),
+    );
+    let later = [&[0x40][..], &plain("a"), &plain("b"), &[0x81]].concat();
+    // The head's second entry is the older one.
+    for bad in [&[0x81][..], &[0x8e], &[0xbf], &status, &path, &hath, &later] {
+        assert!(is_misplaced(&head, bad), "{bad:x?}");
+    }
+    let plainly = [&[0][..], &plain("a:path"), &plain(":path")].concat();
+    let packedly = [&[0x40][..], &packed("a"), &packed(":path")].concat();
+    for good in [
+        &[][..],
+        &[0x8f],
+        &[0xbe],
+        &[0xbd],
+        &plainly,
+        &packedly,
+        &[0x3f, 0xe1, 0x1f],
+    ] {
+        assert!(!is_misplaced(&head, good), "{good:x?}");
     }
 }
 
@@ -198,8 +308,10 @@ fn bytes_at_random_are_survived() {
         let mut fields = Fields::default();
         for _ in 0..4 {
             let mut bytes: Vec<u8> = (0..random.usize(..60)).map(|_| random.u8(..)).collect();
-            fields.begin(&headers(random.u8(..), random.usize(..80)));
-            fields.piece(&mut bytes);
+            let frame = headers(random.u8(..), random.usize(..80));
+            // What is wrong with it is said, and no more.
+            let _ = fields.begin(&frame, Block::Trailers);
+            let _ = fields.piece(&mut bytes);
         }
     }
 }
