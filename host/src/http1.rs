@@ -23,6 +23,6 @@ pub use fields::{FIELD_BYTES_MAX, is_about_client, is_about_message};
 pub use guard::{Guard, POISON, Passage};
 pub use head::Head;
 pub use request::{Inbox, Received};
-pub use response::{Framing, Malformed, Reply, Rules, read_reply};
+pub use response::{Framing, Malformed, Reply, Rules, read_fields, read_reply};
 pub(crate) use target::{HostForm, host_form, settle_host, settle_path};
-pub use write::{Peer, via_name, write_answer, write_request};
+pub use write::{Peer, is_straight, via_name, write_answer, write_request, write_straight};

@@ -1,8 +1,10 @@
 //! The chunked transfer coding (RFC 9112, 7.1).
 //!
-//! Owns finding the data in it, and its end. Extensions and trailers are read and left out.
+//! Owns finding the data in it, and its end. Extensions are read and left out, and trailers where nobody wants them.
 //!
 //! Invariant: what is not exactly as the RFC has it is an error, since other readers might see other messages in it.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::response::Malformed;
 
@@ -11,6 +13,8 @@ const LINE_MAX: usize = 16 + 256;
 /// The extensions of a whole body.
 const EXTENSIONS_MAX: usize = 16 << 10;
 const TRAILERS_MAX: usize = 16 << 10;
+/// As many fields as a head may have.
+const TRAILER_FIELDS_MAX: usize = 100;
 
 /// Where in a chunked body a reader is.
 #[derive(Debug, Default)]
@@ -21,6 +25,8 @@ pub struct Chunks {
     /// Bytes of the line or the trailers under way.
     seen: usize,
     extensions: usize,
+    /// `None` where nobody wants them.
+    trailers: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +52,35 @@ enum State {
 }
 
 impl Chunks {
+    /// One that keeps the trailers.
+    pub fn with_trailers() -> Self {
+        Self {
+            trailers: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
+    /// The trailers that were kept, if there are any, once the end was read.
+    ///
+    /// # Errors
+    /// When they are no fields.
+    pub fn take_trailers(&mut self) -> Result<Option<HeaderMap>, Malformed> {
+        let bytes = self.trailers.take().filter(|bytes| !bytes.is_empty());
+        let Some(mut bytes) = bytes else { return Ok(None) };
+        bytes.extend_from_slice(b"\r\n");
+        let mut fields = [httparse::EMPTY_HEADER; TRAILER_FIELDS_MAX];
+        let malformed = Malformed("malformed trailer");
+        let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&bytes, &mut fields) else {
+            return Err(malformed);
+        };
+        let mut trailers = HeaderMap::with_capacity(fields.len());
+        for field in fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| malformed)?;
+            trailers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| malformed)?);
+        }
+        Ok(Some(trailers))
+    }
+
     /// Reads from the front of `input`. Gives the next run of data, if there is one, and how many bytes of input lie up
     /// to its end. Without data the input is used up, or the end of the body was found.
     ///
@@ -67,7 +102,14 @@ impl Chunks {
                 return Ok((rest.get(..run), at + run));
             }
             let Some(byte) = input.get(at) else { break };
+            let before = self.state;
             self.state = self.step(*byte).ok_or(Malformed("malformed chunk"))?;
+            let is_trailer = matches!(before, State::Trailer | State::TrailerLine | State::TrailerLf);
+            if let Some(trailers) = self.trailers.as_mut().filter(|_| is_trailer)
+                && self.state != State::EndLf
+            {
+                trailers.push(*byte);
+            }
             at += 1;
         }
         Ok((None, at))

@@ -4,7 +4,8 @@
 
 use std::mem::MaybeUninit;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use httparse::{Header, Status};
 
 use super::{
@@ -81,6 +82,60 @@ pub struct Rules<'a> {
 /// # Errors
 /// When it cannot be passed on.
 pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<Option<Reply>, Malformed> {
+    let read = read(bytes, rules.is_head, |reply, said, (fields, reason)| {
+        if !reply.is_interim() {
+            let runs = Runs::begin(fields.bytes, write_line(out, fields.bytes, reply.status, reason));
+            said.write_fields(out, fields, runs, reply.status, rules);
+            write_own(out, reply, said, rules);
+        }
+        Ok(())
+    })?;
+    Ok(read.map(|(reply, ())| reply))
+}
+
+/// The same, with all fields of the head but for those that only say where its body ends. A length is there once.
+///
+/// # Errors
+/// When it cannot be passed on.
+pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Reply, HeaderMap)>, Malformed> {
+    read(bytes, is_head, |reply, _, (read, _)| {
+        let mut fields = HeaderMap::new();
+        if reply.is_interim() {
+            return Ok(fields);
+        }
+        fields.reserve(read.read.len() + 2);
+        let whole = Bytes::copy_from_slice(bytes.get(..reply.len).unwrap_or_default());
+        for (field, token) in read.iter() {
+            let name = HeaderName::from_bytes(field.name.as_bytes());
+            let at = field.value.as_ptr() as usize - bytes.as_ptr() as usize;
+            let value = match field.value.is_empty() {
+                true => Ok(HeaderValue::from_static("")),
+                false => HeaderValue::from_maybe_shared(whole.slice(at..at + field.value.len())),
+            };
+            let (Ok(name), Ok(value)) = (name, value) else {
+                return Err(Malformed("malformed head"));
+            };
+            let goes = match token {
+                Token::TransferEncoding => false,
+                // Once, and never where there can be no body (RFC 9110, 8.6).
+                Token::ContentLength => reply.status != 204 && !fields.contains_key(&name),
+                _ => true,
+            };
+            if goes {
+                fields.append(name, value);
+            }
+        }
+        Ok(fields)
+    })
+}
+
+/// Reads a head, and lets somebody look at it.
+#[inline]
+fn read<T>(
+    bytes: &[u8],
+    is_head: bool,
+    mut look: impl FnMut(&Reply, &Said, (&Fields<'_, '_>, Option<&str>)) -> Result<T, Malformed>,
+) -> Result<Option<(Reply, T)>, Malformed> {
     // As it is each time before the first read.
     if bytes.is_empty() {
         return Ok(None);
@@ -110,20 +165,16 @@ pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<
         tokens: &tokens,
     };
     let said = Said::by(&fields)?;
-    let framing = said.framing(status, minor, rules.is_head)?;
+    let framing = said.framing(status, minor, is_head)?;
     let reply = Reply {
         status,
         framing,
         keeps_alive: framing != Framing::Close && !said.closes && (minor == 1 || said.keeps_alive),
         len,
     };
-    if !reply.is_interim() {
-        let reason = response.reason.filter(|reason| !reason.is_empty());
-        let runs = Runs::begin(bytes, write_line(out, bytes, status, reason));
-        said.write_fields(out, &fields, runs, status, rules);
-        write_own(out, &reply, &said, rules);
-    }
-    Ok(Some(reply))
+    let reason = response.reason.filter(|reason| !reason.is_empty());
+    let looked = look(&reply, &said, (&fields, reason))?;
+    Ok(Some((reply, looked)))
 }
 
 /// The fields of a head.

@@ -71,6 +71,62 @@ pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool,
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether a request of HTTP/2 has a common method, and no field that means something to a connection of HTTP/1.1.
+#[inline]
+pub fn is_straight(head: &Head) -> bool {
+    let has_plain_method = matches!(
+        head.method(),
+        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
+    );
+    let is_plain = |token| {
+        !matches!(
+            token,
+            Token::TransferEncoding
+                | Token::Connection
+                | Token::Te
+                | Token::Upgrade
+                | Token::Expect
+                | Token::Http2Settings
+        )
+    };
+    has_plain_method
+        && head.target().starts_with('/')
+        && !head.authority().is_empty()
+        && head.fields.iter().all(|field| is_plain(field.token))
+}
+
+/// Writes the head of a request that came by HTTP/2, if it is straight.
+#[inline]
+pub fn write_straight(out: &mut Vec<u8>, head: &Head, (mode, via): (Forwarded, bool), peer: Peer<'_>) {
+    out.extend_from_slice(head.method().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.target().as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write_field(out, b"host", head.authority().as_bytes());
+    for (field, (name, value)) in head.fields.iter().zip(head.fields()) {
+        let goes = match field.token {
+            Token::Dropped | Token::Host => false,
+            Token::ForwardedFor => mode == Forwarded::Off,
+            Token::ForwardedProto | Token::ForwardedHost | Token::ForwardedOther => {
+                mode != Forwarded::Replace
+            }
+            _ => true,
+        };
+        if goes {
+            write_field(out, name.as_bytes(), value);
+        }
+    }
+    if mode != Forwarded::Off {
+        forwarded(out, head, mode, peer);
+    }
+    if via {
+        out.extend_from_slice(b"via: 2.0 ");
+        out.extend_from_slice(NAME.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// A request line, or how many bytes of the head's own are one.
 #[inline]
 fn write_line(out: &mut Vec<u8>, head: &Head) -> usize {

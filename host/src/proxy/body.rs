@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{client::Watch, forward::Exchange, journey::Journey};
+use super::{client::Watch, forward::Exchange, journey::Journey, straight::Pieces};
 use crate::http1::is_about_message;
 
 /// Of a response that nobody gets; a longer one ends with its connection.
@@ -139,6 +139,8 @@ enum Source {
     Full(Option<Bytes>),
     /// A backend's, as it arrives.
     Backend { incoming: Incoming, exchange: Exchange },
+    /// The same, without the library.
+    Straight(Pieces),
     /// Over.
     Done,
 }
@@ -173,6 +175,22 @@ impl ResponseBody {
         }
         Self {
             source: Source::Backend { incoming, exchange },
+            journey: None,
+            watch: None,
+        }
+    }
+
+    /// A backend's body that is read here.
+    pub(super) fn straight(pieces: Pieces) -> Self {
+        let source = match pieces.left() {
+            Some(0) => {
+                pieces.complete();
+                Source::Done
+            }
+            _ => Source::Straight(pieces),
+        };
+        Self {
+            source,
             journey: None,
             watch: None,
         }
@@ -213,8 +231,10 @@ impl ResponseBody {
 
     /// The last byte was handed on.
     fn complete(&mut self) {
-        if let Source::Backend { exchange, .. } = std::mem::replace(&mut self.source, Source::Done) {
-            exchange.complete();
+        match std::mem::replace(&mut self.source, Source::Done) {
+            Source::Backend { exchange, .. } => exchange.complete(),
+            Source::Straight(pieces) => pieces.complete(),
+            Source::Full(_) | Source::Done => {}
         }
         if let Some(journey) = self.journey.take() {
             journey.complete();
@@ -228,6 +248,9 @@ pub(super) enum BodyError {
     /// The backend's connection failed, or what it sent was not a body.
     #[error(transparent)]
     Backend(#[from] hyper::Error),
+    /// The same, of one that was read here.
+    #[error("backend broke its response off")]
+    Broken,
     /// The backend stopped sending.
     #[error("backend stopped sending")]
     Timeout,
@@ -253,6 +276,10 @@ impl Body for ResponseBody {
                 let is_last = incoming.is_end_stream();
                 (poll, is_last)
             }
+            Source::Straight(pieces) => {
+                let poll = pieces.poll_next(cx);
+                (poll, pieces.left() == Some(0))
+            }
         };
         match &poll {
             Poll::Ready(None) => this.complete(),
@@ -271,12 +298,14 @@ impl Body for ResponseBody {
             Source::Done => true,
             Source::Full(bytes) => bytes.is_none(),
             Source::Backend { incoming, .. } => incoming.is_end_stream(),
+            Source::Straight(pieces) => pieces.left() == Some(0),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Done => SizeHint::with_exact(0),
+            Source::Straight(pieces) => pieces.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Source::Backend { incoming, .. } => incoming.size_hint(),
         }

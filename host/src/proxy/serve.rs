@@ -29,7 +29,7 @@ use super::{
     journey::Journey,
     ledger::Ledger,
     relay::Tunnel,
-    route,
+    route, straight,
     upgrade::{self, Question},
     worker::WorkerState,
 };
@@ -239,6 +239,9 @@ async fn handle(
     client
         .watch
         .limit_request(attempts.settings.config.request_timeout);
+    if is_empty && question.is_none() && straight::fits(client, head, &attempts.settings.config) {
+        return handle_straight((client, listener), head, attempts, journey).await;
+    }
     loop {
         let (target, freshness) = attempts.pick_in_turn(head, journey).await?;
         let config = &attempts.settings.config;
@@ -280,6 +283,32 @@ async fn handle(
                 attempts.allow_another(target, failed, request.is_some())?;
                 body = request.map(Request::into_body);
             }
+        }
+    }
+}
+
+/// The attempts without the library on the backend's side.
+async fn handle_straight(
+    (client, listener): (&Rc<Client>, &Rules),
+    head: &mut Head,
+    mut attempts: Attempts<'_>,
+    journey: &mut Journey,
+) -> Result<Response<ResponseBody>, Error> {
+    loop {
+        let (target, freshness) = attempts.pick_in_turn(head, journey).await?;
+        let ledger = attempts.begin(&target);
+        let mut is_unsent = true;
+        let asked = (&*head, &*listener.config);
+        match straight::exchange(client, asked, (ledger, freshness), &mut is_unsent).await {
+            Ok(response) if attempts.give_up(&target, response.status().as_u16()) => {
+                response.into_body().discard().await;
+            }
+            Ok(mut response) => {
+                let version = response.version();
+                headers::for_client(response.headers_mut(), &listener.config, version);
+                return Ok(response);
+            }
+            Err(failed) => attempts.allow_another(target, failed, is_unsent)?,
         }
     }
 }

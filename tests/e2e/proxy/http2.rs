@@ -2,6 +2,7 @@
 
 mod floods;
 mod malformed;
+mod straight;
 mod streams;
 
 use bytes::Bytes;

@@ -249,7 +249,7 @@ async fn expect_broken(origin: &RawOrigin) {
 }
 
 #[tokio::test]
-async fn h1_trailers_with_what_only_a_head_has_reset_that_request_and_no_other() {
+async fn h11_trailers_with_what_only_a_head_has_reset_that_request_and_no_other() {
     for fields in [
         block(&[PATH]),
         block(&[("x", "y"), SCHEME]),
