@@ -416,10 +416,6 @@ impl Handle {
         shadows.get(pool).map(|shadow| shadow.report())
     }
 
-    pub(crate) fn set_shadows(&self, shadows: BTreeMap<String, Arc<Shadow>>) {
-        self.inner.shadows.store(Arc::new(shadows));
-    }
-
     /// All canaries with their evidence up to now: those on trial, then those that are over, the newest first.
     pub fn canaries(&self) -> Vec<CanaryReport> {
         let canaries = self.inner.canaries.load();

@@ -13,7 +13,6 @@ use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -32,8 +31,7 @@ use crate::{
     metrics::Metrics,
     peers::Peers,
     policy::{Compiler, Loader, Rebuild},
-    proxy::{AccessWriter, Message, Plan, Shared, Worker},
-    sched,
+    proxy::{AccessWriter, Message, Plan, Shared},
     systemd::ServiceManager,
 };
 
@@ -62,6 +60,7 @@ mod tls;
 mod upgrade;
 mod warm;
 mod watch;
+mod workers;
 
 pub use beginning::Surroundings;
 pub use check::check;
@@ -82,14 +81,10 @@ use shadow::Shadows;
 use stopping::AdminTask;
 use upgrade::Upgrades;
 use warm::Warmth;
+use workers::{WorkerHandle, start_workers};
 
 /// What messages call a text that is in no file.
 const ORIGIN: &str = "configuration";
-/// Native stack of a worker. Guests may use 512 KiB of it, and running out would end the process.
-const WORKER_STACK_BYTES: usize = 8 << 20;
-/// Of the kernel's time, for a worker that shares its core: longer than the ticker's, shorter than the usual 3 ms, so that
-/// a request does not wait for whatever else runs there, as a build or a looping shadow.
-const WORKER_SLICE: Duration = Duration::from_micros(200);
 /// Threads that compile and build. Few, because they compete with the workers for cores.
 pub const BLOCKING_THREADS: usize = 4;
 
@@ -276,37 +271,6 @@ impl Server {
     pub async fn join(self) -> End {
         self.control.await.unwrap_or(End::Failed)
     }
-}
-
-/// A worker's thread and its orders.
-struct WorkerHandle {
-    messages: mpsc::UnboundedSender<Message>,
-    thread: JoinHandle<()>,
-}
-
-fn start_workers(count: usize, shared: &Shared) -> Result<Vec<WorkerHandle>, StartError> {
-    let start = |id| {
-        let (messages, orders) = mpsc::unbounded_channel();
-        let worker = Worker {
-            id,
-            shared: shared.clone(),
-            messages: orders,
-        };
-        let thread = std::thread::Builder::new()
-            .name(format!("trimtab-{id}"))
-            .stack_size(WORKER_STACK_BYTES)
-            .spawn(move || {
-                sched::take_slices_of(WORKER_SLICE);
-                if let Err(error) = worker.run() {
-                    tracing::error!(worker = id, %error, "worker cannot run");
-                }
-            })?;
-        Ok(WorkerHandle { messages, thread })
-    };
-    (0..count)
-        .map(start)
-        .collect::<std::io::Result<_>>()
-        .map_err(StartError::Thread)
 }
 
 /// The control task's state.

@@ -2,10 +2,10 @@
 //!
 //! Owns where they are kept. What can be asked of them is in `cluster/link.rs`, `fleet/link.rs` and `peers/link.rs`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Command, Handle, ReloadReport};
-use crate::{cluster::Link, config::Shared, fleet, peers};
+use crate::{cluster::Link, config::Shared, fleet, peers, rollout::Shadow};
 
 impl Handle {
     /// The cluster that this node belongs to; `None` if it does to none.
@@ -33,6 +33,10 @@ impl Handle {
 
     pub(crate) fn set_peers(&self, link: Arc<peers::Link>) {
         self.inner.peers.store(Some(link));
+    }
+
+    pub(crate) fn set_shadows(&self, shadows: BTreeMap<String, Arc<Shadow>>) {
+        self.inner.shadows.store(Arc::new(shadows));
     }
 
     /// Puts what the fleet shares into service beside what this node has itself.

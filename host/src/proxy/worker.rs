@@ -44,6 +44,8 @@ mod connections;
 mod finish;
 mod warm;
 
+pub use finish::Idle;
+
 use connections::Connections;
 
 /// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
@@ -102,15 +104,6 @@ pub enum Message {
     GoOn(Arc<Warm>, u64, bool),
     /// Accept nothing more, finish what is under way, and end; after this time in any case.
     Stop(Duration, Idle),
-}
-
-/// What becomes of connections without a request when a worker stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// They are closed: nobody would listen to their next request.
-    Close,
-    /// They end with the answer to their next request, if one comes in time: another process listens already.
-    Answer,
 }
 
 /// A configuration as one worker gets it.

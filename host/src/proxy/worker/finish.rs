@@ -11,6 +11,15 @@ use super::WorkerState;
 /// Between two looks at sockets that are being closed.
 const WITHDRAW_LOOK: Duration = Duration::from_millis(1);
 
+/// What becomes of connections without a request when a worker stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// They are closed: nobody would listen to their next request.
+    Close,
+    /// They end with the answer to their next request, if one comes in time: another process listens already.
+    Answer,
+}
+
 impl WorkerState {
     /// Ends listening, at once; connections end by and by.
     pub(super) async fn withdraw(&self) {
