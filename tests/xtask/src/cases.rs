@@ -5,11 +5,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+
+use crate::chores::outer_cargo;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,7 +61,7 @@ fn run_tests(root: &Path, target: &str, names: &[&str]) -> Result<Vec<String>> {
         "program" => &["test", "-p", "trimtab", "--test", "program"],
         target => &["test", "-p", "trimtab-tests", "--test", target],
     };
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = outer_cargo();
     command
         .args(of)
         .args(["--", "--exact"])

@@ -71,8 +71,20 @@ pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<()> {
     run(bench)
 }
 
-fn cargo(root: &Path, arguments: &str) -> Command {
+/// The cargo that runs this, as from a shell: some build scripts (ring's) run again where the name of the package that asks is another.
+pub(crate) fn outer_cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+fn cargo(root: &Path, arguments: &str) -> Command {
+    let mut command = outer_cargo();
     command.args(arguments.split(' ')).current_dir(root);
     command
 }

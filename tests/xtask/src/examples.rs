@@ -3,7 +3,6 @@
 //!
 //! Owns the list of examples and the order of commands. What a simulation has to show is in `effects.rs`.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::build::modules;
-use crate::chores::run;
+use crate::chores::{outer_cargo, run};
 use crate::contract::EVERYTHING;
 use crate::effects::{EFFECTS, Report};
 
@@ -82,8 +81,7 @@ impl Trimtab<'_> {
         let mut command = match &self.built {
             Some(program) => Command::new(program),
             None => {
-                let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-                let mut command = Command::new(cargo);
+                let mut command = outer_cargo();
                 command.args(["run", "--quiet", "--release", "--package", "trimtab", "--"]);
                 command
             }

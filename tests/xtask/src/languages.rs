@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::build::modules;
-use crate::chores::run;
+use crate::chores::{outer_cargo, run};
 use tools::Tools;
 
 /// Folders of `examples/languages/`. The first ones are what CI holds to build and to agree.
@@ -86,7 +86,7 @@ impl Report {
         } else {
             &["--workspace"]
         };
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = outer_cargo();
         cargo
             .args(["build", "--quiet", "--example", "languages"])
             .args(which)

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::build::{fetch, modules, plugins};
-use crate::chores::run;
+use crate::chores::{outer_cargo, run};
 
 const LIST: &str = "tests/mutants.toml";
 /// What the copy is made of.
@@ -128,7 +128,7 @@ fn test(program: &Path, policy: &Path, like: &str) -> Result<Verdict> {
 
 /// The release build, which CI has from the demo.
 fn release(root: &Path) -> Result<PathBuf> {
-    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut build = outer_cargo();
     build
         .args(["build", "--quiet", "--release", "--package", "trimtab"])
         .current_dir(root);
