@@ -279,6 +279,9 @@ impl Control {
         seat.link.fitness.set(None);
         self.handle
             .set_service(self.service.views(), self.service.listener_views());
+        // Policies before the first request; rates when there are listeners to have them.
+        let known = self.take_known();
+        self.go_on_with(known.as_ref(), true);
         let mut waiting = Vec::new();
         for (worker, plans) in self.workers.iter().zip(plans) {
             let (done, applied) = oneshot::channel();
@@ -286,8 +289,7 @@ impl Control {
             let _ = worker.messages.send(Message::Listen(plans, done));
             waiting.push(applied);
         }
-        // Right behind it, so that no request comes between.
-        self.go_on();
+        self.go_on_with(known.as_ref(), false);
         for applied in waiting {
             let _ = applied.await;
         }

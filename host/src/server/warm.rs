@@ -46,6 +46,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What was told last, and when.
 type Latest = Arc<Mutex<Option<(Arc<Warm>, Instant, u64)>>>;
+/// What was told, and when on the workers' clock.
+pub(super) type Known = (Arc<Warm>, u64);
 
 /// Both sides of it, until this is dropped.
 pub(super) struct Warmth {
@@ -102,18 +104,24 @@ impl Control {
 
     /// This node serves from now on: its workers go on with what the last active node knew.
     pub(super) fn go_on(&self) {
-        let Some(warmth) = &self.warmth else { return };
-        let latest = warmth
-            .latest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some((warm, at, told_us)) = latest.filter(|(_, at, _)| at.elapsed() < GOOD_FOR) else {
-            return;
-        };
+        self.go_on_with(self.take_known().as_ref(), true);
+    }
+
+    /// What the last active node knew, once.
+    pub(super) fn take_known(&self) -> Option<Known> {
+        let latest = &self.warmth.as_ref()?.latest;
+        let latest = latest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (warm, at, told_us) = latest.filter(|(_, at, _)| at.elapsed() < GOOD_FOR)?;
         tracing::info!(age = ?at.elapsed(), "going on with what the other node knew");
+        Some((warm, told_us))
+    }
+
+    pub(super) fn go_on_with(&self, known: Option<&Known>, with_states: bool) {
+        let Some((warm, told_us)) = known else { return };
         for worker in &self.workers {
-            let _ = worker.messages.send(Message::GoOn(warm.clone(), told_us, true));
+            let _ = worker
+                .messages
+                .send(Message::GoOn(warm.clone(), *told_us, with_states));
         }
     }
 }
