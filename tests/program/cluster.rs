@@ -19,6 +19,16 @@ pub(crate) fn free<const N: usize>() -> [SocketAddr; N] {
     held.map(|socket| socket.local_addr().unwrap())
 }
 
+/// A port for both: members send datagrams there, and a standby connects.
+fn voice() -> Port {
+    loop {
+        let port = Port::new();
+        if UdpSocket::bind(port.address()).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// The files of a cluster, and its processes.
 struct Cluster {
     directory: Directory,
@@ -29,7 +39,7 @@ struct Cluster {
     processes: [Option<Child>; 3],
     more: &'static str,
     /// Which nobody else gets while no node listens.
-    _ports: [Port; 4],
+    _ports: ([Port; 4], [Port; 3]),
 }
 
 /// Slow, so that a busy machine is no fault.
@@ -42,12 +52,13 @@ impl Cluster {
         directory.write("cluster.key", "a secret of at least thirty-two bytes\n");
         let ports = [(); 4].map(|()| Port::new());
         let [address, a, b, w] = ports.each_ref().map(Port::address);
+        let voices = [(); 3].map(|()| voice());
         let cluster = Self {
             directory,
             address,
             admins: [a, b, w],
-            voices: free(),
-            _ports: ports,
+            voices: voices.each_ref().map(Port::address),
+            _ports: (ports, voices),
             processes: [None, None, None],
             more,
         };
