@@ -22,7 +22,6 @@ const MAGIC: [u8; 2] = *b"tt";
 /// Another version has another layout. One that is not known is counted and ignored.
 pub const VERSION: u8 = 1;
 const SEAL_BYTES: usize = 32;
-const HEADER_BYTES: usize = 46;
 /// Longer ones are not ours.
 pub const DATAGRAM_BYTES_MAX: usize = 1200;
 const NOBODY: u8 = u8::MAX;
@@ -108,6 +107,11 @@ pub fn write(letter: &Letter, secrets: &Secrets) -> Vec<u8> {
     if let Some(message) = &letter.message {
         write_message(message, &mut bytes);
     }
+    seal(bytes, secrets)
+}
+
+/// The bytes, with their seal behind them.
+fn seal(mut bytes: Vec<u8>, secrets: &Secrets) -> Vec<u8> {
     let mut mac = secrets.mac.clone();
     mac.update(&bytes);
     bytes.extend(mac.finalize().into_bytes());
@@ -167,6 +171,16 @@ fn write_message(message: &Message, bytes: &mut Vec<u8>) {
 /// # Errors
 /// Why it is not to be believed.
 pub fn read(bytes: &[u8], secrets: &Secrets) -> Result<Letter, Unreadable> {
+    let (kind, mut fields) = open(bytes, secrets, (MAGIC, VERSION))?;
+    letter(&mut fields, kind, secrets).ok_or(Unreadable::Malformed)
+}
+
+/// What is behind the cluster's name in a sealed datagram of this magic and version, and the byte before that name.
+fn open<'a>(
+    bytes: &'a [u8],
+    secrets: &Secrets,
+    expected: ([u8; 2], u8),
+) -> Result<(u8, Fields<'a>), Unreadable> {
     if bytes.len() > DATAGRAM_BYTES_MAX {
         return Err(Unreadable::Malformed);
     }
@@ -183,10 +197,10 @@ pub fn read(bytes: &[u8], secrets: &Secrets) -> Result<Letter, Unreadable> {
         ))
     };
     let (magic, version, kind, cluster) = header().ok_or(Unreadable::Malformed)?;
-    if magic != MAGIC {
+    if magic != expected.0 {
         return Err(Unreadable::Malformed);
     }
-    if version != VERSION {
+    if version != expected.1 {
         return Err(Unreadable::Version);
     }
     if cluster != secrets.cluster {
@@ -195,8 +209,7 @@ pub fn read(bytes: &[u8], secrets: &Secrets) -> Result<Letter, Unreadable> {
     let mut mac = secrets.mac.clone();
     mac.update(sealed);
     mac.verify_slice(seal).map_err(|_| Unreadable::Seal)?;
-    debug_assert!(sealed.len() < HEADER_BYTES || fields.0.len() == sealed.len() - 12);
-    letter(&mut fields, kind, secrets).ok_or(Unreadable::Malformed)
+    Ok((kind, fields))
 }
 
 fn letter(fields: &mut Fields<'_>, kind: u8, secrets: &Secrets) -> Option<Letter> {

@@ -6,9 +6,7 @@
 //! Layout, numbers in network order: magic `tp`, version, a zero, cluster (8), from (8), to (8), boot (8), echo (8), sequence (8), the
 //! body, seal (32).
 
-use hmac::Mac;
-
-use super::{DATAGRAM_BYTES_MAX, Fields, SEAL_BYTES, Secrets, Unreadable};
+use super::{DATAGRAM_BYTES_MAX, SEAL_BYTES, Secrets, Unreadable, open, seal};
 use crate::session::Stamp;
 
 const MAGIC: [u8; 2] = *b"tp";
@@ -41,10 +39,7 @@ pub fn write_parcel(parcel: &Parcel<'_>, secrets: &Secrets) -> Vec<u8> {
         bytes.extend(number.to_be_bytes());
     }
     bytes.extend(parcel.body);
-    let mut mac = secrets.mac.clone();
-    mac.update(&bytes);
-    bytes.extend(mac.finalize().into_bytes());
-    bytes
+    seal(bytes, secrets)
 }
 
 /// The parcel.
@@ -52,34 +47,7 @@ pub fn write_parcel(parcel: &Parcel<'_>, secrets: &Secrets) -> Vec<u8> {
 /// # Errors
 /// Why it is not to be believed.
 pub fn read_parcel<'a>(bytes: &'a [u8], secrets: &Secrets) -> Result<Parcel<'a>, Unreadable> {
-    if bytes.len() > DATAGRAM_BYTES_MAX {
-        return Err(Unreadable::Malformed);
-    }
-    let (sealed, seal) = bytes
-        .split_last_chunk::<SEAL_BYTES>()
-        .ok_or(Unreadable::Malformed)?;
-    let mut fields = Fields(sealed);
-    let mut header = || {
-        Some((
-            fields.chunk::<2>()?,
-            fields.byte()?,
-            fields.byte()?,
-            fields.number()?,
-        ))
-    };
-    let (magic, version, _, cluster) = header().ok_or(Unreadable::Malformed)?;
-    if magic != MAGIC {
-        return Err(Unreadable::Malformed);
-    }
-    if version != VERSION {
-        return Err(Unreadable::Version);
-    }
-    if cluster != secrets.cluster {
-        return Err(Unreadable::Cluster);
-    }
-    let mut mac = secrets.mac.clone();
-    mac.update(sealed);
-    mac.verify_slice(seal).map_err(|_| Unreadable::Seal)?;
+    let (_, mut fields) = open(bytes, secrets, (MAGIC, VERSION))?;
     let mut parcel = || {
         let (from, to) = (fields.number()?, fields.number()?);
         let stamp = Stamp {
