@@ -173,9 +173,10 @@ impl<S: Socket> Lane<'_, S> {
         let head = self.inbox.head();
         self.client.keep_rate(rules, head, journey.began_us)?;
         let pool = route::find(&rules.routes, head).ok_or(Error::NoRoute)?;
-        let has_body = self.inbox.rest() == 0;
+        // What comes later goes by, and cannot be sent again.
+        let keeps_body = self.inbox.rest() == 0;
         let head = self.inbox.head();
-        let mut attempts = Attempts::new(self.client, pool, head, has_body, journey.began_us);
+        let mut attempts = Attempts::new(self.client, pool, head, keeps_body, journey.began_us);
         let config = &attempts.settings.config;
         if config.protocol != PoolProtocol::Http1 || config.retry.hedge_after.is_some() {
             self.client.is_counted.set(true);
