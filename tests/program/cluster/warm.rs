@@ -124,7 +124,7 @@ async fn a_client_that_has_had_its_rate_has_had_it_at_the_next_node_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_with_another_key_is_told_nothing() {
+async fn who_has_no_key_is_told_nothing() {
     let origins = Origin::start_all(["a"]).await;
     let mut cluster = cluster(&origins, "", "");
     cluster.start_all().await;
