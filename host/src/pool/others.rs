@@ -55,3 +55,26 @@ impl Others {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_counts_until_its_time_and_no_longer_even_if_nobody_writes_any_more() {
+        let others = Others::default();
+        assert_eq!(
+            (others.at(0), others.active(0)),
+            (None, 0),
+            "nobody told anything"
+        );
+        let elsewhere = Elsewhere {
+            active: 7,
+            rate: 70,
+            told_ms: 100,
+        };
+        others.tell(elsewhere, 200);
+        assert_eq!((others.at(199), others.active(199)), (Some(elsewhere), 7));
+        assert_eq!((others.at(200), others.active(200)), (None, 0));
+    }
+}
