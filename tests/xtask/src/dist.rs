@@ -6,6 +6,7 @@ use std::path::Path;
 use std::{env, fs, process};
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::build::{Toolchain, components};
@@ -113,7 +114,11 @@ fn record(root: &Path, toolchain: &Toolchain, built: &Components) -> Result<Stri
         String::from("# Written by `cargo xtask plugins`; `cargo xtask plugins --check` compares.\n");
     writeln!(text, "rustc = \"{}\"", toolchain.rustc)?;
     writeln!(text, "linker = \"{}\"", toolchain.linker)?;
-    writeln!(text, "wit-bindgen = \"{}\"", locked(&lock, "wit-bindgen")?)?;
+    writeln!(
+        text,
+        "wit-bindgen = \"{}\"",
+        locked(&lock, "trimtab-policy", "wit-bindgen")?
+    )?;
     writeln!(text, "\n[sha256]")?;
     for (name, bytes) in built {
         let digest: String = Sha256::digest(bytes)
@@ -125,13 +130,36 @@ fn record(root: &Path, toolchain: &Toolchain, built: &Components) -> Result<Stri
     Ok(text)
 }
 
-/// The version of a package in `Cargo.lock`.
-fn locked<'a>(lock: &'a str, package: &str) -> Result<&'a str> {
-    let entry = format!("name = \"{package}\"\nversion = \"");
-    let version = lock.split_once(&entry).and_then(|(_, rest)| rest.split_once('"'));
-    version
-        .map(|(version, _)| version)
-        .with_context(|| format!("no {package} in Cargo.lock"))
+/// The version of `package` that `dependent` is built with. Other dependencies may bring other versions of it.
+fn locked(lock: &str, dependent: &str, package: &str) -> Result<String> {
+    let lock: Lock = toml::from_str(lock).context("Cargo.lock")?;
+    let named = |name: &str| lock.package.iter().find(|entry| entry.name == name);
+    let entry = named(dependent).with_context(|| format!("no {dependent} in Cargo.lock"))?;
+    for dependency in &entry.dependencies {
+        // Cargo writes the version only where there are several.
+        match dependency.split_once(' ') {
+            Some((name, version)) if name == package => return Ok(version.to_owned()),
+            None if dependency == package => {
+                let only = named(package).with_context(|| format!("no {package} in Cargo.lock"))?;
+                return Ok(only.version.clone());
+            }
+            _ => {}
+        }
+    }
+    bail!("{dependent} has no {package} in Cargo.lock")
+}
+
+#[derive(Deserialize)]
+struct Lock {
+    package: Vec<Locked>,
+}
+
+#[derive(Deserialize)]
+struct Locked {
+    name: String,
+    version: String,
+    #[serde(default)]
+    dependencies: Vec<String>,
 }
 
 fn recorded_toolchain(build: &str) -> Result<Toolchain> {
@@ -153,10 +181,19 @@ mod tests {
     use super::{locked, recorded_toolchain};
 
     #[test]
-    fn versions_are_read_from_the_lock_file() {
-        let lock = "[[package]]\nname = \"a-b\"\nversion = \"2.0.0\"\n\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n";
-        assert_eq!(locked(lock, "a").unwrap(), "1.0.0");
-        assert!(locked(lock, "c").is_err());
+    fn the_version_is_that_of_the_dependent() {
+        let entry = |name: &str, version: &str, dependencies: &str| {
+            format!(
+                "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\ndependencies = [{dependencies}]\n"
+            )
+        };
+        let one =
+            entry("sdk", "1.0.0", "\"a-b\", \"a\"") + &entry("a-b", "3.0.0", "") + &entry("a", "2.0.0", "");
+        assert_eq!(locked(&one, "sdk", "a").unwrap(), "2.0.0");
+        assert!(locked(&one, "sdk", "c").is_err());
+        assert!(locked(&one, "kit", "a").is_err());
+        let two = entry("sdk", "1.0.0", "\"a 2.1.0\"") + &entry("a", "1.9.0", "") + &entry("a", "2.1.0", "");
+        assert_eq!(locked(&two, "sdk", "a").unwrap(), "2.1.0");
     }
 
     #[test]
