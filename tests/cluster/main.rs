@@ -16,8 +16,9 @@ mod scenarios;
 
 use std::sync::{Mutex, PoisonError};
 
-use lab::Lab;
+use lab::{Hold, Lab};
 use report::Report;
+use scenarios::Scenario;
 
 /// How often each scenario runs.
 fn runs(usual: usize) -> usize {
@@ -39,9 +40,22 @@ static TURN: Mutex<()> = Mutex::new(());
 #[test]
 fn one_node_answers_whatever_happens() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut lab = Lab::new();
-    let mut report = Report::of("trimtab");
-    for scenario in scenarios::ALL.iter().filter(|scenario| is_meant(scenario.name)) {
+    run_all(Report::of("trimtab"), Lab::new(Hold::Table), &scenarios::ALL);
+}
+
+/// Takeovers take as long as the kernel's whole seconds make them. Everything else is as it is with a table.
+#[test]
+fn one_node_answers_whatever_happens_where_the_kernel_has_no_tables() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    run_all(
+        Report::of("trimtab, lifetimes"),
+        Lab::new(Hold::Lifetimes),
+        &scenarios::WITHOUT_TABLES,
+    );
+}
+
+fn run_all(mut report: Report, mut lab: Lab, all: &[Scenario]) {
+    for scenario in all.iter().filter(|scenario| is_meant(scenario.name)) {
         for _ in 0..runs(3) {
             (scenario.run)(&mut lab, report.row(scenario.name));
         }
