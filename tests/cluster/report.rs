@@ -14,6 +14,8 @@ use crate::{
 /// Hosts take no other Ethernet address within a second of the last (Linux: `locktime`). A fault so soon after another would
 /// measure that.
 const SETTLED: Duration = Duration::from_millis(1200);
+/// Whoever has handed over rests for two leases, which is more where they are long.
+const SETTLED_LONG: Duration = Duration::from_secs(6);
 
 /// All rows, in the order in which their scenarios ran.
 #[derive(Default)]
@@ -146,7 +148,10 @@ impl Watch {
         watch.judges[0].wait(lab);
         watch.judges_v6.iter().take(1).for_each(|judge| judge.wait(lab));
         if expected != Expected::Stay {
-            rest(SETTLED);
+            rest(match lab.hold {
+                Hold::Table => SETTLED,
+                Hold::Lifetimes => SETTLED_LONG,
+            });
         }
         watch
     }

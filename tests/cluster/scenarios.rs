@@ -133,19 +133,17 @@ fn frozen(lab: &mut Lab, row: &mut Row) {
 /// What it had accepted before its lease was over, a node may answer no more when it goes on.
 fn answered_late(lab: &mut Lab, row: &mut Row) {
     let freeze = |lab: &mut Lab| {
-        let addresses: [IpAddr; 2] = [SHARED.into(), SHARED_V6.parse().unwrap()];
-        let kept = inside(lab.space("c"), move || {
-            addresses.map(|address| Kept::open(address, LONG))
-        });
+        // Of an IPv6 address that is gone, the kernel sends what is left of a connection (`docs/cluster.md`).
+        let kept = inside(lab.space("c"), || Kept::open(SHARED.into(), LONG));
         let mut kept = kept.join().unwrap();
-        assert_eq!(kept.each_mut().map(Kept::ask), [Some('a'); 2]);
+        assert_eq!(kept.ask(), Some('a'));
         lab.signal(0, "-STOP");
-        assert_eq!(kept.each_mut().map(Kept::send), [Some(()); 2]);
+        kept.send().expect("its kernel takes it");
         kept
     };
     moved(lab, row, freeze, |lab, mut kept| {
         lab.signal(0, "-CONT");
-        assert_eq!(kept.each_mut().map(Kept::receive), [None; 2], "{}", lab.logs());
+        assert_eq!(kept.receive(), None, "{}", lab.logs());
     });
 }
 
