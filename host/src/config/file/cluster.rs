@@ -154,7 +154,7 @@ fn check_lifetime(table: &Table<'_>, (heartbeat, lease, margin): (Duration, Dura
         "good with gate = \"lifetime\": heartbeat = \"250ms\", lease = \"3s\", margin = \"500ms\"";
     if margin < LIFETIME_MARGIN_MIN {
         let least = LIFETIME_MARGIN_MIN.as_millis();
-        table.wrong_key("margin", &format!("expected at least {least} ms; {PRESET}"));
+        table.wrong_key("margin", format!("expected at least {least} ms; {PRESET}"));
     }
     // A renewal finds this much of the lease left, of which whole seconds count.
     let left = lease.saturating_sub(margin + heartbeat + LIFETIME_LATE);
@@ -163,7 +163,7 @@ fn check_lifetime(table: &Table<'_>, (heartbeat, lease, margin): (Duration, Dura
         let late = LIFETIME_LATE.as_millis();
         table.wrong_key(
             "lease",
-            &format!(
+            format!(
                 "too short: without the margin, a heartbeat and {late} ms there have to be left whole seconds that are three heartbeats \
                  at least, one second at least; {PRESET}"
             ),
