@@ -50,7 +50,7 @@ pub(crate) use file::{
     discover::{listed_backends, registered_backend},
     policy::builtin as builtin_policy,
 };
-pub use fleet::{Etcd, Fleet};
+pub use fleet::{Etcd, EtcdUser, Fleet};
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use log::{AccessLog, Log, LogFormat, LogLevel};
@@ -94,6 +94,8 @@ pub struct Config {
     pub record: Record,
     /// `[cluster]`: of which this node may be the active one; `None` without the table.
     pub cluster: Option<Cluster>,
+    /// `[etcd]`: where the fleet and discovered backends are; `None` without the table.
+    pub etcd: Option<Arc<Etcd>>,
     /// `[fleet]`: whose configuration this node takes; `None` without the table.
     pub fleet: Option<Fleet>,
     /// `[peers]`: who tells this node its load; nobody without the table.
@@ -183,7 +185,8 @@ impl Config {
                 .place
                 .mistake("sessions end with the process: there is neither a key nor a [state] directory")
         };
-        unverified.map(warn).chain(forgotten.map(forgets)).collect()
+        let told = unverified.map(warn).chain(forgotten.map(forgets));
+        told.chain(fleet::open_password(&self.etcd)).collect()
     }
 
     /// The components that are not there or cannot be read. `parse` does not look, since a policy may well be built

@@ -50,7 +50,7 @@ pub enum Denied {
 impl From<Error> for Denied {
     fn from(error: Error) -> Self {
         match error {
-            Error::Away(_) => Self::Away(error.to_string()),
+            Error::Away(_) | Error::Forbidden(_) => Self::Away(error.to_string()),
             Error::Unconfirmed(_) => Self::Unconfirmed(error.to_string()),
             Error::Refused(_) => Self::Conflict(error.to_string()),
         }
