@@ -107,6 +107,7 @@ typedef struct {
 // How many backends the last `update` had.
 extern uint32_t trimtab_policy_pool_len(void);
 // Requests in flight to backend `i`: sent and not yet answered to the last byte.
+// In a pool with `load_view = "cluster"` with those of other nodes, as they said last; so in `active-total` and `active-all`.
 extern uint32_t trimtab_policy_pool_active(uint32_t i);
 // Requests in flight to all backends together.
 extern uint32_t trimtab_policy_pool_active_total(void);

@@ -7,7 +7,7 @@ use trimtab::{
     policy::{Ending, Event, Frame, LogReader, decode_events},
     replay::Order,
 };
-use trimtab_tests::{Client, DEADLINE, Directory, Origin, Setup, wait_until};
+use trimtab_tests::{Client, DEADLINE, Directory, Origin, RawOrigin, Setup, wait_until};
 
 use super::{PathBuf, ask, explain, explained, record, record_from_here, replayed};
 
@@ -251,4 +251,33 @@ async fn an_explanation_names_the_step_of_the_chain_that_chose() {
         }
     }
     assert_eq!(by_the_chain, 1);
+}
+
+#[tokio::test]
+async fn the_attempt_that_a_hedge_was_quicker_than_is_no_outcome() {
+    let directory = Directory::new();
+    let frozen = RawOrigin::start(|mut peer| async move { peer.until_closed().await }).await;
+    let fine = Origin::start_all(["fine"]).await;
+    let balancer = Setup::to(frozen.address())
+        .backend(fine[0].address())
+        .with_admin()
+        .pool("policy = \"peak-ewma\"\nretry = { hedge_after = \"20ms\", floor = 1000 }")
+        .rest(&format!("[record]\ndirectory = {:?}", directory.path()))
+        .start()
+        .await;
+    let mut client = Client::connect(balancer.address).await;
+    let path = record(&balancer, 40).await.unwrap();
+    while !super::is_closed(&path) {
+        assert_eq!(client.get("/").await.text(), "fine");
+    }
+    let hedges = balancer.view().pool.total(|counts| &counts.hedges);
+    let told: Vec<u16> = (events(&path).0.iter())
+        .filter_map(|event| match event {
+            Event::Outcomes(outcomes) => Some(outcomes.status.to_vec()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert!(hedges > 0 && !told.is_empty(), "{hedges} {told:?}");
+    assert!(told.iter().all(|status| *status == 200), "{told:?}");
 }

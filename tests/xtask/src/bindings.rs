@@ -66,3 +66,16 @@ fn unlinked(text: &str) -> Result<String> {
     ensure!(reminder.lines().count() < 12, "there is code after `{REMINDER}`");
     Ok(code.trim_end().to_owned() + "\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::check;
+
+    #[test]
+    fn the_committed_bindings_are_what_the_contract_makes() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        check(&root).unwrap();
+    }
+}
