@@ -7,7 +7,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use trimtab_tests::{Client, DEADLINE, Directory, LONG, Port, ask_admin, within};
+use trimtab_tests::{Client, DEADLINE, Directory, LONG, Port, ask_admin, wait_until, within};
 
 use crate::{PROGRAM, cluster::free, etcd::Etcd, wire::Wire};
 
@@ -170,37 +170,21 @@ async fn e3_what_a_frozen_controller_had_decided_is_refused() {
         ))
         .await;
     assert_eq!(client.ask(text).await.status, 200);
-    let decided = async {
-        while wire.held() == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    within("a decision on its way", DEADLINE, decided).await;
+    wait_until("a decision on its way", DEADLINE, || wire.held() > 0).await;
     controller.signal(Signal::STOP);
     canary.kill();
     let rollout = || etcd.ctl(&["get", "trimtab/fleet/rollout", "--print-value-only"]);
     let on_trial = rollout();
     assert!(on_trial.contains("\"phase\":\"canary\""), "{on_trial}");
-    let ended = async {
-        while etcd
-            .ctl(&["get", "trimtab/fleet/", "--prefix", "--keys-only"])
-            .split_whitespace()
-            .count()
-            > 1
-        {
-            tokio::task::yield_now().await;
-        }
-    };
-    within("the end of both leases", LONG, ended).await;
+    let keys = || etcd.ctl(&["get", "trimtab/fleet/", "--prefix", "--keys-only"]);
+    wait_until("the end of both leases", LONG, || {
+        keys().split_whitespace().count() == 1
+    })
+    .await;
 
     // Now it arrives.
     wire.hold(None);
-    let answered = async {
-        while !wire.answers().contains("\r\n\r\n{") {
-            tokio::task::yield_now().await;
-        }
-    };
-    within("etcd's answer", DEADLINE, answered).await;
+    wait_until("etcd's answer", DEADLINE, || wire.answers().contains("\r\n\r\n{")).await;
     // As etcd says that a condition does not hold.
     assert!(wire.answers().contains("200 OK"), "{}", wire.answers());
     assert!(!wire.answers().contains("succeeded"), "{}", wire.answers());

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Link,
+    Link, follow,
     record::{self, Generation},
     rollout::{self, Phase, Rollout},
 };
@@ -145,7 +145,10 @@ impl Link {
                 now.canaries.join(", ")
             )));
         }
-        let canaries = rollout::canaries(&self.members());
+        // As a majority has them: this node may not have heard of one that has just come, not even of itself.
+        let prefix = self.client.key(record::MEMBERS);
+        let (_, members) = self.client.all(&prefix).await?;
+        let canaries = rollout::canaries(&follow::members(&members, &prefix));
         if canaries.is_empty() {
             return Err(Denied::Conflict(
                 "no node is in the fleet that could try it".to_owned(),
