@@ -77,12 +77,16 @@ impl Cluster {
         let socket = UdpSocket::bind(config.members[config.me].address)?;
         socket.set_nonblocking(true)?;
         let gate = match &config.takeover {
-            Takeover::Address { addresses, interface } => {
-                Some(Gate::new(&config.name, interface, addresses)?)
+            // A witness has the table of all, and answers for nothing.
+            Takeover::Address {
+                addresses,
+                interface,
+                gate,
+            } if config.role() == MemberRole::Node => {
+                Some(Gate::new(&config.name, *gate, interface, addresses)?)
             }
-            Takeover::Bind | Takeover::RoleOnly => None,
+            Takeover::Address { .. } | Takeover::Bind | Takeover::RoleOnly => None,
         };
-        let gate = gate.filter(|_| config.role() == MemberRole::Node);
         let (told, changes) = mpsc::unbounded_channel();
         let link = Arc::new(Link::new(config)?);
         let mut member = member::Member::new(config, (socket, secrets, gate), (link.clone(), told, metrics))?;

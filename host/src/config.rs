@@ -43,7 +43,10 @@ mod tests;
 mod tls;
 mod units;
 mod zone;
-pub use cluster::{Cluster, Hooks, Member as ClusterMember, MemberRole, Takeover, WithoutWitness};
+pub use cluster::{
+    Cluster, GateKind, Hooks, LIFETIME_LATE, LIFETIME_UNIT, Member as ClusterMember, MemberRole, Takeover,
+    WithoutWitness,
+};
 pub use discover::{Discover, DiscoverFrom, Family};
 pub use file::{Shared, components_in};
 pub(crate) use file::{

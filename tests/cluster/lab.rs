@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -29,7 +29,20 @@ const HOSTS: [&str; 6] = ["a", "b", "w", "c", "d", "e"];
 const PATIENCE: Duration = Duration::from_secs(60);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
+/// Of nodes without nftables. They listen at the addresses themselves, which are not there yet.
+const SERVES_AT: &str = "[[listener]]\nlisten = \"198.18.0.100:80\"\n[[listener]]\nlisten = \"[2001:db8:18::100]:80\"\n\
+                         [pool.main]\nbackends = [\"127.0.0.1:9000\"]\n";
+const LONG_TIMES: &str = "heartbeat = \"250ms\"\nlease = \"3s\"\nmargin = \"500ms\"\n";
+
+/// By what the kernel keeps a node from answering.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Table,
+    Lifetimes,
+}
+
 pub(crate) struct Lab {
+    pub(crate) hold: Hold,
     prefix: String,
     directory: Directory,
     processes: [Option<Child>; 3],
@@ -40,12 +53,13 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 impl Lab {
     /// Three members that run, `a` the active one.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(hold: Hold) -> Self {
         let mut lab = Self::bare();
-        for host in ["a", "b"] {
-            let space = lab.space(host);
-            ip(&format!("-n {space} address add {SHARED}/32 dev eth0"));
-            ip(&format!("-n {space} address add {SHARED_V6}/128 dev eth0 nodad"));
+        lab.hold = hold;
+        if hold == Hold::Table {
+            ["a", "b"]
+                .iter()
+                .for_each(|host| lab.change_addresses(host, "add"));
         }
         (0..3).for_each(|member| lab.write_file(member));
         lab.start(0);
@@ -68,12 +82,22 @@ impl Lab {
             }
         }
         let lab = Self {
+            hold: Hold::Table,
             prefix: format!("tt{}x{}", std::process::id(), COUNT.fetch_add(1, Relaxed)),
             directory: Directory::new(),
             processes: [None, None, None],
         };
         lab.build();
         lab
+    }
+
+    /// Adds the addresses that move for good, or deletes them (`add`, `del`).
+    pub(crate) fn change_addresses(&self, host: &str, change: &str) {
+        let space = self.space(host);
+        ip(&format!("-n {space} address {change} {SHARED}/32 dev eth0"));
+        ip(&format!(
+            "-n {space} address {change} {SHARED_V6}/128 dev eth0 nodad"
+        ));
     }
 
     pub(crate) fn space(&self, host: &str) -> String {
@@ -120,10 +144,12 @@ impl Lab {
                 .unwrap();
             let mac = String::from_utf8(output.stdout).unwrap();
             let space = self.space(judge);
-            ip(&format!(
-                "-n {space} neighbour add {SHARED} lladdr {} dev eth0 nud permanent",
-                mac.trim()
-            ));
+            for address in [SHARED.to_string(), SHARED_V6.to_owned()] {
+                ip(&format!(
+                    "-n {space} neighbour add {address} lladdr {} dev eth0 nud permanent",
+                    mac.trim()
+                ));
+            }
         }
     }
 
@@ -150,12 +176,20 @@ impl Lab {
         } else {
             "log = { format = \"json\" }\n"
         };
-        text += if member < 2 { SERVES } else { "" };
+        text += match (member, self.hold) {
+            (2.., _) => "",
+            (_, Hold::Table) => SERVES,
+            (_, Hold::Lifetimes) => SERVES_AT,
+        };
         text += &format!("[cluster]\nname = \"lab\"\nnode = \"{name}\"\nkey_file = \"key\"\n");
         if member < 2 {
             text += &format!(
                 "takeover = \"address\"\naddresses = [\"{SHARED}\", \"{SHARED_V6}\"]\ninterface = \"eth0\"\n"
             );
+        }
+        if self.hold == Hold::Lifetimes {
+            text += LONG_TIMES;
+            text += if member < 2 { "gate = \"lifetime\"\n" } else { "" };
         }
         for (place, host) in HOSTS.iter().take(3).enumerate() {
             let role = if place == 2 { "witness" } else { "node" };
@@ -230,6 +264,22 @@ impl Lab {
         self.signal(member, "-TERM");
         let mut process = self.processes[member].take().unwrap();
         assert!(process.wait().unwrap().success(), "{}", self.logs());
+    }
+
+    /// Of a process that is to end by itself.
+    pub(crate) fn wait_for_end(&mut self, member: usize) -> ExitStatus {
+        let mut process = self.processes[member].take().unwrap();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() >= end {
+                let _ = process.kill();
+                panic!("{} does not end\n{}", HOSTS[member], self.logs());
+            }
+            std::thread::park_timeout(BETWEEN_LOOKS);
+        }
     }
 
     pub(crate) fn id(&self, member: usize) -> u32 {

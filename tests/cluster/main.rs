@@ -4,7 +4,7 @@
 //! The judge are two clients that each know only one node's Ethernet address, so they see who *would* answer, whatever the network
 //! believes. The address may change hands as often as a scenario says, and not once more; two nodes that answer at once
 //! would show as a row of changes. Times are printed and not judged: `TRIMTAB_CLUSTER_RUNS` (3, and 1 of
-//! keepalived) says how often each scenario runs, and `TRIMTAB_CLUSTER_ONLY` which do, by their numbers: `F1 F3`.
+//! keepalived and where there are no tables) says how often each scenario runs, and `TRIMTAB_CLUSTER_ONLY` which do, by their numbers: `F1 F3`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod held;
@@ -16,8 +16,9 @@ mod scenarios;
 
 use std::sync::{Mutex, PoisonError};
 
-use lab::Lab;
+use lab::{Hold, Lab};
 use report::Report;
+use scenarios::Scenario;
 
 /// How often each scenario runs.
 fn runs(usual: usize) -> usize {
@@ -39,10 +40,23 @@ static TURN: Mutex<()> = Mutex::new(());
 #[test]
 fn one_node_answers_whatever_happens() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut lab = Lab::new();
-    let mut report = Report::of("trimtab");
-    for scenario in scenarios::ALL.iter().filter(|scenario| is_meant(scenario.name)) {
-        for _ in 0..runs(3) {
+    run_all(Report::of("trimtab"), Lab::new(Hold::Table), (&scenarios::ALL, 3));
+}
+
+/// Takeovers take as long as the kernel's whole seconds make them. Everything else is as it is with a table.
+#[test]
+fn one_node_answers_whatever_happens_where_the_kernel_has_no_tables() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    run_all(
+        Report::of("trimtab, lifetimes"),
+        Lab::new(Hold::Lifetimes),
+        (&scenarios::WITHOUT_TABLES, 1),
+    );
+}
+
+fn run_all(mut report: Report, mut lab: Lab, (all, usual): (&[Scenario], usize)) {
+    for scenario in all.iter().filter(|scenario| is_meant(scenario.name)) {
+        for _ in 0..runs(usual) {
             (scenario.run)(&mut lab, report.row(scenario.name));
         }
     }

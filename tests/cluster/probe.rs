@@ -80,31 +80,64 @@ impl Probe {
 
 /// Each time on a new connection. A request that takes longer than `patience` has failed.
 pub(crate) fn anew(patience: Duration) -> impl FnMut() -> Option<char> + Send + 'static {
-    move || ask(SHARED.into(), patience)
+    at(SHARED.into(), patience)
+}
+
+/// The same, at this address.
+pub(crate) fn at(address: IpAddr, patience: Duration) -> impl FnMut() -> Option<char> + Send + 'static {
+    move || ask(address, patience)
 }
 
 /// On one connection for as long as the node keeps it.
 pub(crate) fn keeping(patience: Duration) -> impl FnMut() -> Option<char> + Send + 'static {
-    let mut kept: Option<TcpStream> = None;
+    let mut kept: Option<Kept> = None;
     move || {
-        let mut stream = match kept.take() {
-            Some(stream) => stream,
-            None => connect(SHARED.into(), patience)?,
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => Kept(connect(SHARED.into(), patience)?),
         };
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: lab\r\n\r\n").ok()?;
+        connection.send()?;
+        let (by, is_kept) = connection.receive_whole()?;
+        kept = is_kept.then_some(connection);
+        by
+    }
+}
+
+/// A connection for more than one request.
+pub(crate) struct Kept(TcpStream);
+
+impl Kept {
+    pub(crate) fn open(address: IpAddr, patience: Duration) -> Self {
+        Self(connect(address, patience).expect("somebody listens"))
+    }
+
+    pub(crate) fn ask(&mut self) -> Option<char> {
+        self.send()?;
+        self.receive()
+    }
+
+    pub(crate) fn send(&mut self) -> Option<()> {
+        self.0.write_all(b"GET / HTTP/1.1\r\nhost: lab\r\n\r\n").ok()
+    }
+
+    /// Who answers.
+    pub(crate) fn receive(&mut self) -> Option<char> {
+        self.receive_whole()?.0
+    }
+
+    /// Who answers, if it is well; and whether the node goes on with the connection.
+    fn receive_whole(&mut self) -> Option<(Option<char>, bool)> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).ok()?;
+            self.0.read_exact(&mut byte).ok()?;
             head.extend(byte);
         }
         let mut body = [0];
-        stream.read_exact(&mut body).ok()?;
+        self.0.read_exact(&mut body).ok()?;
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-        if !head.contains("connection: close") {
-            kept = Some(stream);
-        }
-        head.starts_with("http/1.1 200").then_some(char::from(body[0]))
+        let by = head.starts_with("http/1.1 200").then_some(char::from(body[0]));
+        Some((by, !head.contains("connection: close")))
     }
 }
 

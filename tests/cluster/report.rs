@@ -6,14 +6,16 @@ use std::{
 };
 
 use crate::{
-    lab::Lab,
-    probe::{Probe, Sample, anew, dual, keeping, moves},
+    lab::{Hold, Lab, SHARED_V6},
+    probe::{Probe, Sample, anew, at, dual, keeping, moves},
     scenarios::{CLIENT_PACE, JUDGE_PACE, LONG, SHORT, rest},
 };
 
 /// Hosts take no other Ethernet address within a second of the last (Linux: `locktime`). A fault so soon after another would
 /// measure that.
 const SETTLED: Duration = Duration::from_millis(1200);
+/// Whoever has handed over rests for two leases, which is more where they are long.
+const SETTLED_LONG: Duration = Duration::from_secs(6);
 
 /// All rows, in the order in which their scenarios ran.
 #[derive(Default)]
@@ -115,12 +117,16 @@ pub(crate) enum Expected {
 pub(crate) struct Watch {
     clients: Vec<Probe>,
     judges: [Probe; 2],
+    /// The same, at the IPv6 address; where a judge of the IPv4 address alone could miss it.
+    judges_v6: Vec<Probe>,
     expected: Expected,
 }
 
 impl Watch {
     pub(crate) fn start(lab: &Lab, expected: Expected) -> Self {
         let judge = |host| Probe::start(lab, host, JUDGE_PACE, anew(SHORT));
+        let shared_v6 = SHARED_V6.parse().unwrap();
+        let judge_v6 = |host| Probe::start(lab, host, JUDGE_PACE, at(shared_v6, SHORT));
         let patience = match expected {
             Expected::Takeover => SHORT,
             Expected::Stay | Expected::Handover => LONG,
@@ -132,12 +138,20 @@ impl Watch {
         let watch = Self {
             clients,
             judges: [judge("d"), judge("e")],
+            judges_v6: match lab.hold {
+                Hold::Table => Vec::new(),
+                Hold::Lifetimes => vec![judge_v6("d"), judge_v6("e")],
+            },
             expected,
         };
         watch.clients.iter().for_each(|client| client.wait(lab));
         watch.judges[0].wait(lab);
+        watch.judges_v6.iter().take(1).for_each(|judge| judge.wait(lab));
         if expected != Expected::Stay {
-            rest(SETTLED);
+            rest(match lab.hold {
+                Hold::Table => SETTLED,
+                Hold::Lifetimes => SETTLED_LONG,
+            });
         }
         watch
     }
@@ -145,6 +159,7 @@ impl Watch {
     /// Waits until the other node answers.
     pub(crate) fn wait_for_takeover(&self, lab: &Lab) {
         self.judges[1].wait(lab);
+        self.judges_v6.iter().skip(1).for_each(|judge| judge.wait(lab));
     }
 
     /// What became of it. Takeover is from the fault to the first answer of the other node that a client on a new connection got.
@@ -160,6 +175,12 @@ impl Watch {
         row.moves += moves(&[&one, &two]);
         row.expected += expected;
         row.dual += dual([&one, &two]);
+        let v6: Vec<_> = self.judges_v6.into_iter().map(Probe::stop).collect();
+        if let [one, two] = v6.as_slice() {
+            row.moves += moves(&[one, two]);
+            row.expected += expected;
+            row.dual += dual([one, two]);
+        }
         row.may_fail = self.expected == Expected::Takeover;
         if expected > 0 {
             let first = |sample: &&Sample| sample.by == Some('b') && sample.ended > fault;

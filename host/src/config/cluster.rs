@@ -47,6 +47,16 @@ impl Cluster {
         self.members[self.me].role
     }
 
+    /// Whether this address is on this machine only while the node is active.
+    pub fn comes_and_goes(&self, address: IpAddr) -> bool {
+        match &self.takeover {
+            Takeover::Address { addresses, gate, .. } => {
+                *gate == GateKind::Lifetime && addresses.contains(&address)
+            }
+            Takeover::Bind | Takeover::RoleOnly => false,
+        }
+    }
+
     /// The list of members as one text, for members to see whether they have the same.
     pub fn roll(&self) -> String {
         let line = |member: &Member| {
@@ -70,14 +80,31 @@ pub enum Takeover {
     Bind,
     /// Every node listens; who is active is only told (`/v1/role`, hooks).
     RoleOnly,
-    /// Every node has the addresses, and the kernel of the active one alone answers for them.
+    /// The kernel of the active node alone answers for the addresses.
     Address {
         /// Key `addresses`: at least one.
         addresses: Vec<IpAddr>,
         /// Key `interface`: where clients come from.
         interface: String,
+        /// Key `gate`: by what the kernel answers for them. Default nftables.
+        gate: GateKind,
     },
 }
+
+/// By what the kernel keeps a node that is not active from answering for the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateKind {
+    /// Every node has them; a table drops their packets, but for the time of a lease.
+    Nftables,
+    /// Only the active node has them, each with a lifetime after which the kernel takes it away.
+    Lifetime,
+}
+
+/// What the kernel counts lifetimes of addresses in.
+pub const LIFETIME_UNIT: Duration = Duration::from_secs(1);
+/// An address may outlive its lifetime by so much: the kernel looks no sooner than a second after it looked last, whatever that was for, and
+/// its timer is late by an eighth of that at most. The rest is for the work that the timer starts. (Seen: 1.18 s, on a busy machine.)
+pub const LIFETIME_LATE: Duration = Duration::from_millis(1250);
 
 /// What two nodes without a witness do when one of them is alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 use super::*;
 
 mod golden;
+mod lifetimes;
 mod mutations;
 mod reference;
 mod zones;

@@ -209,8 +209,8 @@ fn needs(function: &str, grants: &Grants) -> Option<(&'static str, Grant)> {
         "authority" => ("authority", grants.authority),
         "path" => ("path", grants.path),
         "query" => ("query", grants.query),
-        "active" | "active-total" | "active-all" | "latency-us" | "latency-us-all" | "throughput"
-        | "throughput-all" => ("load", grants.load),
+        "active" | "active-total" | "active-all" | "active-changes" | "latency-us" | "latency-us-all"
+        | "throughput" | "throughput-all" => ("load", grants.load),
         _ => return None,
     })
 }

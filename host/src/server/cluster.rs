@@ -14,10 +14,13 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{Control, StartError};
+use super::{
+    Control, StartError,
+    sockets::{Held, Newcomers, welcome},
+};
 use crate::{
     cluster::{Change, Cluster, KEY_BYTES_MIN, Link, Serves, Standing, TransferError, Trouble},
-    config::{self, Config, Hooks, MemberRole, Mistakes, NamedFile, Takeover},
+    config::{self, Config, GateKind, Hooks, MemberRole, Mistakes, NamedFile, Takeover},
     proxy::Message,
 };
 
@@ -31,6 +34,8 @@ const PROBE_EVERY: u32 = 2;
 const ARRIVAL: Duration = Duration::from_millis(20);
 /// The last connections of a node that hands over have so long. Whoever is turned away meanwhile tries again after a second.
 const FINISH_MAX: Duration = Duration::from_millis(1500);
+/// New connections are turned away for so long at most, as by a table (`cluster/gate/table.rs`).
+const QUIET_MAX: Duration = Duration::from_secs(2);
 /// A name in the environment of whatever is run at a change of role.
 const ROLE: &str = "TRIMTAB_ROLE";
 
@@ -165,6 +170,14 @@ async fn probe(address: SocketAddr) -> std::io::Result<()> {
     let mut rest = [0; 64];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
+}
+
+fn welcome_at(listeners: &Held, newcomers: Newcomers) {
+    for sockets in listeners.values() {
+        if let Err(error) = welcome(sockets, newcomers) {
+            tracing::warn!(%error, "what becomes of new connections cannot be changed");
+        }
+    }
 }
 
 /// The secret that the members share.
@@ -317,6 +330,14 @@ impl Control {
         let Some(seat) = &self.seat else { return };
         let link = seat.link.clone();
         let drain = self.service.config.drain;
+        let quiet = match seat.config.takeover {
+            // No table turns them away.
+            Takeover::Address {
+                gate: GateKind::Lifetime,
+                ..
+            } => self.service.held.clone(),
+            _ => Held::new(),
+        };
         let workers: Vec<_> = self
             .workers
             .iter()
@@ -326,6 +347,7 @@ impl Control {
             for (within, is_last) in [(drain, false), (FINISH_MAX, true)] {
                 if is_last {
                     link.hush().await;
+                    welcome_at(&quiet, Newcomers::TurnedAway);
                     tokio::time::sleep(ARRIVAL).await;
                 }
                 let finish = |worker: &mpsc::UnboundedSender<Message>| {
@@ -339,6 +361,9 @@ impl Control {
                 }
             }
             link.finished();
+            // Where nobody follows after all, it goes on.
+            tokio::time::sleep(QUIET_MAX).await;
+            welcome_at(&quiet, Newcomers::Welcome);
         });
     }
 

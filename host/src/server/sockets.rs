@@ -66,7 +66,7 @@ impl Service {
             }
             let opened = match kept {
                 Some(kept) => spread(&kept, workers),
-                None => bind_all(listener.listen, workers),
+                None => bind_all(listener.listen, presence(config, listener.listen), workers),
             };
             let opened = opened.map_err(failed)?;
             let copies = opened.iter().flatten().map(TcpListener::try_clone);
@@ -104,9 +104,10 @@ fn spread(opened: &[TcpListener], workers: usize) -> std::io::Result<Vec<Vec<Tcp
         return Ok(spread);
     };
     let (address, is_shared) = (first.local_addr()?, socket2::SockRef::from(first).reuse_port()?);
+    let presence = presence_of(first, address);
     for (index, empty) in spread.iter_mut().enumerate().skip(opened.len()) {
         let more = match is_shared {
-            true => bind(address, Sharing::Workers),
+            true => bind(address, presence, Sharing::Workers),
             false => opened[index % opened.len()].try_clone(),
         };
         empty.push(more?);
@@ -115,16 +116,20 @@ fn spread(opened: &[TcpListener], workers: usize) -> std::io::Result<Vec<Vec<Tcp
 }
 
 /// A socket of its own for each worker: the kernel spreads connections over them, without a lock.
-fn bind_all(address: SocketAddr, workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
+fn bind_all(
+    address: SocketAddr,
+    presence: Presence,
+    workers: usize,
+) -> std::io::Result<Vec<Vec<TcpListener>>> {
     // Shared ports are shared with every process of the same user. A first try without sharing finds out whether
     // another one, most likely a second trimtab started by mistake, has this one. A port of the system's choice is
     // nobody else's, and would be anybody's if it were given up for a moment.
     if address.port() != 0 {
-        drop(bind(address, Sharing::Alone)?);
+        drop(bind(address, presence, Sharing::Alone)?);
     }
-    let first = bind(address, Sharing::Workers)?;
+    let first = bind(address, presence, Sharing::Workers)?;
     let address = first.local_addr()?;
-    let others = (1..workers).map(|_| Ok(vec![bind(address, Sharing::Workers)?]));
+    let others = (1..workers).map(|_| Ok(vec![bind(address, presence, Sharing::Workers)?]));
     std::iter::once(Ok(vec![first])).chain(others).collect()
 }
 
@@ -134,7 +139,70 @@ enum Sharing {
     Workers,
 }
 
-fn bind(address: SocketAddr, sharing: Sharing) -> std::io::Result<TcpListener> {
+/// Whether this machine has an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Always,
+    /// The kernel lets a socket wait for it.
+    WhileActive,
+}
+
+fn presence(config: &Config, address: SocketAddr) -> Presence {
+    let cluster = config.cluster.as_ref();
+    match cluster.is_some_and(|cluster| cluster.comes_and_goes(address.ip())) {
+        true => Presence::WhileActive,
+        false => Presence::Always,
+    }
+}
+
+fn presence_of(socket: &TcpListener, address: SocketAddr) -> Presence {
+    let socket = socket2::SockRef::from(socket);
+    let is_free = match address {
+        SocketAddr::V4(_) => socket.freebind_v4(),
+        SocketAddr::V6(_) => socket.freebind_v6(),
+    };
+    // A kernel that does not know the option has not set it.
+    match is_free {
+        Ok(true) => Presence::WhileActive,
+        Ok(false) | Err(_) => Presence::Always,
+    }
+}
+
+/// Has the kernel drop connections that begin, or take them again. Those that have begun go on; clients of the others try again
+/// after a second.
+pub(super) fn welcome(sockets: &[TcpListener], newcomers: Newcomers) -> std::io::Result<()> {
+    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    /// Of a TCP header, RFC 9293, 3.1.
+    const TCP_FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let no_first_packets = [
+        socket2::SockFilter::new(LOAD_BYTE, 0, 0, TCP_FLAGS),
+        socket2::SockFilter::new(AND, 0, 0, SYN | ACK),
+        socket2::SockFilter::new(IF_EQUAL, 0, 1, SYN),
+        socket2::SockFilter::new(RETURN, 0, 0, 0),
+        socket2::SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    sockets
+        .iter()
+        .map(socket2::SockRef::from)
+        .try_for_each(|socket| match newcomers {
+            Newcomers::TurnedAway => socket.attach_filter(&no_first_packets),
+            Newcomers::Welcome => socket.detach_filter(),
+        })
+}
+
+/// What becomes of connections that begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Newcomers {
+    TurnedAway,
+    Welcome,
+}
+
+fn bind(address: SocketAddr, presence: Presence, sharing: Sharing) -> std::io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -143,6 +211,11 @@ fn bind(address: SocketAddr, sharing: Sharing) -> std::io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(sharing == Sharing::Workers)?;
     socket.set_nonblocking(true)?;
+    match (presence, address) {
+        (Presence::Always, _) => {}
+        (Presence::WhileActive, SocketAddr::V4(_)) => socket.set_freebind_v4(true)?,
+        (Presence::WhileActive, SocketAddr::V6(_)) => socket.set_freebind_v6(true)?,
+    }
     socket.bind(&address.into())?;
     if sharing == Sharing::Workers {
         socket.listen(BACKLOG)?;
@@ -160,7 +233,11 @@ mod tests {
 
     fn opened(count: usize) -> Vec<TcpListener> {
         let address = "127.0.0.1:0".parse().unwrap();
-        bind_all(address, count).unwrap().into_iter().flatten().collect()
+        bind_all(address, Presence::Always, count)
+            .unwrap()
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     #[tokio::test]

@@ -7,7 +7,8 @@ use trimtab_cluster::Unlike;
 
 use super::{
     super::{
-        Cluster, ClusterMember, Config, Hooks, MemberRole, NamedFile, Takeover, WithoutWitness, addresses,
+        Cluster, ClusterMember, Config, GateKind, Hooks, LIFETIME_LATE, LIFETIME_UNIT, MemberRole, NamedFile,
+        Takeover, WithoutWitness, addresses,
         names::Unique,
         reader::{Keys, Table},
         units::{h, ms, s},
@@ -22,6 +23,7 @@ pub(in super::super) const CLUSTER: Keys = &[
     "takeover",
     "addresses",
     "interface",
+    "gate",
     "heartbeat",
     "lease",
     "margin",
@@ -39,6 +41,8 @@ pub(in super::super) const MEMBER: Keys = &["name", "address", "role", "priority
 const HEARTBEAT: RangeInclusive<Duration> = ms(10)..=s(10);
 const LEASE: RangeInclusive<Duration> = ms(30)..=s(60);
 const MARGIN: RangeInclusive<Duration> = ms(1)..=s(10);
+/// What a gate of lifetimes needs at least: the kernel's work of taking an address away waits for others.
+const LIFETIME_MARGIN_MIN: Duration = Duration::from_millis(250);
 const HOOK_TIMEOUT: RangeInclusive<Duration> = ms(100)..=h(1);
 const PREEMPT_AFTER: RangeInclusive<Duration> = s(1)..=h(24);
 const PRIORITY: RangeInclusive<u32> = 0..=1000;
@@ -75,6 +79,13 @@ pub(super) fn cluster(root: &Table<'_>, directory: &Path) -> Option<Cluster> {
         timeout: table.duration("hook_timeout", HOOK_TIMEOUT, s(10)),
     };
     let takeover = takeover(&table);
+    if let Some(Takeover::Address {
+        gate: GateKind::Lifetime,
+        ..
+    }) = takeover
+    {
+        check_lifetime(&table, (heartbeat, lease, margin));
+    }
     let preempt_after = table
         .take("preempt_after")
         .and_then(|value| value.duration(PREEMPT_AFTER));
@@ -135,6 +146,29 @@ fn times(table: &Table<'_>) -> (Duration, Duration, Duration) {
         table.wrong_key("margin", "expected at most a quarter of the lease (key lease)");
     }
     (heartbeat, lease, margin)
+}
+
+/// The kernel takes addresses away after whole seconds, and late. All that has to fit into a lease.
+fn check_lifetime(table: &Table<'_>, (heartbeat, lease, margin): (Duration, Duration, Duration)) {
+    const PRESET: &str =
+        "good with gate = \"lifetime\": heartbeat = \"250ms\", lease = \"3s\", margin = \"500ms\"";
+    if margin < LIFETIME_MARGIN_MIN {
+        let least = LIFETIME_MARGIN_MIN.as_millis();
+        table.wrong_key("margin", format!("expected at least {least} ms; {PRESET}"));
+    }
+    // A renewal finds this much of the lease left, of which whole seconds count.
+    let left = lease.saturating_sub(margin + heartbeat + LIFETIME_LATE);
+    let lifetime = LIFETIME_UNIT * left.as_secs() as u32;
+    if lifetime < (heartbeat * 3).max(LIFETIME_UNIT) {
+        let late = LIFETIME_LATE.as_millis();
+        table.wrong_key(
+            "lease",
+            format!(
+                "too short: without the margin, a heartbeat and {late} ms there have to be left whole seconds that are three heartbeats \
+                 at least, one second at least; {PRESET}"
+            ),
+        );
+    }
 }
 
 fn members(table: &Table<'_>) -> Option<Vec<ClusterMember>> {
@@ -210,8 +244,10 @@ fn takeover(table: &Table<'_>) -> Option<Takeover> {
             .map(|item| item.parsed(address))
             .collect::<Option<Vec<_>>>()
     });
+    let gates = [("nftables", GateKind::Nftables), ("lifetime", GateKind::Lifetime)];
+    let gate = table.choice("gate", &gates, GateKind::Nftables);
     if kind != Kind::Address {
-        for key in ["addresses", "interface"] {
+        for key in ["addresses", "interface", "gate"] {
             if table.take(key).is_some() {
                 table.wrong_key(key, "only with takeover = \"address\"");
             }
@@ -226,6 +262,7 @@ fn takeover(table: &Table<'_>) -> Option<Takeover> {
             Takeover::Address {
                 addresses: addresses?,
                 interface: interface?,
+                gate,
             }
         }
     })

@@ -292,6 +292,18 @@ fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, 
         ("stale_after", _) => &[("interval", "\"10ms\"")],
         ("heartbeat" | "margin", _) => &[("lease", "\"1m\"")],
         ("addresses", _) => &[("takeover", "\"address\""), ("interface", "\"eth0\"")],
+        ("gate", "\"lifetime\"") => &[
+            ("takeover", "\"address\""),
+            ("addresses", "[\"10.0.0.5\"]"),
+            ("interface", "\"eth0\""),
+            ("lease", "\"3s\""),
+            ("margin", "\"500ms\""),
+        ],
+        ("gate", _) => &[
+            ("takeover", "\"address\""),
+            ("addresses", "[\"10.0.0.5\"]"),
+            ("interface", "\"eth0\""),
+        ],
         ("interface", _) => &[("takeover", "\"address\""), ("addresses", "[\"10.0.0.5\"]")],
         _ => &[],
     };
