@@ -176,18 +176,13 @@ impl Config {
     pub fn warnings(&self) -> Vec<Mistake> {
         let tables = self.pools.values().filter_map(|pool| pool.tls.as_ref());
         let unverified = tables.filter(|tls| !tls.verify);
-        let warn = |tls: &PoolTls| {
-            *tls.place
-                .mistake("backends are believed without a proof (verify = false)")
-        };
+        let unproven = "backends are believed without a proof (verify = false)";
+        let warn = |tls: &PoolTls| *tls.place.mistake(unproven);
         let sticky = self.pools.values().filter_map(|pool| pool.sticky.as_ref());
         let is_alone = self.state.is_none() && self.cluster.is_none();
         let forgotten = sticky.filter(|sticky| sticky.key.is_none() && is_alone);
-        let forgets = |sticky: &Sticky| {
-            *sticky
-                .place
-                .mistake("sessions end with the process: there is neither a key nor a [state] directory")
-        };
+        let short_lived = "sessions end with the process: there is neither a key nor a [state] directory";
+        let forgets = |sticky: &Sticky| *sticky.place.mistake(short_lived);
         let told = unverified.map(warn).chain(forgotten.map(forgets));
         told.chain(fleet::open_password(&self.etcd)).collect()
     }
