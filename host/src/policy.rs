@@ -13,6 +13,7 @@ mod admission;
 mod bindings;
 mod breaker;
 mod cache;
+mod changes;
 mod code;
 mod compile;
 mod components;

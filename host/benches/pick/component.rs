@@ -37,7 +37,7 @@ const ASKS: &str = "(param i32 i32 i32)";
 const HEADER: &str = "(i32.const 3072) (i32.const 10) (i32.const 1536)";
 
 /// All but `reject`, after which there is no pick.
-pub(crate) const IMPORTS: [Import; 20] = [
+pub(crate) const IMPORTS: [Import; 21] = [
     import("pool", "len", "(result i32)", ""),
     import("pool", "active", NUMBER, INDEX),
     import("pool", "active-total", "(result i32)", ""),
@@ -45,6 +45,7 @@ pub(crate) const IMPORTS: [Import; 20] = [
     import("pool", "throughput", "(param i32) (result i64)", INDEX),
     import("pool", "usable", NUMBER, INDEX),
     import("pool", "active-all", GIVES, INTO),
+    import("pool", "active-changes", "(result i64)", ""),
     import("pool", "latency-us-all", GIVES, INTO),
     import("pool", "throughput-all", GIVES, INTO),
     import(

@@ -172,6 +172,8 @@ struct Task {
     shared: Arc<Shared>,
     reports: mpsc::Receiver<Report>,
     checks: mpsc::Receiver<Check>,
+    /// The pool's generation at the last look.
+    looked: u64,
     /// Aborted when dropped.
     _probes: JoinSet<()>,
 }
@@ -205,6 +207,7 @@ impl Task {
             shared,
             reports,
             checks,
+            looked: snapshot.generation,
             _probes: probes,
         }
     }
@@ -213,14 +216,22 @@ impl Task {
         let mut next = self.look(None);
         loop {
             // A queue whose senders are all gone gives `None` and is skipped, as is a time that never comes.
-            let cause = tokio::select! {
-                Some(check) = self.checks.recv() => self.weigh(check),
-                Some(report) = self.reports.recv() => self.judge(report),
-                () = self.shared.wake.notified() => None,
-                () = wait(next) => None,
+            let (cause, is_due) = tokio::select! {
+                Some(check) = self.checks.recv() => (self.weigh(check), false),
+                Some(report) = self.reports.recv() => (self.judge(report), false),
+                () = self.shared.wake.notified() => (None, true),
+                () = wait(next) => (None, true),
             };
-            next = self.look(cause);
+            if is_due || self.has_news() {
+                next = self.look(cause);
+            }
         }
+    }
+
+    /// Whether the pool has changed since the last look. If not, and nothing is due, another one would find what that found: in
+    /// a pool of a thousand backends, whose checks each end well, looking at all of them each time.
+    fn has_news(&self) -> bool {
+        self.pool.generation() != self.looked
     }
 
     /// A check ended.
@@ -280,6 +291,7 @@ impl Task {
         let mut next = self.pool.advance(now);
         let max_ejection = self.pool.config.outlier.as_ref().map(|rule| rule.max_ejection);
         let snapshot = self.pool.snapshot();
+        self.looked = snapshot.generation;
         for (index, (watched, member)) in self.watched.iter_mut().zip(&snapshot.members).enumerate() {
             if watched.state != member.state {
                 let cause = cause.as_ref().filter(|cause| cause.index == index);
@@ -437,5 +449,19 @@ mod tests {
         task.look(None);
         assert_eq!(task.watched[0].state, State::Down);
         assert_eq!(task.watched[0].down_reason, "broken");
+    }
+
+    #[tokio::test]
+    async fn only_a_check_that_changes_the_pool_is_news() {
+        let mut task = task();
+        task.look(None);
+        assert!(task.weigh(check(true, now())).is_none());
+        assert!(!task.has_news());
+        let cause = task.weigh(check(false, now()));
+        assert!(cause.is_some() && task.has_news());
+        task.look(cause);
+        assert!(!task.has_news());
+        task.pool.set_draining(task.watched[0].backend.id, true, now());
+        assert!(task.has_news());
     }
 }

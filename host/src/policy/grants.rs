@@ -209,9 +209,9 @@ fn needs(function: &str, grants: &Grants) -> Option<(&'static str, Grant)> {
         "authority" => ("authority", grants.authority),
         "path" => ("path", grants.path),
         "query" => ("query", grants.query),
-        "active" | "active-total" | "active-all" | "latency-us" | "latency-us-all" | "throughput"
-        | "throughput-all" | "own-active" | "own-active-all" | "others-active" | "others-active-all"
-        | "others-age-ms" | "others-age-ms-all" => ("load", grants.load),
+        "active" | "active-total" | "active-all" | "active-changes" | "latency-us" | "latency-us-all"
+        | "throughput" | "throughput-all" | "own-active" | "own-active-all" | "others-active"
+        | "others-active-all" | "others-age-ms" | "others-age-ms-all" => ("load", grants.load),
         _ => return None,
     })
 }
@@ -312,6 +312,6 @@ mod tests {
             grant.is_some_and(|(key, _)| key == "load")
         });
         // All but `len`, `usable`, `delegate` and `delegate-to`.
-        assert_eq!(of_load.count(), 7 + 6);
+        assert_eq!(of_load.count(), 8 + 6);
     }
 }

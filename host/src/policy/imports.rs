@@ -11,8 +11,9 @@ use std::sync::Arc;
 use super::{
     Facts, Tried,
     bindings::trimtab::policy::{diagnostics, nodes, pool, request},
-    fallback,
+    changes, fallback,
     grants::Restrictions,
+    lent::Column,
     native::{Algorithm, Ground, Native},
     record::Reads,
     request::field_hash,
@@ -53,8 +54,9 @@ pub(super) struct Guest {
     /// Only while the instance is recorded or replayed.
     pub(super) reads: Option<Reads>,
     pub(super) log: Log,
-    /// The column that was lent last.
-    pub(super) column: Arc<[u32]>,
+    /// Up to which write of the view's the guest knows the requests in flight; `None` while it knows nothing of them.
+    pub(super) known: Option<u64>,
+    pub(super) column: Column,
     /// Of a guest that was granted it, once it used it.
     pub(super) wasi: Option<Box<Wasi>>,
 }
@@ -230,10 +232,18 @@ impl pool::Host for Guest {
     }
 
     fn active_all(&mut self) -> Vec<u32> {
+        self.known = Some(self.view.writes());
         if self.hides_load() {
             return vec![0; self.snapshot.members.len()];
         }
         self.view.active_column()
+    }
+
+    fn active_changes(&mut self) -> u64 {
+        if self.hides_load() {
+            return changes::NONE;
+        }
+        changes::since(&mut self.known, &self.view)
     }
 
     fn latency_us_all(&mut self) -> Vec<u32> {

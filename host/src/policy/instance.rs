@@ -199,6 +199,8 @@ impl Instance {
         let guest = self.store.data_mut();
         guest.snapshot = snapshot.clone();
         guest.view = view.clone();
+        guest.known = None;
+        guest.column.forget();
         guest.native.forget_pool();
         if is_known {
             Ok(())

@@ -15,6 +15,7 @@ use super::{
     engine::TICK,
     grants::Restrictions,
     imports::{Guest, Log},
+    lent::Column,
     native::Native,
 };
 use crate::{
@@ -85,7 +86,8 @@ pub(super) fn new_store(
         rejected: None,
         note: None,
         reads: None,
-        column: Arc::default(),
+        known: None,
+        column: Column::default(),
         log: Log::new(owner, spec.name.as_str().into(), candidate.version.clone()),
         wasi: None,
     };

@@ -1,7 +1,7 @@
 //! One worker's picture of the live load of a pool: columns over the members of one snapshot.
 //!
-//! Owns the merging of all workers' counters, and of what other nodes said. The worker's own requests appear in it at once; what other
-//! workers did is merged in at most once in [`View::interval_ms`], so that a pick never reads more than its own memory. It must not
+//! Owns the merging of all workers' counters, and of what other nodes said, and the memory of what was written last. The
+//! worker's own requests appear in it at once; what other workers did is merged in at most once in [`View::interval_ms`], so that a pick never reads more than its own memory. It must not
 //! know which algorithm reads it.
 //!
 //! Invariant: written by its worker only. Atomics (always relaxed) make it shareable with the guest's host functions
@@ -16,6 +16,9 @@ const MERGE_US_PER_BACKEND: usize = 4;
 /// Latency and throughput move slowly and cost more to merge: every eighth time.
 const SLOW_COLUMNS_EVERY: u64 = 8;
 
+/// Changes of requests in flight that are remembered: those of many picks, and few enough to be told one by one.
+const RECENT: usize = 128;
+
 /// Live columns, indexed like the snapshot's members.
 #[derive(Debug)]
 pub struct View {
@@ -29,6 +32,10 @@ pub struct View {
     active_total: AtomicU32,
     merged_ms: AtomicU64,
     merges: AtomicU64,
+    /// Whose `active` was written last, at the place of the write's number: backends by their index.
+    recent: [AtomicU32; RECENT],
+    /// How many writes there were.
+    writes: AtomicU64,
 }
 
 /// What a backend's columns say.
@@ -62,6 +69,8 @@ impl View {
             active_total: AtomicU32::new(0),
             merged_ms: AtomicU64::new(0),
             merges: AtomicU64::new(0),
+            recent: [const { AtomicU32::new(0) }; RECENT],
+            writes: AtomicU64::new(0),
         }
     }
 
@@ -72,6 +81,7 @@ impl View {
             self.active_total
                 .store(others.wrapping_add(figures.active), Relaxed);
             active.store(figures.active, Relaxed);
+            self.note(index);
             self.latency_us[index].store(figures.latency_us, Relaxed);
             self.throughput[index].store(figures.throughput, Relaxed);
         }
@@ -135,7 +145,10 @@ impl View {
             self.set_others(index, told);
             // Nobody vouches for the sum of what others said.
             let active = own.saturating_add(told.active);
-            column.store(active, Relaxed);
+            if column.load(Relaxed) != active {
+                column.store(active, Relaxed);
+                self.note(index);
+            }
             total = u32::saturating_add(total, active);
         }
         self.active_total.store(total, Relaxed);
@@ -160,11 +173,34 @@ impl View {
         }
     }
 
+    #[inline]
+    fn note(&self, index: usize) {
+        let writes = self.writes.load(Relaxed);
+        self.recent[writes as usize % RECENT].store(index as u32, Relaxed);
+        self.writes.store(writes + 1, Relaxed);
+    }
+
+    /// How often a backend's requests in flight were written so far.
+    #[inline]
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Relaxed)
+    }
+
+    /// Which backend's they were at this write; `None` if that is too long ago, or was not yet.
+    #[inline]
+    pub fn written(&self, write: u64) -> Option<usize> {
+        let age = self.writes().checked_sub(write)?;
+        (1..=RECENT as u64)
+            .contains(&age)
+            .then(|| self.recent[write as usize % RECENT].load(Relaxed) as usize)
+    }
+
     /// One of this worker's requests began.
     #[inline]
     pub fn begin(&self, index: usize) {
         if let Some(active) = self.active.get(index) {
             active.store(active.load(Relaxed) + 1, Relaxed);
+            self.note(index);
             self.active_total
                 .store(self.active_total.load(Relaxed) + 1, Relaxed);
         }
@@ -175,6 +211,7 @@ impl View {
     pub fn end(&self, index: usize) {
         if let Some(active) = self.active.get(index) {
             active.store(active.load(Relaxed).saturating_sub(1), Relaxed);
+            self.note(index);
             self.active_total
                 .store(self.active_total.load(Relaxed).saturating_sub(1), Relaxed);
         }

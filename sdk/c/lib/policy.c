@@ -46,6 +46,9 @@ extern int32_t __wasm_import_trimtab_policy_pool_usable(int32_t);
 __attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("active-all")))
 extern void __wasm_import_trimtab_policy_pool_active_all(uint8_t *);
 
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("active-changes")))
+extern int64_t __wasm_import_trimtab_policy_pool_active_changes(void);
+
 __attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("latency-us-all")))
 extern void __wasm_import_trimtab_policy_pool_latency_us_all(uint8_t *);
 
@@ -342,6 +345,11 @@ void trimtab_policy_pool_active_all(policy_list_u32_t *ret) {
   uint8_t *ptr = (uint8_t *) &ret_area;
   __wasm_import_trimtab_policy_pool_active_all(ptr);
   *ret = (policy_list_u32_t) { (uint32_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+uint64_t trimtab_policy_pool_active_changes(void) {
+  int64_t ret = __wasm_import_trimtab_policy_pool_active_changes();
+  return (uint64_t) (ret);
 }
 
 void trimtab_policy_pool_latency_us_all(policy_list_u32_t *ret) {

@@ -138,6 +138,16 @@ extern uint64_t trimtab_policy_pool_throughput(uint32_t i);
 extern bool trimtab_policy_pool_usable(uint32_t i);
 // `active` of every backend, in order.
 extern void trimtab_policy_pool_active_all(policy_list_u32_t *ret);
+// Up to two backends whose `active` may be another one than this instance was told last, by this function or by `active-all`:
+// so a policy that keeps the column, and what follows from it, need not look at all backends at each pick. One may be told
+// twice, or unchanged. Packed into one number, so that it costs what `active` does, whatever the size of the pool:
+// 
+//   bits 0 and 1   how many backends are told; 3: the column is to be asked for by `active-all`, as after each `update`,
+//                  after very many changes, and where a number does not fit
+//   bit 2          there are more: ask again
+//   bits 4 to 19, 20 to 33    the first: its index, and its `active`
+//   bits 34 to 49, 50 to 63   the second
+extern uint64_t trimtab_policy_pool_active_changes(void);
 // `latency-us` of every backend, in order.
 extern void trimtab_policy_pool_latency_us_all(policy_list_u32_t *ret);
 // `throughput` of every backend, in order.

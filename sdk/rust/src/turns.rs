@@ -5,6 +5,7 @@
 //! comparisons wait for nothing that an earlier backend decided. Only multiplications, conversions and minima, which
 //! IEEE 754 fixes to the bit, so native and component decide alike.
 
+use crate::host;
 use crate::per_backend::PerBackend;
 use crate::pool::Pool;
 
@@ -22,6 +23,27 @@ pub struct Turns {
     lightest: u32,
     /// How much later than the clock each backend is due: only valid inside `follow`.
     leads: PerBackend<u32>,
+    /// Requests in flight to each backend, as the host told them last.
+    active: Vec<u32>,
+    /// What is known of each block by them. Without any, `active` means nothing.
+    summaries: Vec<Summary>,
+}
+
+/// What a pick by requests in flight has to know of a block.
+#[derive(Clone, Copy, Debug)]
+struct Summary {
+    /// The smallest score.
+    lowest: u32,
+    /// When the first of those that tie at it is due, whatever the clock says.
+    earliest: u32,
+}
+
+impl Summary {
+    /// A block that has to be looked at. No backend is due so late.
+    const STALE: Self = Self {
+        lowest: 0,
+        earliest: u32::MAX,
+    };
 }
 
 /// Backends in a block: long enough that the end of a loop costs little, short enough for pools of three.
@@ -67,17 +89,21 @@ impl Block {
         scores.fold(u32::MAX, u32::min)
     }
 
+    #[inline]
+    fn summary(&self, costs: &[u32]) -> Summary {
+        let lowest = self.lowest(costs);
+        // Of a block without a backend that may be picked nobody asks when one is due.
+        let earliest = self.earliest(costs, bound(lowest), 0).min(u32::MAX - 1);
+        Summary { lowest, earliest }
+    }
+
     /// The earliest due time of those that score at most `bound`.
     #[inline]
     fn earliest<C: Cost>(&self, costs: &[C], bound: u32, clock: u32) -> u32 {
         let mut earliest = u32::MAX;
         for ((cost, scale), due) in costs.iter().zip(&self.scales).zip(&self.dues) {
-            let due = if score(*cost, *scale) <= bound {
-                (*due).max(clock)
-            } else {
-                u32::MAX
-            };
-            earliest = earliest.min(due);
+            let is_above = score(*cost, *scale) > bound;
+            earliest = earliest.min(unless(is_above, (*due).max(clock)));
         }
         earliest
     }
@@ -87,11 +113,24 @@ impl Block {
     fn find<C: Cost>(&self, costs: &[C], bound: u32, due: u32) -> usize {
         let mut first = u32::MAX;
         for (lane, ((cost, scale), own)) in (0..).zip(costs.iter().zip(&self.scales).zip(&self.dues)) {
-            let found = (score(*cost, *scale) <= bound) & (*own <= due);
-            first = first.min(if found { lane } else { u32::MAX });
+            let is_other = (score(*cost, *scale) > bound) | (*own > due);
+            first = first.min(unless(is_other, lane));
         }
         first as usize
     }
+}
+
+/// Bounds a tie at this score.
+#[inline]
+fn bound(lowest: u32) -> u32 {
+    lowest.saturating_add(TOLERANCE).min(NEVER - 1)
+}
+
+/// The number, or what is above all numbers. Without a branch in it: compilers would move loads behind that, and then make no
+/// vector instructions of the loop.
+#[inline]
+fn unless(is_out: bool, number: u32) -> u32 {
+    number | u32::from(is_out).wrapping_neg()
 }
 
 /// What a cost may be: a number of 0 to 2^31.
@@ -130,6 +169,7 @@ impl Turns {
         }
         self.leads.follow(pool);
         self.clock = 0;
+        self.summaries.clear();
         let capacities = pool.capacities();
         let usable = capacities.iter().copied().filter(|&capacity| capacity > 0);
         let Some(lightest) = usable.min() else {
@@ -165,6 +205,100 @@ impl Turns {
         Some(index)
     }
 
+    /// [`least`](Turns::least) by requests in flight. These are asked for here, and only where they changed since the last
+    /// time; so it takes a time that hardly grows with the pool.
+    pub fn least_active(&mut self, pool: &Pool) -> Option<usize> {
+        self.ask_active();
+        let (index, due) = if pool.attempt() == 0 {
+            self.find_active()?
+        } else {
+            self.find_among(pool.ready_indices(), &self.active)?
+        };
+        self.take(index, due);
+        Some(index)
+    }
+
+    /// Learns what changed of the requests in flight.
+    fn ask_active(&mut self) {
+        while !self.summaries.is_empty() {
+            let told = host::pool::active_changes();
+            match told & 3 {
+                0 => {}
+                1 => self.learn(told >> 4),
+                2 => {
+                    self.learn(told >> 4);
+                    self.learn(told >> 34);
+                }
+                _ => break,
+            }
+            if told & 4 == 0 {
+                return;
+            }
+        }
+        self.active = host::pool::active_all();
+        self.summaries.clear();
+        self.summaries.resize(self.blocks.len(), Summary::STALE);
+    }
+
+    /// The lower 30 bits are a backend's index and its requests in flight.
+    #[inline]
+    fn learn(&mut self, packed: u64) {
+        let (index, active) = ((packed & 0xffff) as usize, (packed >> 16 & 0x3fff) as u32);
+        if let Some(own) = self.active.get_mut(index)
+            && *own != active
+        {
+            *own = active;
+            self.forget_block(index / LANES);
+        }
+    }
+
+    #[inline]
+    fn forget_block(&mut self, row: usize) {
+        if let Some(summary) = self.summaries.get_mut(row) {
+            *summary = Summary::STALE;
+        }
+    }
+
+    /// The best by requests in flight, and when it was due: what [`find`](Turns::find) finds among these costs.
+    fn find_active(&mut self) -> Option<(usize, u32)> {
+        let (whole, rest) = self.active.as_chunks::<LANES>();
+        let mut lowest = u32::MAX;
+        for (row, (summary, block)) in self.summaries.iter_mut().zip(&self.blocks).enumerate() {
+            if summary.earliest == u32::MAX {
+                *summary = match whole.get(row) {
+                    Some(costs) => block.summary(costs),
+                    None => block.summary(rest),
+                };
+            }
+            lowest = lowest.min(summary.lowest);
+        }
+        if lowest >= NEVER {
+            return None;
+        }
+        let bound = bound(lowest);
+        let (mut found, mut earliest) = (0, u32::MAX);
+        for (row, (summary, block)) in self.summaries.iter().zip(&self.blocks).enumerate() {
+            if summary.lowest > bound {
+                continue;
+            }
+            let due = if summary.lowest == lowest {
+                summary.earliest.max(self.clock)
+            } else {
+                // Nearly as low as the lowest, so that not all that tie in it tie with that.
+                block.earliest(whole.get(row).map_or(rest, |costs| costs), bound, self.clock)
+            };
+            if due < earliest {
+                (found, earliest) = (row, due);
+            }
+        }
+        let block = self.blocks.get(found)?;
+        let lane = match whole.get(found) {
+            Some(costs) => block.find(costs, bound, earliest),
+            None => block.find(rest, bound, earliest),
+        };
+        Some((found * LANES + lane, earliest))
+    }
+
     /// The best of all, and when it was due.
     fn find<C: Cost>(&mut self, costs: &[C]) -> Option<(usize, u32)> {
         // Of whole rows the compiler knows the length. The last is as long as it is: most pools are only that, and small.
@@ -182,7 +316,7 @@ impl Turns {
         if lowest >= NEVER {
             return None;
         }
-        let bound = (lowest + TOLERANCE).min(NEVER - 1);
+        let bound = bound(lowest);
         let (mut found, mut earliest) = (0, u32::MAX);
         for (row, (block, costs)) in self.blocks.iter().zip(whole).enumerate() {
             if block.lowest <= bound {
@@ -220,7 +354,7 @@ impl Turns {
             .map(|(score, ..)| score)
             .min()
             .filter(|&score| score < NEVER)?;
-        let bound = (lowest + TOLERANCE).min(NEVER - 1);
+        let bound = bound(lowest);
         let tied = scored().filter(|&(score, ..)| score <= bound);
         tied.min_by_key(|&(.., due)| due)
             .map(|(_, index, due)| (index, due))
@@ -230,7 +364,9 @@ impl Turns {
         let (block, lane) = (&mut self.blocks[index / LANES], index % LANES);
         block.dues[lane] = due + block.strides[lane];
         self.clock = due;
+        self.forget_block(index / LANES);
         if due > CLOCK_MAX {
+            self.summaries.fill(Summary::STALE);
             for block in &mut self.blocks {
                 block.dues = block.dues.map(|own| own.saturating_sub(due));
             }
@@ -240,98 +376,4 @@ impl Turns {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{CLOCK_MAX, LANES, Turns};
-    use crate::testing::{self, Dice};
-
-    #[test]
-    fn ties_are_dealt_out_by_weight() {
-        let pool = testing::pool(["a", "b"]).weight("a", 3).build();
-        let mut turns = Turns::default();
-        turns.follow(&pool);
-        let picks: Vec<_> = (0..400).filter_map(|_| turns.least(&pool, &[0, 0])).collect();
-        assert_eq!(picks.iter().filter(|&&index| index == 0).count(), 300);
-    }
-
-    #[test]
-    fn the_smallest_cost_for_its_capacity_wins() {
-        let pool = testing::pool(["a", "b", "c"]).weight("b", 4).down("c").build();
-        let mut turns = Turns::default();
-        turns.follow(&pool);
-        assert_eq!(turns.least(&pool, &[2, 7, 0]), Some(1));
-        assert_eq!(turns.least(&pool, &[2, 9, 0]), Some(0));
-    }
-
-    #[test]
-    fn equal_ratios_of_unequal_numbers_tie() {
-        for weight in 2..1000 {
-            let pool = testing::pool(["a", "b"]).weight("b", weight).build();
-            let mut turns = Turns::default();
-            turns.follow(&pool);
-            let costs = [7, 7 * weight];
-            assert_eq!(turns.least(&pool, &costs), Some(0), "{weight}");
-            assert_eq!(turns.least(&pool, &costs), Some(1), "{weight}");
-        }
-    }
-
-    #[test]
-    fn an_absence_earns_no_burst_of_turns() {
-        let pool = testing::pool(["a", "b"]).build();
-        let mut turns = Turns::default();
-        turns.follow(&pool);
-        for _ in 0..100 {
-            assert_eq!(turns.least(&pool, &[0, 1]), Some(0));
-        }
-        let b = (0..10).filter(|_| turns.least(&pool, &[0, 0]) == Some(1)).count();
-        assert!((5..=6).contains(&b), "{b}");
-    }
-
-    #[test]
-    fn the_clock_starts_again_before_it_overflows() {
-        let pool = testing::pool(["a", "b"]).build();
-        let mut turns = Turns::default();
-        turns.follow(&pool);
-        turns.clock = CLOCK_MAX + 1;
-        let picks: Vec<_> = (0..4).filter_map(|_| turns.least(&pool, &[0, 0])).collect();
-        assert_eq!(picks, [0, 1, 0, 1]);
-        assert!(turns.clock < CLOCK_MAX);
-    }
-
-    #[test]
-    fn turns_go_on_when_the_lightest_backend_changes() {
-        let names = || testing::pool(["a", "b", "c"]).weight("a", 3).weight("b", 3);
-        let mut turns = Turns::default();
-        turns.follow(&names().build());
-        let first = turns.least(&names().build(), &[0, 0, 9]);
-        let ramped = names().ramp("c", 1).build();
-        turns.follow(&ramped);
-        let picks: Vec<_> = (0..4).filter_map(|_| turns.least(&ramped, &[0, 0, 9])).collect();
-        assert_eq!((first, picks), (Some(0), vec![1, 0, 1, 0]));
-    }
-
-    #[test]
-    fn blocks_decide_as_one_by_one() {
-        let mut dice = Dice::new(1);
-        for size in [1, LANES - 1, LANES, LANES + 1, 5 * LANES + 3] {
-            let names: Vec<_> = (0..size).map(|index| index.to_string()).collect();
-            let mut pool = testing::pool(names.clone());
-            for name in &names {
-                pool = match dice.roll() % 4 {
-                    0 => pool.down(name),
-                    1 => pool.weight(name, 1 + (dice.roll() % 5) as u32),
-                    _ => pool,
-                };
-            }
-            let pool = pool.build();
-            let mut turns = Turns::default();
-            turns.follow(&pool);
-            for round in 0..2000 {
-                let spread = [1, 3, 200][round % 3];
-                let costs: Vec<_> = (0..size).map(|_| (dice.roll() % spread) as u32).collect();
-                let expected = turns.find_among(pool.usable_indices(), &costs);
-                assert_eq!(turns.find(&costs), expected);
-                assert_eq!(turns.least(&pool, &costs), expected.map(|(index, _)| index));
-            }
-        }
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ use crate::{
     machine,
     peer::{Peer, Setting, Started, Tools},
     report::{Findings, Table, number},
-    scenario::FEW,
+    scenario::{FEW, MANY},
 };
 
 use streams::Streams;
@@ -43,6 +43,12 @@ pub(crate) struct Order {
     /// Turns of 64 requests that are counted
     #[arg(long, default_value_t = 50)]
     pub(crate) turns: usize,
+    /// Backends of each balancer
+    #[arg(long, default_value_t = FEW.len() as u16, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub(crate) backends: u16,
+    /// Only GETs of 1 KB on connections that stay
+    #[arg(long)]
+    pub(crate) usual: bool,
     /// Where the figures go
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -114,13 +120,22 @@ const ASKS: [Ask; 6] = [
 /// Counts, prints, and keeps.
 pub(crate) fn run(order: &Order, tools: &Tools) -> Result<()> {
     let this = std::env::current_exe()?.display().to_string();
-    let command = [this, "backend".to_owned(), FEW[0].to_string(), "3".to_owned()];
+    let ports: Vec<u16> = match usize::from(order.backends) {
+        few if few == FEW.len() => FEW.to_vec(),
+        _ => (MANY..MANY + order.backends).collect(),
+    };
+    let command = [
+        this,
+        "backend".to_owned(),
+        ports[0].to_string(),
+        ports.len().to_string(),
+    ];
     let log = tools.folder.join("backend-counts.log");
     let _backends = Running::start(&command, ("1", Priority::Usual), &[], &log)?;
     let mut counts = Vec::new();
     for name in &order.only {
         let peer = Peer::find(name)?;
-        counts.extend(count(&peer, order.turns, tools)?);
+        counts.extend(count(&peer, order, &ports, tools)?);
     }
     let table = table(&counts, order.turns * CONNECTIONS);
     println!("{}", table.render());
@@ -132,10 +147,17 @@ pub(crate) fn run(order: &Order, tools: &Tools) -> Result<()> {
     order.json.as_deref().map_or(Ok(()), |path| findings.write(path))
 }
 
-fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
-    let setting = Setting::usual(&FEW, Priority::Usual);
+fn count(peer: &Peer, order: &Order, ports: &[u16], tools: &Tools) -> Result<Vec<Count>> {
+    let turns = order.turns;
+    // Each backend is asked before it counts, so that its connection is there.
+    let warm = WARM_TURNS + 2 * ports.len() / CONNECTIONS;
+    let setting = Setting::usual(ports, Priority::Usual);
     let mut counts = Vec::new();
-    for ask in ASKS {
+    for ask in ASKS
+        .iter()
+        .copied()
+        .take(if order.usual { 1 } else { ASKS.len() })
+    {
         if ask.is_shared && !has_http2(peer, tools, &setting)? {
             continue;
         }
@@ -144,7 +166,7 @@ fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
             let started = peer.start(tools, &setting)?;
             let mut load = Load::begin(&started, ask)?;
             let before = threads(started.pid());
-            load.take(WARM_TURNS)?;
+            load.take(warm)?;
             let ran = |thread: &u32| machine::nanos(*thread) - before.get(thread).copied().unwrap_or(0);
             let all = threads(started.pid());
             let worker = all
@@ -162,7 +184,7 @@ fn count(peer: &Peer, turns: usize, tools: &Tools) -> Result<Vec<Count>> {
         };
         let started = peer.start(tools, &watched)?;
         let mut load = Load::begin(&started, ask)?;
-        load.take(WARM_TURNS)?;
+        load.take(warm)?;
         let folder = tools.folder.join(peer.name);
         let counted = instructions::count(started.pid(), &folder, || load.take(turns))?;
         counts.push(Count {

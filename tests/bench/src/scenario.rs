@@ -35,7 +35,7 @@ use crate::{
 /// The three backends of most scenarios.
 pub(crate) const FEW: [u16; 3] = [9101, 9102, 9103];
 /// First of a thousand.
-const MANY: u16 = 12_000;
+pub(crate) const MANY: u16 = 12_000;
 
 /// How much is measured.
 #[derive(Clone, Debug)]

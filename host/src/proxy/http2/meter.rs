@@ -2,8 +2,9 @@
 //!
 //! Owns one account for each connection: a frame that asks for work and brings none costs, bodies and time earn. The
 //! HTTP library bounds what a connection can make us keep; this bounds what it can make us do. It must not change any
-//! byte, but for the GOAWAY that ends a connection, what `fields.rs` makes of a path, and the end of trailers that have what
-//! only a head has: without it the library resets that request, and no other. The rules are in `rules.rs`.
+//! byte, but for the GOAWAY that ends a connection, what `fields.rs` makes of a path, the end of trailers that have what
+//! only a head has (without it the library resets that request, and no other), and a client's GOAWAY, at which the library
+//! would close while the client may still have a word to say. The rules are in `rules.rs`.
 //!
 //! Invariant: a GOAWAY of ours goes between two frames, never into one.
 
@@ -37,6 +38,7 @@ const EARNED_PER_S: u64 = 200;
 const BYTES_PER_FRAME: u64 = 512;
 
 const HEADER_BYTES: usize = 9;
+const KIND_AT: usize = 3;
 const FLAGS_AT: usize = 4;
 const END_STREAM: u8 = 1;
 
@@ -52,6 +54,8 @@ pub(super) mod kind {
     pub(in super::super) const GOAWAY: u8 = 7;
     pub(in super::super) const WINDOW_UPDATE: u8 = 8;
     pub(in super::super) const CONTINUATION: u8 = 9;
+    /// None that there is, so whoever meets it has to ignore it (RFC 9113, 4.1).
+    pub(in super::super) const UNKNOWN: u8 = 0xff;
 }
 
 /// A connection whose frames are counted.
@@ -96,6 +100,16 @@ impl<S> Metered<S> {
                         false => Block::Trailers,
                     };
                     self.rules.frame(&frame)?;
+                    // The client closes when it is done; until then its pings are answered. Where the byte has gone on
+                    // already, the library closes, which is as right (RFC 9113, 6.8).
+                    if frame.kind == kind::GOAWAY
+                        && frame.stream == 0
+                        && let Some(kind) = at
+                            .checked_sub(HEADER_BYTES - KIND_AT)
+                            .and_then(|at| bytes.get_mut(at))
+                    {
+                        *kind = kind::UNKNOWN;
+                    }
                     if frame.kind == kind::HEADERS {
                         flags = at.checked_sub(HEADER_BYTES - FLAGS_AT);
                     }

@@ -25,6 +25,11 @@ pub struct FakeHost {
     pub active: Vec<u32>,
     /// How many of these are other nodes', and how many milliseconds ago they said so; nobody does where nothing is said here.
     pub others: Vec<Option<(u32, u32)>>,
+    /// Answers `active_changes` by what changed, as the real host does, instead of having everything asked for again. For one
+    /// policy at a time: whom it told is not known.
+    pub tells_changes: bool,
+    /// What `active` was when it was told last.
+    pub told: Vec<u32>,
     /// Average microseconds to the response head.
     pub latency_us: Vec<u32>,
     /// Body bytes per second.
@@ -64,6 +69,8 @@ impl Default for FakeHost {
             usable: Vec::new(),
             active: Vec::new(),
             others: Vec::new(),
+            tells_changes: false,
+            told: Vec::new(),
             latency_us: Vec::new(),
             throughput: Vec::new(),
             tried: Vec::new(),
@@ -160,7 +167,29 @@ pub(crate) mod imports {
         }
 
         pub(crate) fn active_all() -> Vec<u32> {
-            with_host(|host| padded(&host.active, host.len))
+            with_host(|host| {
+                host.told = padded(&host.active, host.len);
+                host.told.clone()
+            })
+        }
+
+        pub(crate) fn active_changes() -> u64 {
+            with_host(|host| {
+                let active = padded(&host.active, host.len);
+                if !host.tells_changes || host.told.len() != active.len() {
+                    return 3;
+                }
+                let changed = (0_u64..).zip(&active).zip(&mut host.told);
+                let mut changed = changed.filter(|((_, now), told)| *now != *told);
+                let mut packed = 0;
+                for place in [4, 34] {
+                    if let Some(((index, active), told)) = changed.next() {
+                        *told = *active;
+                        packed = (packed + 1) | (u64::from(*active) << 16 | index) << place;
+                    }
+                }
+                packed | u64::from(changed.next().is_some()) << 2
+            })
         }
 
         pub(crate) fn latency_us_all() -> Vec<u32> {

@@ -24,11 +24,17 @@ pub(super) fn plan(site: &Site<'_>, policy: Policy) -> Result<Plan> {
         let tls = format!("tls = {{ certificates = [{{ cert = \"{cert}\", key = \"{key}\" }}] }}\n");
         listeners.push_str(&listener(port, &tls));
     }
+    // A balancer that takes fifty times as long would find a thousand backends late, and so down.
+    let checks = if site.is_watched {
+        "interval = \"1m\", timeout = \"50s\""
+    } else {
+        "interval = \"5s\""
+    };
     let mut text = format!(
         "workers = {}\n\
          [admin]\nlisten = \"127.0.0.1:{}\"\n\
          {listeners}\
-         [pool.web]\npolicy = \"{policy}\"\nhealth = {{ kind = \"http\", path = \"/\", interval = \"5s\" }}\n\
+         [pool.web]\npolicy = \"{policy}\"\nhealth = {{ kind = \"http\", path = \"/\", {checks} }}\n\
          backends = [\n",
         site.workers,
         site.port + 1

@@ -46,6 +46,7 @@ fn ask_pool(path: &str, argument: &str) -> Option<String> {
         "/throughput" => pool::throughput(index).to_string(),
         "/usable" => pool::usable(index).to_string(),
         "/active-all" => format!("{:?}", pool::active_all()),
+        "/active-changes" => format!("{:x}", pool::active_changes()),
         "/latency-us-all" => format!("{:?}", pool::latency_us_all()),
         "/throughput-all" => format!("{:?}", pool::throughput_all()),
         "/delegate" => format!("{:?}", pool::delegate(&among)),

@@ -216,3 +216,29 @@ async fn a_connection_with_a_long_request_is_not_quiet() {
     origin.release();
     assert_eq!(framed.until(kind::HEADERS).await.unwrap().status(), Some(200));
 }
+
+#[tokio::test]
+async fn a_client_that_says_goodbye_is_served_until_it_closes() {
+    let origin = Origin::start("a").await;
+    let limits = "limits = { idle_timeout = \"1s\", header_timeout = \"100ms\" }";
+    let balancer = Setup::to(origin.address()).listener(limits).start().await;
+    let mut framed = Framed::connect(balancer.address).await;
+    framed
+        .send(frame(kind::HEADERS, flag::BOTH, 1, &get("/held")))
+        .await;
+    wait_until("it is with the origin", DEADLINE, || origin.in_flight() == 1).await;
+    // With a code that nobody knows, which is nothing special (RFC 9113, 7).
+    let goodbye = frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0xff]);
+    framed.send(goodbye).await;
+    for word in [b"are-you-", b"-there-?"] {
+        framed.send(frame(kind::PING, 0, 0, word)).await;
+        assert_eq!(framed.until(kind::PING).await.unwrap().payload, word);
+        origin.release();
+        if word == b"are-you-" {
+            assert_eq!(framed.until(kind::DATA).await.unwrap().payload, b"a");
+        }
+    }
+    // One that does not close is quiet, and ended as such.
+    assert_eq!(framed.until(kind::GOAWAY).await.unwrap().error(), NO_ERROR);
+    framed.rest().await;
+}
