@@ -153,7 +153,11 @@ fn count(peer: &Peer, order: &Order, ports: &[u16], tools: &Tools) -> Result<Vec
     let warm = WARM_TURNS + 2 * ports.len() / CONNECTIONS;
     let setting = Setting::usual(ports, Priority::Usual);
     let mut counts = Vec::new();
-    for ask in ASKS.iter().copied().take(if order.usual { 1 } else { ASKS.len() }) {
+    for ask in ASKS
+        .iter()
+        .copied()
+        .take(if order.usual { 1 } else { ASKS.len() })
+    {
         if ask.is_shared && !has_http2(peer, tools, &setting)? {
             continue;
         }
