@@ -53,7 +53,7 @@ pub(crate) use file::{
     discover::{listed_backends, registered_backend},
     policy::builtin as builtin_policy,
 };
-pub use fleet::{Etcd, Fleet};
+pub use fleet::{Etcd, EtcdUser, Fleet};
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use log::{AccessLog, Log, LogFormat, LogLevel};
@@ -97,6 +97,8 @@ pub struct Config {
     pub record: Record,
     /// `[cluster]`: of which this node may be the active one; `None` without the table.
     pub cluster: Option<Cluster>,
+    /// `[etcd]`: where the fleet and discovered backends are; `None` without the table.
+    pub etcd: Option<Arc<Etcd>>,
     /// `[fleet]`: whose configuration this node takes; `None` without the table.
     pub fleet: Option<Fleet>,
     /// `[peers]`: who tells this node its load; nobody without the table.
@@ -174,19 +176,15 @@ impl Config {
     pub fn warnings(&self) -> Vec<Mistake> {
         let tables = self.pools.values().filter_map(|pool| pool.tls.as_ref());
         let unverified = tables.filter(|tls| !tls.verify);
-        let warn = |tls: &PoolTls| {
-            *tls.place
-                .mistake("backends are believed without a proof (verify = false)")
-        };
+        let unproven = "backends are believed without a proof (verify = false)";
+        let warn = |tls: &PoolTls| *tls.place.mistake(unproven);
         let sticky = self.pools.values().filter_map(|pool| pool.sticky.as_ref());
         let is_alone = self.state.is_none() && self.cluster.is_none();
         let forgotten = sticky.filter(|sticky| sticky.key.is_none() && is_alone);
-        let forgets = |sticky: &Sticky| {
-            *sticky
-                .place
-                .mistake("sessions end with the process: there is neither a key nor a [state] directory")
-        };
-        unverified.map(warn).chain(forgotten.map(forgets)).collect()
+        let short_lived = "sessions end with the process: there is neither a key nor a [state] directory";
+        let forgets = |sticky: &Sticky| *sticky.place.mistake(short_lived);
+        let told = unverified.map(warn).chain(forgotten.map(forgets));
+        told.chain(fleet::open_password(&self.etcd)).collect()
     }
 
     /// The components that are not there or cannot be read. `parse` does not look, since a policy may well be built

@@ -44,6 +44,6 @@ fn source(discover: &Discover) -> Box<dyn Source> {
     match &discover.from {
         DiscoverFrom::Dns { .. } | DiscoverFrom::Srv { .. } => Box::new(dns::Dns::new(discover.clone())),
         DiscoverFrom::File(path) => Box::new(file::File::new(path.clone())),
-        DiscoverFrom::Etcd { at, service } => Box::new(etcd::Etcd::new(at.clone(), service)),
+        DiscoverFrom::Etcd { at, service } => Box::new(etcd::Etcd::new(at, service)),
     }
 }

@@ -7,11 +7,11 @@
 //! A client by gRPC would take 28 more crates and, for everybody who builds this, the program `protoc`.
 //!
 //! Invariant: what may have been done already is not sent again. A write that nobody confirmed is told as that.
-//! Read next: `etcd/exchange.rs` (one request), `etcd/follower.rs` (a set of keys as it changes), `etcd/wire.rs` (the form).
+//! Read next: `etcd/exchange.rs` (one request), `etcd/login.rs` (who asks), `etcd/follower.rs` (a set of keys as it changes), `etcd/wire.rs` (the form).
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 mod exchange;
 mod follower;
+mod login;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -28,8 +29,12 @@ mod wire;
 
 pub use follower::{Entries, Follower};
 
-use crate::config::Etcd;
-use exchange::Failed;
+use crate::{
+    config::{Etcd, Mistake},
+    tls::Originator,
+};
+use exchange::{Failed, Question, Stream};
+use login::Login;
 use watch::Watch;
 
 /// Why etcd did not do something.
@@ -44,6 +49,21 @@ pub enum Error {
     /// It answers that it will not.
     #[error("etcd refuses: {0}")]
     Refused(String),
+    /// It does not let this node in, or not do this. Nothing has changed.
+    #[error("etcd refuses this node: {0}")]
+    Forbidden(String),
+}
+
+/// What is wrong with the files that the table names. Reads them.
+pub fn mistakes(config: &Etcd) -> Vec<Mistake> {
+    let tls = config.tls.as_ref().map(|tls| Originator::load(tls, &[], None));
+    let mut found = match tls {
+        Some(Err(mistakes)) => mistakes,
+        _ => Vec::new(),
+    };
+    let password = config.user.as_ref().map(login::password);
+    found.extend(password.and_then(Result::err).map(|mistake| *mistake));
+    found
 }
 
 /// A key with its value.
@@ -81,14 +101,32 @@ pub enum Write {
 #[derive(Debug)]
 pub struct Client {
     config: Arc<Etcd>,
+    login: Login,
     /// The member that answered last.
     first: AtomicUsize,
 }
 
+/// Those that are in use.
+static SHARED: Mutex<Vec<Weak<Client>>> = Mutex::new(Vec::new());
+
 impl Client {
+    /// The one of this process for this etcd, so that all who ask log in once: a hundred pools would keep etcd busy with that.
+    pub fn shared(config: &Arc<Etcd>) -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|client| client.strong_count() > 0);
+        let mut known = shared.iter().filter_map(Weak::upgrade);
+        if let Some(client) = known.find(|client| client.config == *config) {
+            return client;
+        }
+        let client = Arc::new(Self::new(config.clone()));
+        shared.push(Arc::downgrade(&client));
+        client
+    }
+
     /// Nothing is asked yet.
     pub fn new(config: Arc<Etcd>) -> Self {
         Self {
+            login: Login::new(config.user.clone()),
             config,
             first: AtomicUsize::new(0),
         }
@@ -183,11 +221,10 @@ impl Client {
         let mut told = Vec::new();
         for index in self.order() {
             let endpoint = &self.config.endpoints[index];
-            let opened = exchange::open(&self.config, endpoint, "/v3/watch", &body);
-            match tokio::time::timeout(self.config.timeout, opened).await {
-                Ok(Ok(stream)) => return Ok(Watch::new(stream)),
-                Ok(Err(failed)) => told.push(format!("{endpoint}: {}", failed.text())),
-                Err(_) => told.push(format!("{endpoint}: no answer in {:?}", self.config.timeout)),
+            match self.open(endpoint, "/v3/watch", &body).await {
+                Ok(stream) => return Ok(Watch::new(stream)),
+                Err(Failed::Forbidden(text)) => return Err(Error::Forbidden(text)),
+                Err(failed) => told.push(format!("{endpoint}: {}", failed.text())),
             }
         }
         Err(Error::Away(told.join("; ")))
@@ -207,17 +244,20 @@ impl Client {
         let mut told = Vec::new();
         for index in self.order() {
             let endpoint = &self.config.endpoints[index];
-            let asked = exchange::ask(&self.config, endpoint, path, body);
-            let answer = tokio::time::timeout(self.config.timeout, asked).await;
-            let late = || Failed::Unanswered(format!("no answer in {:?}", self.config.timeout));
-            match answer.unwrap_or_else(|_| Err(late())) {
+            let opened = self.open(endpoint, path, body).await;
+            let answer = match opened {
+                Ok(stream) => stream.whole(&self.config).await,
+                Err(failed) => Err(failed),
+            };
+            match answer {
                 Ok(answer) => {
                     self.first.store(index, Relaxed);
                     return Ok(answer);
                 }
                 Err(Failed::Refused(text)) => return Err(Error::Refused(text)),
+                Err(Failed::Forbidden(text)) => return Err(Error::Forbidden(text)),
                 Err(failed) => {
-                    let was_sent = matches!(failed, Failed::Unanswered(_));
+                    let was_sent = matches!(failed, Failed::Unanswered(_) | Failed::Cut(_));
                     told.push(format!("{endpoint}: {}", failed.text()));
                     if was_sent && may_repeat == MayRepeat::No {
                         self.first.store(index + 1, Relaxed);
@@ -227,6 +267,33 @@ impl Client {
             }
         }
         Err(Error::Away(told.join("; ")))
+    }
+}
+
+impl Client {
+    /// One member's answer, from its beginning on. If it does not know who asks, or no longer, nothing was done, and it is asked
+    /// again after a login.
+    async fn open(&self, endpoint: &str, path: &str, body: &Value) -> Result<Stream, Failed> {
+        let mut spent = 0;
+        loop {
+            let pass = self.login.pass(&self.config, endpoint, spent).await?;
+            let question = Question {
+                path,
+                body,
+                token: pass.token.as_ref(),
+            };
+            match exchange::open(&self.config, endpoint, &question).await {
+                Err(Failed::Unknown(_)) if spent == 0 && pass.number > 0 => spent = pass.number,
+                Err(Failed::Unknown(text) | Failed::Forbidden(text)) => {
+                    return Err(Failed::Forbidden(self.login.explained(&text)));
+                }
+                Err(Failed::Cut(text)) => {
+                    self.login.doubt(&pass).await;
+                    return Err(Failed::Cut(text));
+                }
+                opened => return opened,
+            }
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Fleet {
 impl Fleet {
     /// Joins, and goes on trying as long as it cannot; must be called inside a tokio runtime.
     pub fn join(config: &config::Fleet, check: Check) -> Self {
-        let client = Arc::new(Client::new(config.etcd.clone()));
+        let client = Client::shared(&config.etcd);
         let link = Arc::new(Link::new(config, check, client.clone()));
         let membership = membership::keep(link.clone(), client.clone());
         let following = follow::follow(link.clone(), client.clone());

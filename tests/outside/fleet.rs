@@ -11,7 +11,7 @@ use trimtab_tests::{
     Balancer, Client, DEADLINE, Directory, LONG, Load, RawOrigin, Setup, ask_admin, get, ok, wait_until,
 };
 
-use crate::etcd::{Etcd, Wire};
+use crate::{etcd::Etcd, wire::Wire};
 
 /// A node that serves what is registered as `shop`.
 async fn node(etcd: &str, name: &str, directory: &Directory) -> Balancer {
@@ -195,6 +195,7 @@ async fn e3_a_write_under_a_lease_that_ended_is_refused() {
         endpoints: vec![etcd.client(1).to_string()],
         prefix: "trimtab/".to_owned(),
         timeout: DEADLINE,
+        user: None,
         tls: None,
     };
     let client = Etcdctl::new(Arc::new(table));

@@ -14,7 +14,8 @@ use trimtab_tests::{DEADLINE, LONG, within};
 
 /// This folder.
 pub(crate) fn here() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("outside")
+    // Whichever package the test belongs to.
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/outside")
 }
 
 /// Where what is not a package of the system is installed.

@@ -18,17 +18,17 @@ use trimtab_tests::{
     Balancer, Client, DEADLINE, Directory, LONG, RawOrigin, Response, Setup, ok, wait_until,
 };
 
-use crate::etcd::{Etcd, Wire};
+use crate::{etcd::Etcd, wire::Wire};
 
 /// A node that has a listener and a pool of its own, and whatever the fleet adds.
-struct Node {
-    name: &'static str,
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
     setup: Setup,
-    balancer: Balancer,
+    pub(crate) balancer: Balancer,
 }
 
 impl Node {
-    async fn start(
+    pub(crate) async fn start(
         name: &'static str,
         etcd: &str,
         origin: &RawOrigin,
@@ -57,12 +57,12 @@ impl Node {
         self.balancer.handle()
     }
 
-    fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         self.handle().fleet().unwrap().view()
     }
 
     /// The weights of what the fleet has added, which are all the generation's number in our tables.
-    fn weights(&self) -> BTreeSet<u32> {
+    pub(crate) fn weights(&self) -> BTreeSet<u32> {
         weights(self.handle())
     }
 
@@ -82,12 +82,22 @@ impl Node {
     }
 
     /// Publishes what is expected to begin.
-    async fn roll_out(&self, text: &str) -> u64 {
+    pub(crate) async fn roll_out(&self, text: &str) -> u64 {
         let answer = self.publish(text).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let rollout: Value = serde_json::from_str(&answer.text()).unwrap();
         assert_eq!(rollout["phase"], "canary", "{rollout}");
         rollout["generation"].as_u64().unwrap()
+    }
+
+    /// Whoever is refused tries again, as a person would.
+    pub(crate) async fn roll_out_in_the_end(&self, text: &str) {
+        let begun = tokio::time::timeout(LONG, async {
+            while self.publish(text).await.status != 200 {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        });
+        begun.await.expect("the generation is taken");
     }
 }
 
@@ -100,7 +110,7 @@ fn weights(handle: &Handle) -> BTreeSet<u32> {
 }
 
 /// Two pools that say which generation they are of.
-fn tables(origin: &RawOrigin, weight: u32) -> String {
+pub(crate) fn tables(origin: &RawOrigin, weight: u32) -> String {
     let backend = format!("{{ address = \"{}\", weight = {weight} }}", origin.socket());
     format!(
         "[[listener]]\nname = \"shared\"\nlisten = \"127.0.0.1:0\"\nroute = [{{ path_prefix = \"/cart\", pool = \"cart\" }}, {{ pool = \"shop\" }}]\n\
@@ -108,7 +118,7 @@ fn tables(origin: &RawOrigin, weight: u32) -> String {
     )
 }
 
-async fn three(etcd: &str, origin: &RawOrigin, directory: &Directory) -> [Node; 3] {
+pub(crate) async fn three(etcd: &str, origin: &RawOrigin, directory: &Directory) -> [Node; 3] {
     let nodes = [
         Node::start("a", etcd, origin, directory, "").await,
         Node::start("b", etcd, origin, directory, "").await,
@@ -123,7 +133,7 @@ async fn three(etcd: &str, origin: &RawOrigin, directory: &Directory) -> [Node; 
     nodes
 }
 
-async fn all_serve(nodes: &[Node], weight: u32) {
+pub(crate) async fn all_serve(nodes: &[Node], weight: u32) {
     wait_until(&format!("all serve {weight}"), LONG, || {
         nodes
             .iter()
@@ -132,7 +142,7 @@ async fn all_serve(nodes: &[Node], weight: u32) {
     .await;
 }
 
-async fn origin() -> RawOrigin {
+pub(crate) async fn origin() -> RawOrigin {
     RawOrigin::answering_at("127.0.0.1:0", ok("1")).await.unwrap()
 }
 
@@ -320,13 +330,7 @@ async fn e1_no_generation_is_torn_while_leaders_die() {
         let leader = etcd.wait_for_leader().await;
         etcd.kill(leader);
         kills += 1;
-        // Whoever is refused tries again, as a person would.
-        let begun = tokio::time::timeout(LONG, async {
-            while nodes[1].publish(&tables(&origin, weight)).await.status != 200 {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        });
-        begun.await.expect("the generation is taken");
+        nodes[1].roll_out_in_the_end(&tables(&origin, weight)).await;
         etcd.start_member(leader);
         let leader = etcd.wait_for_leader().await;
         etcd.kill(leader);

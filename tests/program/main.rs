@@ -10,14 +10,24 @@ mod author;
 mod cache;
 mod cluster;
 mod compiling;
+#[allow(dead_code, reason = "the suites in tests/outside ask more of it")]
+#[path = "../outside/etcd.rs"]
+mod etcd;
+mod fleet;
 mod idle;
 mod lineage;
 mod load_view;
 mod operator;
 mod pressure;
+#[allow(dead_code, reason = "the suites in tests/outside ask more of it")]
+#[path = "../outside/program.rs"]
+mod program;
 mod simulate;
 mod takeover;
 mod upgrade;
+#[allow(dead_code, reason = "the suites in tests/outside ask more of it")]
+#[path = "../outside/wire.rs"]
+mod wire;
 
 use trimtab::policy::Compiler;
 

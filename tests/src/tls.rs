@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -77,6 +78,21 @@ impl Authority {
     #[must_use]
     pub fn client(&self, serial: u64) -> Signed {
         self.sign(["client"], ExtendedKeyUsagePurpose::ClientAuth, serial)
+    }
+
+    /// A member's of a cluster, who is a server and a client, and has no name but these.
+    ///
+    /// # Panics
+    /// When a name is none.
+    #[must_use]
+    pub fn member<const N: usize>(&self, names: [&str; N]) -> Signed {
+        let mut params = CertificateParams::new(names.map(str::to_owned)).expect("names");
+        params.distinguished_name = DistinguishedName::new();
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.finish(params)
     }
 
     /// One that is for this use only.

@@ -217,7 +217,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
     let peers = peers::peers(root, directory);
     if fleet::is_bare(root) {
         let nobody = own::serving_nobody(root, directory, cluster);
-        return Some(nobody_yet(root, nobody, (fleet, peers)));
+        return Some(nobody_yet(root, nobody, (etcd, fleet, peers)));
     }
     let defined_pools = defined_pools(root);
     let entries = |key| root.take(key).and_then(|value| value.entries());
@@ -264,6 +264,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         versions_kept,
         record: record::record(&root.table("record", RECORD), directory),
         cluster,
+        etcd: etcd.clone(),
         fleet: fleet.clone(),
         peers,
         listeners: listeners?,
@@ -276,9 +277,14 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
 }
 
 /// A node that has everything from its fleet.
-fn nobody_yet(root: &Table<'_>, nobody: Config, (fleet, peers): (Option<Fleet>, Option<Peers>)) -> Config {
+fn nobody_yet(
+    root: &Table<'_>,
+    nobody: Config,
+    (etcd, fleet, peers): (Option<Arc<Etcd>>, Option<Fleet>, Option<Peers>),
+) -> Config {
     Config {
         workers: workers(root),
+        etcd,
         fleet,
         peers,
         ..nobody

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::PoolTls;
+use super::{Mistake, NamedFile, PoolTls};
 
 /// `[etcd]`: where to ask. A change takes a restart, except for what pools discover.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,19 @@ pub struct Etcd {
     pub prefix: String,
     /// Key `timeout` for one answer of one member, connecting included. Default 2 s, 100 ms to 1 min.
     pub timeout: Duration,
+    /// Keys `user` and `password_file`: who asks. Default nobody, which an etcd with users refuses.
+    pub user: Option<EtcdUser>,
     /// `[etcd.tls]`, the defaults of it if endpoints begin with `https://` and there is no table; `None` is plain text.
     pub tls: Option<PoolTls>,
+}
+
+/// A user of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdUser {
+    /// Key `user`.
+    pub name: String,
+    /// Key `password_file`: a file with the password, read at each login.
+    pub password: NamedFile,
 }
 
 /// `[fleet]`: nodes that serve side by side and have their configuration from etcd. A change takes a restart.
@@ -35,6 +46,18 @@ pub struct Fleet {
     pub canary_for: Duration,
     /// Where the last good configuration and the components that it names are kept: `state.directory`, which a fleet needs.
     pub directory: PathBuf,
+}
+
+/// A password that everybody on the way could read.
+pub(super) fn open_password(etcd: &Option<Arc<Etcd>>) -> Option<Mistake> {
+    let etcd = etcd.as_ref().filter(|etcd| etcd.tls.is_none())?;
+    let is_here = |endpoint: &String| {
+        let socket = endpoint.parse::<std::net::SocketAddr>();
+        socket.is_ok_and(|socket| socket.ip().is_loopback())
+    };
+    let password = &etcd.user.as_ref()?.password;
+    let message = "the password is sent unencrypted: endpoints begin with http://";
+    (!etcd.endpoints.iter().all(is_here)).then(|| *password.mistake(message))
 }
 
 impl Fleet {

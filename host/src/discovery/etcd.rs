@@ -18,11 +18,11 @@ pub(super) struct Etcd {
 }
 
 impl Etcd {
-    pub(super) fn new(at: Arc<config::Etcd>, service: &str) -> Self {
-        let client = Client::new(at);
+    pub(super) fn new(at: &Arc<config::Etcd>, service: &str) -> Self {
+        let client = Client::shared(at);
         let prefix = client.key(&format!("backends/{service}/"));
         Self {
-            follower: Follower::new(Arc::new(client), prefix),
+            follower: Follower::new(client, prefix),
             told: BTreeMap::new(),
         }
     }

@@ -46,8 +46,24 @@ fn client(endpoints: &[SocketAddr]) -> Client {
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
         prefix: "trimtab/".to_owned(),
         timeout: Duration::from_secs(10),
+        user: None,
         tls: None,
     }))
+}
+
+#[test]
+fn whoever_asks_the_same_etcd_in_one_process_logs_in_once() {
+    let of = |prefix: &str| {
+        Arc::new(Etcd {
+            endpoints: vec!["10.0.0.1:2379".to_owned()],
+            prefix: prefix.to_owned(),
+            timeout: Duration::from_secs(1),
+            user: None,
+            tls: None,
+        })
+    };
+    let [one, same, other] = ["once/", "once/", "other/"].map(|prefix| Client::shared(&of(prefix)));
+    assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));
 }
 
 const NO_LEADER: &str = r#"{"error":"etcdserver: no leader","message":"etcdserver: no leader","code":14}"#;

@@ -28,7 +28,7 @@ pub(super) async fn follow(link: Arc<Link>, client: Arc<Client>) {
 }
 
 /// By name. One that writes nonsense is a member all the same.
-fn members(entries: &Entries, prefix: &str) -> BTreeMap<String, Member> {
+pub(super) fn members(entries: &Entries, prefix: &str) -> BTreeMap<String, Member> {
     let members = entries.iter().filter_map(|(key, entry)| {
         let name = key.strip_prefix(prefix)?;
         Some((

@@ -224,10 +224,6 @@ impl Link {
         (state.seat.clone(), state.known.clone(), state.members.clone())
     }
 
-    pub(super) fn members(&self) -> BTreeMap<String, Member> {
-        self.state().members.clone()
-    }
-
     /// How this process calls itself as the controller.
     pub(super) fn holder(&self) -> String {
         format!("{}/{}", self.config.node, self.own.borrow().instance)

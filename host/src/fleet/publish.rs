@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Link,
+    Link, follow,
     record::{self, Generation},
     rollout::{self, Phase, Rollout},
 };
@@ -50,7 +50,7 @@ pub enum Denied {
 impl From<Error> for Denied {
     fn from(error: Error) -> Self {
         match error {
-            Error::Away(_) => Self::Away(error.to_string()),
+            Error::Away(_) | Error::Forbidden(_) => Self::Away(error.to_string()),
             Error::Unconfirmed(_) => Self::Unconfirmed(error.to_string()),
             Error::Refused(_) => Self::Conflict(error.to_string()),
         }
@@ -145,7 +145,10 @@ impl Link {
                 now.canaries.join(", ")
             )));
         }
-        let canaries = rollout::canaries(&self.members());
+        // As a majority has them: this node may not have heard of one that has just come, not even of itself.
+        let prefix = self.client.key(record::MEMBERS);
+        let (_, members) = self.client.all(&prefix).await?;
+        let canaries = rollout::canaries(&follow::members(&members, &prefix));
         if canaries.is_empty() {
             return Err(Denied::Conflict(
                 "no node is in the fleet that could try it".to_owned(),

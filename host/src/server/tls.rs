@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use super::{StartError, cluster};
 use crate::{
     config::{Config, Listener, Mistakes, Protocol},
+    etcd,
     tls::{ALPN_H2, ALPN_HTTP1, Originator, SharedSecret, Terminator},
 };
 
@@ -24,7 +25,7 @@ pub(super) struct Loaded {
     shared: Option<SharedSecret>,
 }
 
-/// Reads the files of all listeners and pools; what is made of the same ones again is the same.
+/// Reads the files of all listeners and pools, and those for etcd; what is made of the same ones again is the same.
 ///
 /// # Errors
 /// Every file that is not what it should be.
@@ -60,6 +61,8 @@ pub(super) fn load_all(config: &Config, known: &Loaded) -> Result<Loaded, StartE
             Err(mistakes) => wrong.extend(mistakes),
         }
     }
+    // Which is read again at each connection; here, so that a mistake does not come to light then.
+    wrong.extend(config.etcd.iter().flat_map(|config| etcd::mistakes(config)));
     match Mistakes::collect(wrong) {
         Some(mistakes) => Err(StartError::Mistakes(mistakes)),
         None => Ok(made),

@@ -9,16 +9,16 @@ use std::{
 
 use super::{
     super::{
-        Etcd, Fleet, Mistakes, State, addresses,
+        Etcd, EtcdUser, Fleet, Mistakes, State, addresses,
         names::Unique,
         reader::{Keys, Table, Value},
         units::{h, m, ms, s},
     },
     ROOT, check_name, parse_with, policy,
-    tls::{default_tls, pool_tls},
+    tls::{default_tls, named, pool_tls},
 };
 
-pub(in super::super) const ETCD: Keys = &["endpoints", "prefix", "timeout", "tls"];
+pub(in super::super) const ETCD: Keys = &["endpoints", "prefix", "timeout", "user", "password_file", "tls"];
 pub(in super::super) const FLEET: Keys = &["node", "ttl", "canary", "canary_for"];
 
 const ENDPOINTS_MAX: usize = 16;
@@ -38,6 +38,7 @@ pub(super) fn etcd(root: &Table<'_>, directory: &Path) -> Option<Arc<Etcd>> {
         .and_then(|value| endpoints(&value, tls.as_ref()));
     let tls = tls.map(|value| pool_tls(&value, directory));
     let prefix = table.take("prefix").map(|value| value.parsed(prefix));
+    let user = user(&table, directory);
     let (endpoints, is_secret) = endpoints?;
     let tls = match tls {
         Some(tls) => Some(tls?),
@@ -47,8 +48,26 @@ pub(super) fn etcd(root: &Table<'_>, directory: &Path) -> Option<Arc<Etcd>> {
         endpoints,
         prefix: prefix.unwrap_or_else(|| Some(PREFIX_DEFAULT.to_owned()))?,
         timeout: table.duration("timeout", TIMEOUT, s(2)),
+        user,
         tls: tls.filter(|_| is_secret),
     }))
+}
+
+/// A name has a password, and the other way round.
+fn user(table: &Table<'_>, directory: &Path) -> Option<EtcdUser> {
+    let (name, password) = (table.take("user"), table.take("password_file"));
+    if let (Some(name), None) = (&name, &password) {
+        name.wrong("needs password_file, a file with this user's password");
+    }
+    if let (None, Some(password)) = (&name, &password) {
+        password.wrong("has no effect without user");
+    }
+    let name = name?.parsed(check_name);
+    let password = named(&password?, directory);
+    Some(EtcdUser {
+        name: name?,
+        password: password?,
+    })
 }
 
 /// The addresses, and whether they are spoken to by TLS.
@@ -263,6 +282,14 @@ mod tests {
                 "has no effect without",
             ),
             (
+                "[etcd]\nendpoints = [\"http://a:1\"]\nuser = \"lb\"\n",
+                "own.toml:3: etcd.user = \"lb\": needs password_file",
+            ),
+            (
+                "[etcd]\nendpoints = [\"http://a:1\"]\npassword_file = \"p\"\n",
+                "own.toml:3: etcd.password_file = \"p\": has no effect without user",
+            ),
+            (
                 "[etcd]\nendpoints = [\"http://a:1\"]\nprefix = \"trimtab\"\n",
                 "ends with `/`",
             ),
@@ -280,6 +307,29 @@ mod tests {
                 .to_string();
             assert!(error.contains(told), "{text}\n{error}");
         }
+    }
+
+    #[test]
+    fn a_password_that_anybody_could_read_is_told() {
+        let told = |endpoint: &str| {
+            let user = "user = \"lb\"\npassword_file = \"p\"\n";
+            let text = format!("[etcd]\nendpoints = [\"{endpoint}\"]\n{user}{TABLES}")
+                .replace("policy = \"mine\"\n", "");
+            let config = Config::parse(&text, "own.toml", Path::new("/")).unwrap();
+            config
+                .warnings()
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told("https://10.0.0.1:2379"), [""; 0]);
+        assert_eq!(told("http://127.0.0.1:2379"), [""; 0]);
+        assert_eq!(
+            told("http://10.0.0.1:2379"),
+            [
+                "own.toml:4: etcd.password_file = \"p\": the password is sent unencrypted: endpoints begin with http://"
+            ]
+        );
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub(super) fn serving_nobody(root: &Table<'_>, directory: &Path, cluster: Option
         versions_kept,
         record: record::record(&root.table("record", RECORD), directory),
         cluster,
+        etcd: None,
         fleet: None,
         peers: None,
         listeners: Vec::new(),

@@ -274,6 +274,8 @@ fn written(tables: Vec<(&str, BTreeMap<&str, &str>)>, header: &str, keys: &[(&st
 fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     let company: &[(&str, &str)] = match (key, value) {
         ("timeout", _) if matches!(table, "[pool.shop.discover]" | "[etcd]") => &[],
+        ("user", _) => &[("password_file", "\"etcd.password\"")],
+        ("password_file", _) => &[("user", "\"trimtab\"")],
         ("interval_max", _) => &[("interval_min", "\"100ms\"")],
         ("timeout", _) => &[("interval", "\"1h\"")],
         ("base_ejection", _) => &[("max_ejection", "\"24h\"")],
