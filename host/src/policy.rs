@@ -52,8 +52,9 @@ pub use loader::Loader;
 pub use native::Algorithm;
 pub use record::{
     AnswerEvent, BackendEvent, BackendsEvent, Batch, CookieEvent, Ending, Event, FaultEvent, FieldEvent,
-    Frame, LoadEvent, LogError, LogReader, LogWriter, Opened, OutcomesEvent, PickEvent, Reads, Recorded,
-    Recorder, Recordings, Segment, StartEvent, StateEvent, Storage, StreamState, decode_events, own_id,
+    Frame, LoadEvent, LogError, LogReader, LogWriter, Opened, OthersEvent, OutcomesEvent, PickEvent, Reads,
+    Recorded, Recorder, Recordings, Segment, StartEvent, StateEvent, Storage, StreamState, decode_events,
+    own_id,
 };
 pub use request::{Facts, Tried, client_bits, key_from, key_of};
 pub use seat::{Choice, Chooser, Decision, Ended, Rebuild, Seat};

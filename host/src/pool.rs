@@ -34,7 +34,7 @@ mod view;
 pub use backend::{Backend, State};
 pub use counts::Counts;
 pub use load::{LatencySum, Load};
-pub use others::{Elsewhere, Others};
+pub use others::{Elsewhere, Others, Told};
 pub use snapshot::{Member, Snapshot};
 pub use standing::Standing;
 pub use view::{Figures, View};

@@ -208,6 +208,11 @@ impl Stream {
                 let player = self.player.as_mut().ok_or(NO_BACKENDS)?;
                 self.last = player.observe(&outcomes);
             }
+            Event::Others(others) => {
+                let casting = &self.casting;
+                let player = self.player.get_or_insert_with(|| casting.player());
+                player.hear(others);
+            }
             Event::Fault(fault) => tally.fault(self, number, fault),
             Event::Pick(pick) => {
                 let player = self.player.as_mut().ok_or(NO_BACKENDS)?;
@@ -220,9 +225,7 @@ impl Stream {
 
     fn show(&mut self, backends: &BackendsEvent<'_>) {
         let casting = &self.casting;
-        let player = self
-            .player
-            .get_or_insert_with(|| Player::new(casting.candidate.clone(), casting.drain.clone(), None));
+        let player = self.player.get_or_insert_with(|| casting.player());
         self.last = player.show(backends);
     }
 }

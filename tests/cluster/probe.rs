@@ -160,6 +160,12 @@ pub(crate) fn ask(address: IpAddr, patience: Duration) -> Option<char> {
     answer.last().map(|byte| char::from(*byte)).filter(|_| is_good)
 }
 
+/// Whether nobody there says anything: no answer, and no refusal either.
+pub(crate) fn is_silent(address: IpAddr, patience: Duration) -> bool {
+    let connected = TcpStream::connect_timeout(&SocketAddr::from((address, 80)), patience);
+    connected.is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
+}
+
 /// How often the address changed hands, as these saw it.
 pub(crate) fn moves(seen: &[&[Sample]]) -> usize {
     let mut answered: Vec<_> = seen.iter().flat_map(|samples| answers(samples)).collect();

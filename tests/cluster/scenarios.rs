@@ -8,7 +8,7 @@ use std::{
 use crate::{
     held::Held,
     lab::{CONTROL_PORT, Hold, Lab, SHARED, SHARED_V6, inside},
-    probe::{Kept, ask},
+    probe::{Kept, ask, is_silent},
     report::{Expected, Row, Watch},
 };
 
@@ -18,6 +18,8 @@ pub(crate) const CLIENT_PACE: Duration = Duration::from_millis(5);
 pub(crate) const SHORT: Duration = Duration::from_millis(25);
 /// Longer than the second after which a client's kernel tries again.
 pub(crate) const LONG: Duration = Duration::from_secs(4);
+/// A kernel refuses in less.
+const REFUSAL: Duration = Duration::from_millis(200);
 /// Twice what a takeover may take, in which nothing may happen.
 pub(crate) const CALM: Duration = Duration::from_millis(1500);
 const CALM_LONG: Duration = Duration::from_secs(6);
@@ -115,7 +117,15 @@ fn stays(lab: &mut Lab, row: &mut Row, fault: impl FnOnce(&mut Lab), heal: impl 
 }
 
 fn killed(lab: &mut Lab, row: &mut Row) {
-    moved(lab, row, |lab| lab.kill(0), |lab, ()| lab.start(0));
+    moved(
+        lab,
+        row,
+        |lab| lab.kill(0),
+        |lab, ()| {
+            holds(lab);
+            lab.start(0);
+        },
+    );
     let v6: IpAddr = SHARED_V6.parse().unwrap();
     let answered = inside(lab.space("c"), move || ask(v6, LONG)).join().unwrap();
     assert_eq!(answered, Some('a'), "IPv6 goes the same way");
@@ -126,8 +136,20 @@ fn frozen(lab: &mut Lab, row: &mut Row) {
         lab,
         row,
         |lab| lab.signal(0, "-STOP"),
-        |lab, ()| lab.signal(0, "-CONT"),
+        |lab, ()| {
+            holds(lab);
+            lab.signal(0, "-CONT");
+        },
     );
+}
+
+/// The kernel of `a` keeps what its process cannot: neither address is there any more, not even to refuse.
+fn holds(lab: &Lab) {
+    let addresses: [IpAddr; 2] = [SHARED.into(), SHARED_V6.parse().unwrap()];
+    let silent = inside(lab.space("d"), move || {
+        addresses.map(|address| is_silent(address, REFUSAL))
+    });
+    assert_eq!(silent.join().unwrap(), [true; 2], "{}", lab.logs());
 }
 
 /// What it had accepted before its lease was over, a node may answer no more when it goes on.

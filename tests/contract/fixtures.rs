@@ -16,7 +16,7 @@ use trimtab::{
         Answer, Candidate, Decision, Deployment, Engine, Facts, Instance, Outcome, Refusal, Seat, Trial,
         Tried, client_bits,
     },
-    pool::{Figures, Pool},
+    pool::{Figures, Pool, Told},
 };
 use trimtab_tests::Lines;
 use wit_component::{StringEncoding, embed_component_metadata};
@@ -177,6 +177,10 @@ fn set_load(trial: &Trial, transcript: &Transcript) {
             throughput: load.throughput,
         };
         trial.set_load(index, figures);
+        if let Some(told_ms) = load.told_ms {
+            let active = load.others;
+            trial.set_others(index, Told { active, told_ms });
+        }
     }
 }
 

@@ -63,6 +63,11 @@ fn one() -> u32 {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Load {
     pub(crate) active: u32,
+    /// How many of them are other nodes'; ...
+    #[serde(default)]
+    pub(crate) others: u32,
+    /// ... and when they said so, if they did.
+    pub(crate) told_ms: Option<u64>,
     pub(crate) latency_us: u32,
     pub(crate) throughput: u64,
 }

@@ -1,5 +1,7 @@
 //! Nodes that tell each other their load: what policies see of it, for how long, and who is believed.
 
+mod apart;
+
 use std::net::{SocketAddr, UdpSocket};
 
 use trimtab::{clock, pool::Elsewhere};
@@ -9,20 +11,36 @@ const TIMES: &str = "interval = \"10ms\"\nstale_after = \"300ms\"\n";
 /// Not ordinary, so the library has its connection from then on.
 const UNUSUAL: &str = "GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n";
 
-/// Two nodes with the same backends, each with a key file of this name.
-async fn pair(origins: &[Origin], keys: [&str; 2], pool: &str) -> (Directory, [Balancer; 2]) {
-    let directory = Directory::new();
+/// A node of those that tell each other.
+struct Node<'a> {
+    /// Of its key file.
+    key: &'a str,
+    /// More of its pool.
+    pool: &'a str,
+    /// More of its file.
+    rest: &'a str,
+}
+
+/// Nodes with the same backends, whose files are in this directory.
+async fn nodes<const N: usize>(
+    (origins, directory): (&[Origin], &Directory),
+    times: &str,
+    described: [Node<'_>; N],
+) -> [Balancer; N] {
     directory.write("one.key", "a secret of at least thirty-two bytes\n");
     directory.write("two.key", "another secret, and as long as the first\n");
-    let sockets = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
-    let addresses: [SocketAddr; 2] = [0, 1].map(|node| sockets[node].local_addr().unwrap());
+    let sockets = [(); N].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let addresses: Vec<SocketAddr> = sockets
+        .iter()
+        .map(|socket| socket.local_addr().unwrap())
+        .collect();
     drop(sockets);
     let mut nodes = Vec::new();
-    for (node, key) in keys.into_iter().enumerate() {
+    for (node, Node { key, pool, rest }) in described.into_iter().enumerate() {
+        let all: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         let peers = format!(
-            "[peers]\nlisten = \"{}\"\nkey_file = \"{key}.key\"\nothers = [\"{}\"]\n{TIMES}",
+            "[peers]\nlisten = \"{}\"\nkey_file = \"{key}.key\"\nothers = {all:?}\n{times}{rest}",
             addresses[node],
-            addresses[1 - node]
         );
         let setup = Setup::new()
             .with_admin()
@@ -31,7 +49,14 @@ async fn pair(origins: &[Origin], keys: [&str; 2], pool: &str) -> (Directory, [B
             .rest(&peers);
         nodes.push(Balancer::start(setup.text(), directory.path()).await.unwrap());
     }
-    let nodes: [Balancer; 2] = nodes.try_into().unwrap_or_else(|_| panic!("two nodes"));
+    nodes.try_into().unwrap_or_else(|_| panic!("all nodes"))
+}
+
+/// Two of them, each with a key file of this name.
+async fn pair(origins: &[Origin], keys: [&str; 2], pool: &str) -> (Directory, [Balancer; 2]) {
+    let directory = Directory::new();
+    let described = keys.map(|key| Node { key, pool, rest: "" });
+    let nodes = nodes((origins, &directory), TIMES, described).await;
     (directory, nodes)
 }
 

@@ -54,7 +54,7 @@ async fn ask(client: &mut Client, fields: &str) -> Response {
 }
 
 /// Has the next decisions recorded, and gives the file.
-async fn record(balancer: &Balancer, picks: u32) -> Option<PathBuf> {
+pub(crate) async fn record(balancer: &Balancer, picks: u32) -> Option<PathBuf> {
     let (status, report) = admin(
         balancer,
         "POST /v1/pools/main/record",
@@ -66,7 +66,7 @@ async fn record(balancer: &Balancer, picks: u32) -> Option<PathBuf> {
     report["file"].as_str().map(PathBuf::from)
 }
 
-fn is_closed(path: &PathBuf) -> bool {
+pub(crate) fn is_closed(path: &PathBuf) -> bool {
     let Ok(mut log) = LogReader::new(File::open(path).unwrap()) else {
         return false;
     };
@@ -95,7 +95,7 @@ async fn record_from_here(balancer: &Balancer, picks: u32, client: &mut Client) 
 }
 
 /// The report on a file, once it is closed.
-async fn replayed(path: &PathBuf, order: &Order) -> Report {
+pub(crate) async fn replayed(path: &PathBuf, order: &Order) -> Report {
     wait_until("the file is closed", DEADLINE, || is_closed(path)).await;
     replay(File::open(path).unwrap(), order).unwrap()
 }

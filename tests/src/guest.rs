@@ -9,27 +9,27 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// All that a policy may call.
-const IMPORTS: &str = r#"(import "trimtab:policy/pool@0.1.0" "len" (func $len (result i32)))
-  (import "trimtab:policy/pool@0.1.0" "active" (func $active (param i32) (result i32)))
-  (import "trimtab:policy/pool@0.1.0" "active-total" (func $active_total (result i32)))
-  (import "trimtab:policy/pool@0.1.0" "latency-us" (func $latency_us (param i32) (result i32)))
-  (import "trimtab:policy/pool@0.1.0" "throughput" (func $throughput (param i32) (result i64)))
-  (import "trimtab:policy/pool@0.1.0" "active-all" (func $active_all (param i32)))
-  (import "trimtab:policy/pool@0.1.0" "latency-us-all" (func $latency_us_all (param i32)))
-  (import "trimtab:policy/pool@0.1.0" "throughput-all" (func $throughput_all (param i32)))
-  (import "trimtab:policy/pool@0.1.0" "delegate" (func $delegate (param i32 i32 i32)))
-  (import "trimtab:policy/pool@0.1.0" "delegate-to" (func $delegate_to (param i32 i32 i32 i32 i32)))
-  (import "trimtab:policy/request@0.1.0" "header" (func $header (param i32 i32 i32)))
-  (import "trimtab:policy/request@0.1.0" "header-hash" (func $header_hash (param i32 i32 i32)))
-  (import "trimtab:policy/request@0.1.0" "authority" (func $authority (param i32)))
-  (import "trimtab:policy/request@0.1.0" "method" (func $method (param i32)))
-  (import "trimtab:policy/request@0.1.0" "path" (func $path (param i32)))
-  (import "trimtab:policy/request@0.1.0" "cookie" (func $cookie (param i32 i32 i32)))
-  (import "trimtab:policy/request@0.1.0" "query" (func $query (param i32)))
-  (import "trimtab:policy/request@0.1.0" "tried" (func $tried (param i32) (result i32)))
-  (import "trimtab:policy/request@0.1.0" "reject" (func $reject (param i32)))
-  (import "trimtab:policy/diagnostics@0.1.0" "log" (func $log (param i32 i32 i32)))
-  (import "trimtab:policy/diagnostics@0.1.0" "note" (func $note (param i32 i32)))"#;
+const IMPORTS: &str = r#"(import "trimtab:policy/pool@0.1.1" "len" (func $len (result i32)))
+  (import "trimtab:policy/pool@0.1.1" "active" (func $active (param i32) (result i32)))
+  (import "trimtab:policy/pool@0.1.1" "active-total" (func $active_total (result i32)))
+  (import "trimtab:policy/pool@0.1.1" "latency-us" (func $latency_us (param i32) (result i32)))
+  (import "trimtab:policy/pool@0.1.1" "throughput" (func $throughput (param i32) (result i64)))
+  (import "trimtab:policy/pool@0.1.1" "active-all" (func $active_all (param i32)))
+  (import "trimtab:policy/pool@0.1.1" "latency-us-all" (func $latency_us_all (param i32)))
+  (import "trimtab:policy/pool@0.1.1" "throughput-all" (func $throughput_all (param i32)))
+  (import "trimtab:policy/pool@0.1.1" "delegate" (func $delegate (param i32 i32 i32)))
+  (import "trimtab:policy/pool@0.1.1" "delegate-to" (func $delegate_to (param i32 i32 i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.1" "header" (func $header (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.1" "header-hash" (func $header_hash (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.1" "authority" (func $authority (param i32)))
+  (import "trimtab:policy/request@0.1.1" "method" (func $method (param i32)))
+  (import "trimtab:policy/request@0.1.1" "path" (func $path (param i32)))
+  (import "trimtab:policy/request@0.1.1" "cookie" (func $cookie (param i32 i32 i32)))
+  (import "trimtab:policy/request@0.1.1" "query" (func $query (param i32)))
+  (import "trimtab:policy/request@0.1.1" "tried" (func $tried (param i32) (result i32)))
+  (import "trimtab:policy/request@0.1.1" "reject" (func $reject (param i32)))
+  (import "trimtab:policy/diagnostics@0.1.1" "log" (func $log (param i32 i32 i32)))
+  (import "trimtab:policy/diagnostics@0.1.1" "note" (func $note (param i32 i32)))"#;
 /// Where an answer is written, below everything else in memory.
 const RESULT: u32 = 64;
 /// Where the schema is.
@@ -103,12 +103,12 @@ impl State {
         let length = schema.len();
         format!(
             r#"(data (i32.const {SCHEMA}) "{schema}")
-  (func (export "trimtab:policy/stateful@0.1.0#schema") (result i32)
+  (func (export "trimtab:policy/stateful@0.1.1#schema") (result i32)
     (i32.store (i32.const {RESULT}) (i32.const {SCHEMA}))
     (i32.store offset=4 (i32.const {RESULT}) (i32.const {length}))
     (i32.const {RESULT}))
-  (func (export "trimtab:policy/stateful@0.1.0#export-state") (result i32) {export})
-  (func (export "trimtab:policy/stateful@0.1.0#import-state")
+  (func (export "trimtab:policy/stateful@0.1.1#export-state") (result i32) {export})
+  (func (export "trimtab:policy/stateful@0.1.1#import-state")
     (param $state i32) (param $length i32) (result i32) {import})"#
         )
     }
@@ -230,18 +230,18 @@ impl Guest {
     (i32.const {RESULT}))
   {more}
   {state}
-  (func $configure (export "trimtab:policy/picker@0.1.0#configure")
+  (func $configure (export "trimtab:policy/picker@0.1.1#configure")
     (param $json i32) (param $length i32) (result i32)
     {configure})
   (func $do_update (param $snapshot i32) {update})
-  (func (export "trimtab:policy/picker@0.1.0#update") (param $snapshot i32)
+  (func (export "trimtab:policy/picker@0.1.1#update") (param $snapshot i32)
     (call $do_update (local.get $snapshot))
     (global.set $updates (i32.add (global.get $updates) (i32.const 1)))
     (global.set $heap (i32.const {HEAP})))
   (func $do_pick (param $key i64) (param $random i64) (param $hi i64) (param $lo i64)
     (param $attempt i32) (param $now i64) (result i32)
     {pick})
-  (func (export "trimtab:policy/picker@0.1.0#pick") (param i64 i64 i64 i64 i32 i64) (result i32)
+  (func (export "trimtab:policy/picker@0.1.1#pick") (param i64 i64 i64 i64 i32 i64) (result i32)
     (local $answer i32)
     (local.set $answer
       (call $do_pick (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4) (local.get 5)))

@@ -49,13 +49,13 @@ func ActiveAll() []uint32 {
 	return unsafe.Slice((*uint32)(at(result[0])), result[1])
 }
 
-//go:wasmimport trimtab:policy/request@0.1.0 header
+//go:wasmimport trimtab:policy/request@0.1.1 header
 func hostHeader(name unsafe.Pointer, length uint32, result unsafe.Pointer)
 
-//go:wasmimport trimtab:policy/request@0.1.0 tried
+//go:wasmimport trimtab:policy/request@0.1.1 tried
 func hostTried(i uint32) uint32
 
-//go:wasmimport trimtab:policy/pool@0.1.0 active-all
+//go:wasmimport trimtab:policy/pool@0.1.1 active-all
 func hostActiveAll(result unsafe.Pointer)
 
 // Where the host and this program put what does not fit into one number. Pointers have 32 bits.
@@ -77,7 +77,7 @@ func realloc(old unsafe.Pointer, oldSize, align, size uint32) unsafe.Pointer {
 	return pointer
 }
 
-//go:wasmexport trimtab:policy/picker@0.1.0#configure
+//go:wasmexport trimtab:policy/picker@0.1.1#configure
 func exportConfigure(json unsafe.Pointer, length uint32) unsafe.Pointer {
 	buffers = nil
 	result[0] = 0 // fine
@@ -94,14 +94,14 @@ func list[T any](from [2]uint32) []T {
 	return append([]T(nil), unsafe.Slice((*T)(at(from[0])), from[1])...)
 }
 
-//go:wasmexport trimtab:policy/picker@0.1.0#update
+//go:wasmexport trimtab:policy/picker@0.1.1#update
 func exportUpdate(raw unsafe.Pointer) {
 	from := (*snapshot)(raw)
 	backends = Backends{list[uint64](from.ids), list[uint32](from.weights), list[uint8](from.usable)}
 	buffers = nil
 }
 
-//go:wasmexport trimtab:policy/picker@0.1.0#pick
+//go:wasmexport trimtab:policy/picker@0.1.1#pick
 func exportPick(key, random, clientHi, clientLo uint64, attempt uint32, nowUs uint64) unsafe.Pointer {
 	index, ok := pick(Request{key, random, clientHi, clientLo, attempt, nowUs})
 	clear(buffers)

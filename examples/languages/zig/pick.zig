@@ -3,9 +3,9 @@
 const std = @import("std");
 const gpa = std.heap.wasm_allocator;
 
-extern "trimtab:policy/request@0.1.0" fn header(name: [*]const u8, length: usize, result: *[3]usize) void;
-extern "trimtab:policy/request@0.1.0" fn tried(index: u32) u32;
-extern "trimtab:policy/pool@0.1.0" fn @"active-all"(result: *[2]usize) void;
+extern "trimtab:policy/request@0.1.1" fn header(name: [*]const u8, length: usize, result: *[3]usize) void;
+extern "trimtab:policy/request@0.1.1" fn tried(index: u32) u32;
+extern "trimtab:policy/pool@0.1.1" fn @"active-all"(result: *[2]usize) void;
 
 fn List(comptime T: type) type {
     return extern struct {
@@ -113,7 +113,7 @@ fn pick(_: u64, _: u64, _: u64, _: u64, attempt: u32, _: u64) callconv(.c) *anyo
 
 comptime {
     @export(&realloc, .{ .name = "cabi_realloc" });
-    @export(&configure, .{ .name = "trimtab:policy/picker@0.1.0#configure" });
-    @export(&update, .{ .name = "trimtab:policy/picker@0.1.0#update" });
-    @export(&pick, .{ .name = "trimtab:policy/picker@0.1.0#pick" });
+    @export(&configure, .{ .name = "trimtab:policy/picker@0.1.1#configure" });
+    @export(&update, .{ .name = "trimtab:policy/picker@0.1.1#update" });
+    @export(&pick, .{ .name = "trimtab:policy/picker@0.1.1#pick" });
 }

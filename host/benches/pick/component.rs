@@ -95,7 +95,7 @@ pub(crate) fn calling(import: &Import) -> Vec<u8> {
         arguments,
     } = import;
     let imported =
-        format!("(import \"trimtab:policy/{interface}@0.1.0\" \"{function}\" (func $called {signature}))");
+        format!("(import \"trimtab:policy/{interface}@0.1.1\" \"{function}\" (func $called {signature}))");
     let call = format!("(call $called {arguments})");
     let call = if signature.contains("result") {
         format!("(drop {call})")
@@ -116,9 +116,9 @@ fn build(imports: &str, calls: &str) -> Vec<u8> {
             (local.set $at (i32.and (i32.add (global.get $top) (i32.const 15)) (i32.const -16)))
             (global.set $top (i32.add (local.get $at) (local.get 3)))
             (local.get $at))
-        (func (export "trimtab:policy/picker@0.1.0#configure") (param i32 i32) (result i32) (i32.const 1024))
-        (func (export "trimtab:policy/picker@0.1.0#update") (param i32) (global.set $top (i32.const 4096)))
-        (func (export "trimtab:policy/picker@0.1.0#pick") (param i64 i64 i64 i64 i32 i64) (result i32)
+        (func (export "trimtab:policy/picker@0.1.1#configure") (param i32 i32) (result i32) (i32.const 1024))
+        (func (export "trimtab:policy/picker@0.1.1#update") (param i32) (global.set $top (i32.const 4096)))
+        (func (export "trimtab:policy/picker@0.1.1#pick") (param i64 i64 i64 i64 i32 i64) (result i32)
             (global.set $top (i32.const 4096))
             {calls}
             (i32.const 2048))

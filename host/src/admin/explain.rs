@@ -136,7 +136,9 @@ fn hypothesis(asked: &Asked, route: Option<Route>, view: &PoolView) -> Result<An
         state: FRESH,
         key: Key::new(told.key, source),
         reads: shape::names(&reads),
-        candidates: shape::candidates(&snapshot, &tried, |index| columns.figures(index)),
+        candidates: shape::candidates(&snapshot, &tried, facts.now_us, |index| {
+            (columns.figures(index), columns.others(index))
+        }),
         decision: decided,
     }))
 }

@@ -18,7 +18,7 @@ use super::{
 
 mod cases;
 
-pub use cases::{BackendState, Case, CaseBackend, CaseRequest, Expected};
+pub use cases::{BackendState, Case, CaseBackend, CaseOthers, CaseRequest, Expected};
 
 /// The name of the file that makes a folder a policy's.
 pub const MANIFEST: &str = "policy.toml";

@@ -93,19 +93,23 @@ pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<
     Ok(read.map(|(reply, ())| reply))
 }
 
-/// The same, with all fields of the head but for those that only say where its body ends. A length is there once.
+/// The same, with the fields of the head that the client gets but for those that are ours to add. A length is there once.
 ///
 /// # Errors
 /// When it cannot be passed on.
 pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Reply, HeaderMap)>, Malformed> {
-    read(bytes, is_head, |reply, _, (read, _)| {
+    read(bytes, is_head, |reply, said, (read, _)| {
         let mut fields = HeaderMap::new();
         if reply.is_interim() {
             return Ok(fields);
         }
         fields.reserve(read.read.len() + 2);
         let whole = Bytes::copy_from_slice(bytes.get(..reply.len).unwrap_or_default());
+        let mut has_length = false;
         for (field, token) in read.iter() {
+            if !said.goes(read, (field, token), reply.status, &mut has_length) {
+                continue;
+            }
             let name = HeaderName::from_bytes(field.name.as_bytes());
             let at = field.value.as_ptr() as usize - bytes.as_ptr() as usize;
             let value = match field.value.is_empty() {
@@ -115,15 +119,7 @@ pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Reply, HeaderM
             let (Ok(name), Ok(value)) = (name, value) else {
                 return Err(Malformed("malformed head"));
             };
-            let goes = match token {
-                Token::TransferEncoding => false,
-                // Once, and never where there can be no body (RFC 9110, 8.6).
-                Token::ContentLength => reply.status != 204 && !fields.contains_key(&name),
-                _ => true,
-            };
-            if goes {
-                fields.append(name, value);
-            }
+            fields.append(name, value);
         }
         Ok(fields)
     })
@@ -265,6 +261,29 @@ impl Said {
         })
     }
 
+    /// Whether a field goes on to the client.
+    #[inline]
+    fn goes(
+        &self,
+        fields: &Fields<'_, '_>,
+        (field, token): (&Header<'_>, Token),
+        status: u16,
+        has_length: &mut bool,
+    ) -> bool {
+        match token {
+            Token::Dropped
+            | Token::Connection
+            | Token::TransferEncoding
+            | Token::Te
+            | Token::Upgrade
+            | Token::Expect
+            | Token::Http2Settings => false,
+            // Once, and never where there can be no body (RFC 9110, 8.6).
+            Token::ContentLength => status != 204 && !std::mem::replace(has_length, true),
+            _ => !self.names_fields || !fields.name(field.name),
+        }
+    }
+
     #[inline]
     fn write_fields<'b>(
         &self,
@@ -276,19 +295,7 @@ impl Said {
     ) {
         let mut has_length = false;
         for (field, token) in fields.iter() {
-            let goes = match token {
-                Token::Dropped
-                | Token::Connection
-                | Token::TransferEncoding
-                | Token::Te
-                | Token::Upgrade
-                | Token::Expect
-                | Token::Http2Settings => false,
-                // Once, and never where there can be no body (RFC 9110, 8.6).
-                Token::ContentLength => status != 204 && !std::mem::replace(&mut has_length, true),
-                _ => !self.names_fields || !fields.name(field.name),
-            };
-            if goes {
+            if self.goes(fields, (field, token), status, &mut has_length) {
                 let name = place(fields.bytes, field.name.as_bytes());
                 runs.field(out, name, place(fields.bytes, field.value));
             }

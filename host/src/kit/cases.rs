@@ -40,6 +40,7 @@ pub(super) fn run(lab: &Lab, case: &Case) -> Result<(), String> {
                 latency_us: known.latency_us,
                 throughput: known.throughput,
             },
+            others: known.others,
         })
         .collect();
     let mut field = Field::new(&placed, 0, vec![HashOn::ClientIp]);
@@ -52,6 +53,7 @@ pub(super) fn run(lab: &Lab, case: &Case) -> Result<(), String> {
         None => lab.candidate(),
     };
     let snapshot = field.snapshot();
+    field.now_us += PACE_US;
     let trial = Trial::in_pool(candidate, field.pool(), &snapshot, field.view());
     let mut trial = trial.map_err(|fault| fault.to_string())?;
     if snapshot.usable == 0 {
@@ -63,8 +65,8 @@ pub(super) fn run(lab: &Lab, case: &Case) -> Result<(), String> {
     }
     let mut head = head(case);
     for (number, expected) in case.expect.iter().enumerate() {
-        field.now_us += PACE_US;
         let facts = facts(case, &head, number as u64, field.now_us);
+        field.now_us += PACE_US;
         let answer = trial
             .pick(&facts, &tried, &mut head)
             .map_err(|fault| fault.to_string())?;

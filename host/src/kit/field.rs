@@ -11,8 +11,11 @@ use std::{
 };
 
 use crate::{
-    config::{self, HashOn, author::BackendState},
-    pool::{Figures, Pool, Snapshot, View},
+    config::{
+        self, HashOn,
+        author::{BackendState, CaseOthers},
+    },
+    pool::{Figures, Pool, Snapshot, Told, View},
 };
 
 /// When a pool's life begins, in microseconds.
@@ -28,6 +31,8 @@ pub(super) struct Placed {
     /// Percent of the weight, in tens.
     pub(super) ramp: u8,
     pub(super) figures: Figures,
+    /// What other nodes tell.
+    pub(super) others: Option<CaseOthers>,
 }
 
 /// A pool, its load, and its time.
@@ -101,8 +106,14 @@ impl Field {
     pub(super) fn view(&self) -> Arc<View> {
         let view = View::without_load(&self.snapshot());
         for (index, place) in self.present.iter().enumerate() {
-            view.set(index, self.all[*place].figures);
+            let placed = &self.all[*place];
+            view.set(index, placed.figures);
+            if let Some(CaseOthers { active, age_ms }) = placed.others {
+                let told_ms = (self.now_us / 1000).saturating_sub(age_ms.into());
+                view.set_others(index, Told { active, told_ms });
+            }
         }
+        view.set_merged_ms(self.now_us / 1000);
         Arc::new(view)
     }
 

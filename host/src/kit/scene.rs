@@ -86,6 +86,7 @@ impl Spot {
             state: self.state,
             ramp: self.ramp,
             figures: self.figures,
+            others: None,
         }
     }
 }

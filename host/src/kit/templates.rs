@@ -121,6 +121,7 @@ const PYTHON: &[File] = files![
 /// The contract.
 pub(super) const WIT: &[File] = files![
     "../wit/diagnostics.wit" => "diagnostics.wit",
+    "../wit/nodes.wit" => "nodes.wit",
     "../wit/picker.wit" => "picker.wit",
     "../wit/policy.wit" => "policy.wit",
     "../wit/pool.wit" => "pool.wit",

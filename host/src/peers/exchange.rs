@@ -257,9 +257,11 @@ impl Exchange {
     }
 
     fn apply(&self, backends: &[Shared]) {
+        // What is too old was forgotten; this is for when no round comes any more.
+        let until_ms = self.told.latest_ms() + self.stale_ms;
         for Shared { key, backend } in backends {
             match self.told.of(*key) {
-                Some(elsewhere) => backend.others.tell(elsewhere, elsewhere.told_ms + self.stale_ms),
+                Some(elsewhere) => backend.others.tell(elsewhere, until_ms),
                 None => backend.others.tell(crate::pool::Elsewhere::default(), 0),
             }
         }

@@ -10,7 +10,15 @@ use crate::pool::Elsewhere;
 /// All that was told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    peers: BTreeMap<u64, HashMap<u64, Figure>>,
+    peers: BTreeMap<u64, Word>,
+}
+
+/// What one peer told.
+#[derive(Debug, Default)]
+struct Word {
+    /// When it told anything last: what it did not mention it has nothing of since then.
+    told_ms: u64,
+    figures: HashMap<u64, Figure>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +31,8 @@ struct Figure {
 impl Told {
     /// One peer's word. What nobody here knows is passed over, and counted in the answer.
     pub(super) fn hear(&mut self, peer: u64, entries: &[Entry], known: &HashSet<u64>, now_ms: u64) -> usize {
-        let figures = self.peers.entry(peer).or_default();
+        let Word { told_ms, figures } = self.peers.entry(peer).or_default();
+        *told_ms = now_ms;
         let mut strange = 0;
         for Entry { key, active, rate } in entries {
             match (known.contains(key), active | rate) {
@@ -44,31 +53,43 @@ impl Told {
 
     /// Forgets what is older than this, who is no peer any more, and backends that are gone.
     pub(super) fn forget(&mut self, before_ms: u64, is_peer: impl Fn(u64) -> bool, known: &HashSet<u64>) {
-        self.peers.retain(|peer, _| is_peer(*peer));
-        for figures in self.peers.values_mut() {
-            figures.retain(|key, figure| figure.told_ms >= before_ms && known.contains(key));
+        self.peers
+            .retain(|peer, word| is_peer(*peer) && word.told_ms >= before_ms);
+        for word in self.peers.values_mut() {
+            word.figures
+                .retain(|key, figure| figure.told_ms >= before_ms && known.contains(key));
         }
     }
 
-    /// All peers' figures of a backend.
+    /// All peers' figures of a backend; `None` if no peer tells anything.
     pub(super) fn of(&self, key: u64) -> Option<Elsewhere> {
-        let figures = self.peers.values().filter_map(|figures| figures.get(&key));
-        figures.fold(None, |sum, figure| {
-            let sum = sum.unwrap_or(Elsewhere {
-                told_ms: u64::MAX,
+        let of_peer = |word: &Word| match word.figures.get(&key) {
+            Some(figure) => Elsewhere {
+                active: figure.active,
+                rate: figure.rate,
+                told_ms: figure.told_ms,
+            },
+            None => Elsewhere {
+                told_ms: word.told_ms,
                 ..Elsewhere::default()
-            });
-            Some(Elsewhere {
-                active: sum.active.saturating_add(figure.active),
-                rate: sum.rate.saturating_add(figure.rate),
-                told_ms: sum.told_ms.min(figure.told_ms),
-            })
+            },
+        };
+        self.peers.values().map(of_peer).reduce(|sum, one| Elsewhere {
+            active: sum.active.saturating_add(one.active),
+            rate: sum.rate.saturating_add(one.rate),
+            told_ms: sum.told_ms.min(one.told_ms),
         })
+    }
+
+    /// When a peer told something last; 0 if none did.
+    pub(super) fn latest_ms(&self) -> u64 {
+        let told = self.peers.values().map(|word| word.told_ms);
+        told.max().unwrap_or(0)
     }
 
     /// What a peer has in flight, and at how many backends.
     pub(super) fn by(&self, peer: u64) -> (u64, usize) {
-        let figures = self.peers.get(&peer);
+        let figures = self.peers.get(&peer).map(|word| &word.figures);
         let active = figures.map_or(0, |figures| {
             figures.values().map(|figure| u64::from(figure.active)).sum()
         });
@@ -111,6 +132,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_does_not_mention_it_does_not_do_and_that_has_its_age_too() {
+        let mut told = Told::default();
+        let idle_since = |told_ms| Elsewhere {
+            told_ms,
+            ..Elsewhere::default()
+        };
+        told.hear(7, &[], &known(), 100);
+        assert_eq!(told.of(1), Some(idle_since(100)));
+        told.hear(8, &[entry(1, 5)], &known(), 130);
+        assert_eq!(told.of(2), Some(idle_since(100)));
+        let sum = told.of(1).unwrap();
+        assert_eq!((sum.active, sum.told_ms), (5, 100), "one of both may know better");
+        told.hear(7, &[], &known(), 140);
+        assert_eq!(told.of(2), Some(idle_since(130)));
+        assert_eq!(told.latest_ms(), 140);
+        told.forget(131, |_| true, &known());
+        assert_eq!(
+            told.of(1),
+            Some(idle_since(140)),
+            "the other was silent for too long"
+        );
+        told.forget(141, |_| true, &known());
+        assert_eq!(told.of(1), None);
+    }
+
+    #[test]
     fn what_is_old_gone_or_of_nobody_is_forgotten() {
         let mut told = Told::default();
         told.hear(7, &[entry(1, 3)], &known(), 100);
@@ -118,10 +165,10 @@ mod tests {
         told.forget(101, |_| true, &known());
         assert_eq!(told.of(1).unwrap().active, 5);
         told.forget(101, |_| true, &HashSet::from([1]));
-        assert_eq!(told.of(2), None);
+        assert_eq!(told.by(8), (5, 1));
         told.forget(101, |peer| peer != 8, &known());
         assert_eq!(told.of(1), None);
-        assert!(told.peers.contains_key(&7));
+        assert!(told.peers.is_empty());
     }
 
     #[test]

@@ -6,4 +6,9 @@
     reason = "generated from wit/, where the documentation is"
 )]
 
-wasmtime::component::bindgen!({ path: "../wit", world: "policy" });
+// What every policy must have, and all that one may ask for.
+wasmtime::component::bindgen!({
+    path: "../wit",
+    inline: "package trimtab:host; world policy { include trimtab:policy/cluster-policy@0.1.1; }",
+    world: "trimtab:host/policy",
+});

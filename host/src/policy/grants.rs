@@ -210,7 +210,8 @@ fn needs(function: &str, grants: &Grants) -> Option<(&'static str, Grant)> {
         "path" => ("path", grants.path),
         "query" => ("query", grants.query),
         "active" | "active-total" | "active-all" | "active-changes" | "latency-us" | "latency-us-all"
-        | "throughput" | "throughput-all" => ("load", grants.load),
+        | "throughput" | "throughput-all" | "own-active" | "own-active-all" | "others-active"
+        | "others-active-all" | "others-age-ms" | "others-age-ms-all" => ("load", grants.load),
         _ => return None,
     })
 }
@@ -297,5 +298,20 @@ mod tests {
             u128::from(xxh3_64(&FACTS.client.to_be_bytes()))
         );
         assert_eq!((client(Grant::Deny), client(Grant::Unsaid)), (0, 0));
+    }
+
+    #[test]
+    fn every_live_number_is_load() {
+        let contract = concat!(
+            include_str!("../../../wit/nodes.wit"),
+            include_str!("../../../wit/pool.wit")
+        );
+        let functions = contract.lines().filter_map(|line| line.split_once(": func("));
+        let of_load = functions.filter(|(name, _)| {
+            let grant = needs(name.trim(), &Grants::everything());
+            grant.is_some_and(|(key, _)| key == "load")
+        });
+        // All but `len`, `usable`, `delegate` and `delegate-to`.
+        assert_eq!(of_load.count(), 8 + 6);
     }
 }

@@ -1,6 +1,6 @@
 //! What a guest may call.
 //!
-//! Owns the host's side of `pool`, `request` and `diagnostics`. Nothing here blocks, allocates more than its answer, or
+//! Owns the host's side of `pool`, `nodes`, `request` and `diagnostics`. Nothing here blocks, allocates more than its answer, or
 //! calls back into a guest.
 //!
 //! Invariant: every function is total. An index out of range, a name that is no header, a call outside `pick`: all have
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{
     Facts, Tried,
-    bindings::trimtab::policy::{diagnostics, pool, request},
+    bindings::trimtab::policy::{diagnostics, nodes, pool, request},
     changes, fallback,
     grants::Restrictions,
     lent::Column,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     http1::Head,
-    pool::{Snapshot, View},
+    pool::{Snapshot, Told, View},
     tenant::Tenant,
 };
 
@@ -45,6 +45,7 @@ pub(super) struct Guest {
     pub(super) head: Head,
     pub(super) is_picking: bool,
     pub(super) tried: Tried,
+    /// Those of the pick; of `update` and `outcomes`, the time of the call.
     pub(super) facts: Facts,
     /// What `pool.delegate-to` remembers from pick to pick.
     pub(super) native: Native,
@@ -97,6 +98,22 @@ impl Guest {
         self.restrictions
             .as_ref()
             .is_some_and(|restrictions| restrictions.hides_load())
+    }
+
+    #[inline]
+    fn own_active_of(&self, index: usize) -> u32 {
+        match self.hides_load() {
+            true => 0,
+            false => self.view.own_active(index),
+        }
+    }
+
+    #[inline]
+    fn told_of(&self, index: usize) -> Told {
+        match self.hides_load() {
+            true => Told::NOTHING,
+            false => self.view.others(index),
+        }
     }
 
     /// Notes what a recorded or replayed policy asks for. What it is not granted it does not read.
@@ -260,6 +277,36 @@ impl pool::Host for Guest {
     }
 }
 
+impl nodes::Host for Guest {
+    fn own_active(&mut self, i: u32) -> u32 {
+        self.own_active_of(i as usize)
+    }
+
+    fn others_active(&mut self, i: u32) -> u32 {
+        self.told_of(i as usize).active
+    }
+
+    fn others_age_ms(&mut self, i: u32) -> u32 {
+        self.told_of(i as usize).age_ms(self.facts.now_us / 1000)
+    }
+
+    fn own_active_all(&mut self) -> Vec<u32> {
+        let indices = 0..self.snapshot.members.len();
+        indices.map(|index| self.own_active_of(index)).collect()
+    }
+
+    fn others_active_all(&mut self) -> Vec<u32> {
+        let indices = 0..self.snapshot.members.len();
+        indices.map(|index| self.told_of(index).active).collect()
+    }
+
+    fn others_age_ms_all(&mut self) -> Vec<u32> {
+        let now_ms = self.facts.now_us / 1000;
+        let indices = 0..self.snapshot.members.len();
+        indices.map(|index| self.told_of(index).age_ms(now_ms)).collect()
+    }
+}
+
 impl request::Host for Guest {
     fn header(&mut self, name: String) -> Option<String> {
         self.reads_header(&name);
@@ -367,5 +414,76 @@ impl diagnostics::Host for Guest {
 
     fn note(&mut self, reason: String) {
         self.note = Some(tame(reason, NOTE_BYTES));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use trimtab_tests::guest::Guest as Module;
+
+    use super::*;
+    use crate::{
+        config::{self, Grant},
+        policy::{Answer, Candidate, Engine, Trial},
+        pool::{Figures, fixture},
+    };
+
+    /// What it answers whose pick is as many as are in flight to the first backend, if anybody tells anything of it.
+    fn answer(load: Grant) -> Answer {
+        let import = |name: &str| {
+            format!(
+                "(import \"trimtab:policy/nodes@0.1.1\" \"{name}\" (func ${name} (param i32) (result i32)))"
+            )
+        };
+        let module = Module {
+            imports: ["own-active", "others-active", "others-age-ms"]
+                .map(import)
+                .concat(),
+            pick: "(if (i32.eq (call $others-age-ms (i32.const 0)) (i32.const -1))
+                     (then (return (call $none))))
+                   (call $some
+                     (i32.add (call $own-active (i32.const 0)) (call $others-active (i32.const 0))))"
+                .to_owned(),
+            ..Module::default()
+        };
+        let spec = config::Policy {
+            name: "p".into(),
+            tenant: None,
+            source: config::PolicySource::File("p.wasm".into()),
+            memory_bytes: 16 << 20,
+            deadline: Duration::from_secs(1),
+            wasi: config::Wasi::None,
+            grants: config::Grants {
+                load,
+                ..config::Grants::everything()
+            },
+            config_json: "{}".to_owned(),
+            line: None,
+        };
+        let engine = Engine::new().unwrap();
+        let candidate = Candidate::compile(&engine, spec.into(), &module.bare()).unwrap();
+        let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+        let pool = fixture::pool(fixture::config(&addresses), None, Instant::now());
+        let mut trial = Trial::new(&candidate, &pool.snapshot()).unwrap();
+        let figures = Figures {
+            active: 2,
+            ..Figures::default()
+        };
+        trial.set_load(0, figures);
+        let told = Told {
+            active: 1,
+            told_ms: 0,
+        };
+        trial.set_others(0, told);
+        let asked = trial.pick(&Facts::default(), &Tried::default(), &mut Head::default());
+        asked.unwrap()
+    }
+
+    #[test]
+    fn who_is_not_granted_the_load_is_told_nothing_of_any_node() {
+        assert_eq!(answer(Grant::Allow), Answer::Index(2));
+        assert_eq!(answer(Grant::Deny), Answer::Abstain);
     }
 }

@@ -211,7 +211,9 @@ impl Instance {
 
     fn call_update(&mut self, ticks: u64) -> Result<(), Fault> {
         self.record_backends();
-        let columns = columns(&self.store.data().snapshot);
+        let guest = self.store.data_mut();
+        guest.facts.now_us = guest.view.merged_ms() * 1000;
+        let columns = columns(&guest.snapshot);
         let picker = self.policy.trimtab_policy_picker();
         let updated = guarded(&mut self.store, "update", ticks, |store| {
             picker.call_update(store, &columns)
@@ -342,6 +344,7 @@ impl Instance {
         } = std::mem::take(&mut self.pending);
         let columns = (index, latency_us, bytes, status, now_us);
         self.record_outcomes(&columns);
+        self.store.data_mut().facts.now_us = now_us;
         let Some(function) = self.outcomes else {
             return Ok(());
         };

@@ -13,8 +13,9 @@ use wasmtime::{
 use super::{bindings::trimtab::policy::request, imports::Guest, request::field_hash};
 use crate::pool::View;
 
-const POOL: &str = "trimtab:policy/pool@0.1.0";
-const REQUEST: &str = "trimtab:policy/request@0.1.0";
+/// By the names of the generated ones: under another version these would stand beside them, alone.
+const POOL: &str = "trimtab:policy/pool@0.1.1";
+const REQUEST: &str = "trimtab:policy/request@0.1.1";
 
 /// Puts them in the place of the generated ones.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {

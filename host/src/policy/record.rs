@@ -20,7 +20,7 @@ mod tests;
 
 pub use event::{
     AnswerEvent, BackendEvent, BackendsEvent, CookieEvent, Event, FaultEvent, FieldEvent, LoadEvent,
-    OutcomesEvent, PickEvent, StartEvent, StateEvent, decode_events,
+    OthersEvent, OutcomesEvent, PickEvent, StartEvent, StateEvent, decode_events,
 };
 pub use file::{Ending, Frame, LogError, LogReader, LogWriter};
 pub use reads::Reads;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     http1::Head,
-    pool::{Figures, Pool, Snapshot, View},
+    pool::{Figures, Pool, Snapshot, Told, View},
 };
 
 /// What the policy's log lines say where the pool's name is.
@@ -130,6 +130,12 @@ impl Trial {
     /// Says what the policy finds when it asks for a backend's live load. Nothing happens for an index out of range.
     pub fn set_load(&self, index: usize, figures: Figures) {
         self.view.set(index, figures);
+    }
+
+    /// Says what of a backend's requests in flight the policy finds to be other nodes'. Nothing happens for an index out of
+    /// range.
+    pub fn set_others(&self, index: usize, told: Told) {
+        self.view.set_others(index, told);
     }
 
     /// Gives the policy the state of another instance. It goes on without if it keeps none of this schema.

@@ -28,6 +28,33 @@ pub struct Elsewhere {
     pub told_ms: u64,
 }
 
+/// What of a worker's columns is other nodes'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Requests in flight.
+    pub active: u32,
+    /// When that was told, on the clock of `clock.rs`; the oldest part of it.
+    pub told_ms: u64,
+}
+
+impl Told {
+    /// Nobody told it.
+    pub const NEVER_MS: u64 = u64::MAX;
+    /// Nothing is known.
+    pub const NOTHING: Self = Self {
+        active: 0,
+        told_ms: Self::NEVER_MS,
+    };
+
+    /// How old it is; `u32::MAX` if nobody told anything.
+    pub fn age_ms(self, now_ms: u64) -> u32 {
+        match self.told_ms {
+            Self::NEVER_MS => u32::MAX,
+            told_ms => u32::try_from(now_ms.saturating_sub(told_ms)).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 impl Others {
     /// Replaces what was told; it counts until then.
     pub fn tell(&self, elsewhere: Elsewhere, until_ms: u64) {
@@ -46,12 +73,15 @@ impl Others {
         })
     }
 
-    /// Requests in flight that count now.
+    /// The same without the rate.
     #[inline]
-    pub(super) fn active(&self, now_ms: u64) -> u32 {
-        match now_ms < self.until_ms.load(Relaxed) {
-            true => self.active.load(Relaxed),
-            false => 0,
+    pub(super) fn told(&self, now_ms: u64) -> Told {
+        if now_ms >= self.until_ms.load(Relaxed) {
+            return Told::NOTHING;
+        }
+        Told {
+            active: self.active.load(Relaxed),
+            told_ms: self.told_ms.load(Relaxed),
         }
     }
 }
@@ -64,8 +94,8 @@ mod tests {
     fn what_was_told_counts_until_its_time_and_no_longer_even_if_nobody_writes_any_more() {
         let others = Others::default();
         assert_eq!(
-            (others.at(0), others.active(0)),
-            (None, 0),
+            (others.at(0), others.told(0)),
+            (None, Told::NOTHING),
             "nobody told anything"
         );
         let elsewhere = Elsewhere {
@@ -74,7 +104,20 @@ mod tests {
             told_ms: 100,
         };
         others.tell(elsewhere, 200);
-        assert_eq!((others.at(199), others.active(199)), (Some(elsewhere), 7));
-        assert_eq!((others.at(200), others.active(200)), (None, 0));
+        let told = Told {
+            active: 7,
+            told_ms: 100,
+        };
+        assert_eq!((others.at(199), others.told(199)), (Some(elsewhere), told));
+        assert_eq!((others.at(200), others.told(200)), (None, Told::NOTHING));
+    }
+
+    #[test]
+    fn what_nobody_told_is_older_than_anything() {
+        let told = |told_ms| Told { active: 1, told_ms };
+        assert_eq!(told(100).age_ms(130), 30);
+        assert_eq!(told(100).age_ms(99), 0, "of this moment, and another clock read");
+        assert_eq!(told(1).age_ms(u64::MAX), u32::MAX);
+        assert_eq!(Told::NOTHING.age_ms(130), u32::MAX);
     }
 }

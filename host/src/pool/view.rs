@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::{Snapshot, load::LatencySum};
+use super::{Snapshot, load::LatencySum, others::Told};
 
 /// Merging is taken to cost some 40 ns a backend (an estimate); once in 4 us a backend keeps it near 1 % of a core.
 const MERGE_US_PER_BACKEND: usize = 4;
@@ -23,6 +23,10 @@ const RECENT: usize = 128;
 #[derive(Debug)]
 pub struct View {
     active: Box<[AtomicU32]>,
+    /// What of `active` is other nodes', ...
+    others: Box<[AtomicU32]>,
+    /// ... and when they told it.
+    told_ms: Box<[AtomicU64]>,
     latency_us: Box<[AtomicU32]>,
     throughput: Box<[AtomicU64]>,
     active_total: AtomicU32,
@@ -58,6 +62,8 @@ impl View {
         let len = snapshot.members.len();
         Self {
             active: (0..len).map(|_| AtomicU32::new(0)).collect(),
+            others: (0..len).map(|_| AtomicU32::new(0)).collect(),
+            told_ms: (0..len).map(|_| AtomicU64::new(Told::NEVER_MS)).collect(),
             latency_us: (0..len).map(|_| AtomicU32::new(0)).collect(),
             throughput: (0..len).map(|_| AtomicU64::new(0)).collect(),
             active_total: AtomicU32::new(0),
@@ -79,6 +85,24 @@ impl View {
             self.latency_us[index].store(figures.latency_us, Relaxed);
             self.throughput[index].store(figures.throughput, Relaxed);
         }
+    }
+
+    /// Writes what of a backend's requests in flight is other nodes'. Nothing happens for an index out of range.
+    pub fn set_others(&self, index: usize, told: Told) {
+        if let Some(others) = self.others.get(index) {
+            others.store(told.active, Relaxed);
+            self.told_ms[index].store(told.told_ms, Relaxed);
+        }
+    }
+
+    /// When the columns were filled.
+    pub fn merged_ms(&self) -> u64 {
+        self.merged_ms.load(Relaxed)
+    }
+
+    /// Says that they were filled at that time.
+    pub fn set_merged_ms(&self, now_ms: u64) {
+        self.merged_ms.store(now_ms, Relaxed);
     }
 
     /// Writes what is in flight to all backends: a recorded sum, which need not be that of the columns.
@@ -117,8 +141,10 @@ impl View {
         let mut total = 0;
         for (index, (member, column)) in snapshot.members.iter().zip(&self.active).enumerate() {
             let own: u32 = member.backend.active();
+            let told = member.backend.others.told(now_us / 1000);
+            self.set_others(index, told);
             // Nobody vouches for the sum of what others said.
-            let active = own.saturating_add(member.backend.others.active(now_us / 1000));
+            let active = own.saturating_add(told.active);
             if column.load(Relaxed) != active {
                 column.store(active, Relaxed);
                 self.note(index);
@@ -195,6 +221,24 @@ impl View {
     #[inline]
     pub fn active(&self, index: usize) -> u32 {
         self.active.get(index).map_or(0, |value| value.load(Relaxed))
+    }
+
+    /// Those of them that are this node's own.
+    #[inline]
+    pub fn own_active(&self, index: usize) -> u32 {
+        self.active(index).saturating_sub(self.others(index).active)
+    }
+
+    /// Those that are other nodes'; out of range nobody told anything.
+    #[inline]
+    pub fn others(&self, index: usize) -> Told {
+        match (self.others.get(index), self.told_ms.get(index)) {
+            (Some(active), Some(told_ms)) => Told {
+                active: active.load(Relaxed),
+                told_ms: told_ms.load(Relaxed),
+            },
+            _ => Told::NOTHING,
+        }
     }
 
     /// Requests in flight to all backends.

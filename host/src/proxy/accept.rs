@@ -16,7 +16,8 @@ use std::{
     time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use socket2::SockRef;
@@ -27,6 +28,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
+    body::Arriving,
     client::{ClientStream, Socket},
     guarded::Guarded,
     http2, introduction,
@@ -370,7 +372,8 @@ async fn by_library<S: Socket>(client: Rc<Client>, stream: Guarded<S>, limits: &
         server.max_headers(limits.headers);
     }
     let watch = client.watch.clone();
-    let service = service_fn(|request| serve(client.clone(), request));
+    let service =
+        service_fn(|request: Request<Incoming>| serve(client.clone(), request.map(Arriving::Library)));
     let mut serving = server.serve_connection(TokioIo::new(stream), service);
     let mut was_told = false;
     // How a connection ends is the client's business; what matters of it is counted where it happens.

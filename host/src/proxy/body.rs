@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{client::Watch, forward::Exchange, journey::Journey, straight::Pieces};
+use super::{client::Watch, forward::Exchange, http2::Upload, journey::Journey, straight::Pieces};
 use crate::http1::is_about_message;
 
 /// Of a response that nobody gets; a longer one ends with its connection.
@@ -32,21 +32,31 @@ pub(super) enum RequestBody {
     Client(ClientBody),
 }
 
+/// What brings a request's body.
+pub(super) enum Arriving {
+    /// The HTTP library's whole connection.
+    Library(Incoming),
+    /// One of many on a connection.
+    Stream(Upload),
+    /// There is none.
+    Nothing,
+}
+
 /// A request body as it arrives from the client.
 pub(super) struct ClientBody {
-    incoming: Incoming,
+    arriving: Arriving,
     watch: Rc<Watch>,
     bytes: Rc<Cell<u64>>,
 }
 
 impl RequestBody {
     /// `bytes` counts what has gone through.
-    pub(super) fn new(incoming: Incoming, watch: &Rc<Watch>, bytes: &Rc<Cell<u64>>) -> Self {
-        if incoming.is_end_stream() {
+    pub(super) fn new(arriving: Arriving, watch: &Rc<Watch>, bytes: &Rc<Cell<u64>>) -> Self {
+        if arriving.is_over() {
             return Self::Empty;
         }
         Self::Client(ClientBody {
-            incoming,
+            arriving,
             watch: watch.clone(),
             bytes: bytes.clone(),
         })
@@ -58,18 +68,61 @@ impl RequestBody {
     }
 }
 
+impl Arriving {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Library(incoming) => incoming.is_end_stream(),
+            Self::Stream(upload) => upload.is_end_stream(),
+            Self::Nothing => true,
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match self {
+            Self::Library(incoming) => {
+                let poll = Pin::new(incoming).poll_frame(cx);
+                poll.map(|frame| frame.map(|frame| frame.map_err(UploadError::Library)))
+            }
+            Self::Stream(upload) => {
+                let poll = Pin::new(upload).poll_frame(cx);
+                poll.map(|frame| frame.map(|frame| frame.map_err(UploadError::Stream)))
+            }
+            Self::Nothing => Poll::Ready(None),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Library(incoming) => incoming.size_hint(),
+            Self::Stream(upload) => upload.size_hint(),
+            Self::Nothing => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// What ends a request's body early. A backend with HTTP/2 is told the reason that is in the cause.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadError {
+    /// The client's connection failed, or what it sent is no body.
+    #[error("{0}")]
+    Library(#[source] hyper::Error),
+    /// The same, of one request among many; or its client gave it up.
+    #[error("{0}")]
+    Stream(#[source] h2::Error),
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = UploadError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let Self::Client(body) = &mut *self else {
             return Poll::Ready(None);
         };
-        let mut poll = Pin::new(&mut body.incoming).poll_frame(cx);
+        let mut poll = body.arriving.poll_frame(cx);
         match &mut poll {
             Poll::Ready(Some(Ok(frame))) => drop_forbidden(frame),
             Poll::Ready(Some(Err(_))) => body.watch.fail_body(),
@@ -89,14 +142,14 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Client(body) => body.incoming.is_end_stream(),
+            Self::Client(body) => body.arriving.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Client(body) => body.incoming.size_hint(),
+            Self::Client(body) => body.arriving.size_hint(),
         }
     }
 }
@@ -130,17 +183,17 @@ pub(super) struct ResponseBody {
     watch: Option<Rc<Watch>>,
 }
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "nearly all are of a backend, and a box would be an allocation for each"
-)]
+/// What is large is boxed: bodies are handed on a dozen times, and an allocation costs less than that.
 enum Source {
     /// Made here.
     Full(Option<Bytes>),
     /// A backend's, as it arrives.
-    Backend { incoming: Incoming, exchange: Exchange },
+    Backend {
+        incoming: Incoming,
+        exchange: Box<Exchange>,
+    },
     /// The same, without the library.
-    Straight(Pieces),
+    Straight(Box<Pieces>),
     /// Over.
     Done,
 }
@@ -174,14 +227,17 @@ impl ResponseBody {
             };
         }
         Self {
-            source: Source::Backend { incoming, exchange },
+            source: Source::Backend {
+                incoming,
+                exchange: Box::new(exchange),
+            },
             journey: None,
             watch: None,
         }
     }
 
     /// A backend's body that is read here.
-    pub(super) fn straight(pieces: Pieces) -> Self {
+    pub(super) fn straight(pieces: Box<Pieces>) -> Self {
         let source = match pieces.left() {
             Some(0) => {
                 pieces.complete();

@@ -299,7 +299,7 @@ fn forwarded(fields: &mut HeaderMap, mode: Forwarded, client: &HeaderValue, sche
 }
 
 /// `version` is that of the message as it was received.
-fn append_via(fields: &mut HeaderMap, version: Version) {
+pub(super) fn append_via(fields: &mut HeaderMap, version: Version) {
     let own = VIA[usize::from(version == Version::HTTP_2)].clone();
     match fields.entry(header::VIA) {
         Entry::Vacant(via) => {

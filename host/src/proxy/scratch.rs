@@ -7,6 +7,8 @@ use std::{
     time::SystemTime,
 };
 
+use http::HeaderValue;
+
 use super::plain::{INPUT_MAX, Pipe};
 use crate::http1::Inbox;
 
@@ -29,6 +31,7 @@ pub(super) struct Scratch {
     blocks: RefCell<Vec<Vec<u8>>>,
     wide: RefCell<Vec<Vec<u8>>>,
     date: Cell<Date>,
+    date_value: RefCell<Option<(u64, HeaderValue)>>,
     dated_ms: Cell<u64>,
 }
 
@@ -98,6 +101,22 @@ impl Scratch {
             self.date.set(Date::now());
         }
         self.date.get()
+    }
+
+    /// The same as a field's value, which costs nothing to copy.
+    #[inline]
+    pub(super) fn date_value(&self, now_ms: u64) -> HeaderValue {
+        let date = self.date(now_ms);
+        let dated_ms = self.dated_ms.get();
+        let mut kept = self.date_value.borrow_mut();
+        match &*kept {
+            Some((at_ms, value)) if *at_ms == dated_ms => value.clone(),
+            _ => {
+                let value = HeaderValue::from_bytes(date.as_bytes()).unwrap_or(HeaderValue::from_static(""));
+                *kept = Some((dated_ms, value.clone()));
+                value
+            }
+        }
     }
 }
 

@@ -6,21 +6,20 @@
 //! Invariant: every request is answered (or reset, which is HTTP/2's answer to some), and its [`Journey`] ends exactly once.
 
 use std::{
-    any::Any,
     cell::{Cell, RefCell},
+    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
+    task::Poll,
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
 
 use super::{
     accept::{ListenerState, Rules},
     address,
     attempts::{Attempts, Freshness},
-    body::{RequestBody, ResponseBody},
+    body::{Arriving, RequestBody, ResponseBody},
     client::Watch,
     error::Error,
     forward::{Exchange, Failed},
@@ -58,8 +57,6 @@ pub(super) struct Client {
     pub(super) scheme: &'static str,
     /// It is one of many requests on a connection, and not the whole of that.
     pub(super) is_stream: bool,
-    /// What has to last as long as anything of it does: of a request among many, its place on the connection.
-    _hold: Option<Rc<dyn Any>>,
     /// The request that comes next has been counted on the other way already.
     pub(super) is_counted: Cell<bool>,
     /// Where its bytes go once a backend has agreed to another protocol.
@@ -89,14 +86,13 @@ impl Client {
             text: address::text(address.ip()),
             scheme,
             is_stream: false,
-            _hold: None,
             is_counted: Cell::new(false),
             tunnel: RefCell::new(None),
         }
     }
 
     /// One of many requests on this connection, which the worker watches by this key.
-    pub(super) fn stream(&self, (key, watch): (u64, Rc<Watch>), hold: Rc<dyn Any>) -> Self {
+    pub(super) fn stream(&self, (key, watch): (u64, Rc<Watch>)) -> Self {
         Self {
             worker: self.worker.clone(),
             listener: self.listener.clone(),
@@ -108,7 +104,6 @@ impl Client {
             text: self.text.clone(),
             scheme: self.scheme,
             is_stream: true,
-            _hold: Some(hold),
             is_counted: Cell::new(false),
             tunnel: RefCell::new(None),
         }
@@ -144,10 +139,9 @@ pub(super) type Sent = Rc<Cell<u64>>;
 /// How a stream of HTTP/2 is to be reset whose request is malformed. All else is answered.
 pub(super) async fn serve(
     client: Rc<Client>,
-    mut request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> Result<Response<ResponseBody>, h2::Error> {
     client.watch.request_began();
-    let on_stream = upgrade_of(&client, &mut request);
     let (mut parts, body) = request.into_parts();
     if client.is_stream {
         headers::join_cookies(&mut parts.headers);
@@ -176,6 +170,10 @@ pub(super) async fn serve(
         journey.fail(&error);
         let mut answer = error.answer();
         upgrade::refuse(&mut answer, &parts, &client.listener.rules().config);
+        if client.is_stream {
+            // Such a field means nothing to a connection with many requests (RFC 9113, 8.2.2).
+            answer.headers_mut().remove(header::CONNECTION);
+        }
         answer.map(ResponseBody::full)
     });
     journey.status = response.status().as_u16();
@@ -190,32 +188,7 @@ pub(super) async fn serve(
         body.watch(&client.watch);
     }
     body.carry(journey, parts.method == http::Method::HEAD);
-    if let Some(on_stream) = on_stream {
-        begin_tunnel(&client, on_stream);
-    }
     Ok(response)
-}
-
-/// What becomes of a request that is one of many on its connection, once it is agreed to be a tunnel.
-fn upgrade_of(client: &Client, request: &mut Request<Incoming>) -> Option<OnUpgrade> {
-    let may_be = client.is_stream && request.method() == http::Method::CONNECT;
-    may_be.then(|| hyper::upgrade::on(request))
-}
-
-/// On a connection with many requests, a tunnel is a task of its own.
-fn begin_tunnel(client: &Rc<Client>, on_stream: OnUpgrade) {
-    let Some(tunnel) = client.tunnel.take() else {
-        return;
-    };
-    client.worker.metrics().count(|metrics| &metrics.upgrades);
-    let client = client.clone();
-    tokio::task::spawn_local(async move {
-        // A client that has gone meanwhile needs no tunnel, and how one ends is its own business.
-        if let Ok(stream) = on_stream.await {
-            let with = (&*client.watch, &client.worker.scratch);
-            let _ = tunnel.run(&mut TokioIo::new(stream), Vec::new(), with).await;
-        }
-    });
 }
 
 /// Everything large is lent and not given: what a future is given it keeps twice, and futures are moved for each request.
@@ -223,7 +196,7 @@ async fn handle(
     client: &Rc<Client>,
     listener: &Rules,
     (parts, head): (&Parts, &mut Head),
-    body: Incoming,
+    body: Arriving,
     journey: &mut Journey,
 ) -> Result<Response<ResponseBody>, Error> {
     client.keep_rate(listener, head, journey.began_us)?;
@@ -241,6 +214,13 @@ async fn handle(
         .limit_request(attempts.settings.config.request_timeout);
     if is_empty && question.is_none() && straight::fits(client, head, &attempts.settings.config) {
         return handle_straight((client, listener), head, attempts, journey).await;
+    }
+    if client.is_stream {
+        poll_fn(|cx| {
+            client.watch.gate.lead_to(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
     loop {
         let (target, freshness) = attempts.pick_in_turn(head, journey).await?;
@@ -304,8 +284,10 @@ async fn handle_straight(
                 response.into_body().discard().await;
             }
             Ok(mut response) => {
-                let version = response.version();
-                headers::for_client(response.headers_mut(), &listener.config, version);
+                if listener.config.via {
+                    let version = response.version();
+                    headers::append_via(response.headers_mut(), version);
+                }
                 return Ok(response);
             }
             Err(failed) => attempts.allow_another(target, failed, is_unsent)?,

@@ -8,7 +8,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -23,9 +22,8 @@ use super::{
     forward::Failed,
     hedge::Outcome,
     ledger::Ledger,
-    plain::{Pipe, Plain},
+    plain::{Input, Pipe, Plain},
     serve::Client,
-    worker::WorkerState,
 };
 use crate::{
     config::{Listener, PoolProtocol},
@@ -43,15 +41,6 @@ pub(super) fn fits(client: &Client, head: &Head, pool: &crate::config::Pool) -> 
         && pool.protocol == PoolProtocol::Http1
         && pool.retry.hedge_after.is_none()
         && is_straight(head)
-}
-
-/// An attempt, with what it needs of its worker.
-struct Attempt<'a> {
-    ledger: Ledger,
-    connection: Plain,
-    pipe: Pipe,
-    is_head: bool,
-    is_unsent: &'a mut bool,
 }
 
 /// Sends the request and waits for the response's head. Says whether nothing of it was sent.
@@ -82,16 +71,17 @@ pub(super) async fn exchange(
         (listener.forwarded, listener.via),
         client.peer(),
     );
-    let mut attempt = Attempt {
+    // Boxed because it is handed on a dozen times until the response is over.
+    let mut pieces = Box::new(Pieces {
         ledger,
-        connection,
-        pipe,
-        is_head: head.method() == "HEAD",
-        is_unsent,
-    };
-    match attempt.reply().await {
-        Ok((reply, fields)) => Ok(attempt.answered(&reply, fields)),
-        Err((error, has_answered)) => Err(attempt.failed(error, has_answered)),
+        connection: Some(connection),
+        pipe: Some(pipe),
+        rest: Rest::Length(0),
+        keeps_alive: false,
+    });
+    match pieces.reply(head.method() == "HEAD", is_unsent).await {
+        Ok((reply, fields)) => Ok(pieces.answered(&reply, fields)),
+        Err((error, has_answered)) => Err(pieces.failed(error, has_answered)),
     }
 }
 
@@ -119,29 +109,34 @@ async fn connection(ledger: &Ledger, freshness: Freshness) -> Result<Plain, Erro
     .await
 }
 
-impl Attempt<'_> {
+impl Pieces {
     /// The response's head; or why there is none, and whether anything came.
-    async fn reply(&mut self) -> Result<(Reply, HeaderMap), (Error, bool)> {
+    async fn reply(
+        &mut self,
+        is_head: bool,
+        is_unsent: &mut bool,
+    ) -> Result<(Reply, HeaderMap), (Error, bool)> {
+        let (Some(connection), Some(pipe)) = (&mut self.connection, &mut self.pipe) else {
+            return Err((Error::Upstream("connection closed".into()), false));
+        };
+        let ledger = &self.ledger;
         let (mut written, mut interim) = (0, 0);
-        let sent = poll_fn(|cx| {
-            let poll = self
-                .connection
-                .poll_write_two(cx, &self.pipe.out, &[], &mut written);
-            match poll {
+        let sent = poll_fn(
+            |cx| match connection.poll_write_two(cx, &pipe.out, &[], &mut written) {
                 Poll::Ready(sent) => Poll::Ready(sent.map_err(|error| Error::Upstream(error.to_string()))),
-                Poll::Pending => wait(&self.ledger, cx),
-            }
-        })
+                Poll::Pending => wait(ledger, cx),
+            },
+        )
         .await;
-        *self.is_unsent = written == 0;
+        *is_unsent = written == 0;
         sent.map_err(|error| (error, false))?;
         loop {
-            let error = match read_fields(self.pipe.input.unread(), self.is_head) {
+            let error = match read_fields(pipe.input.unread(), is_head) {
                 Ok(Some((reply, _))) if reply.status == 101 => {
                     Error::BadResponse("backend switched protocols unasked")
                 }
                 Ok(Some((reply, fields))) => {
-                    self.pipe.input.take(reply.len);
+                    pipe.input.take(reply.len);
                     if !reply.is_interim() {
                         return Ok((reply, fields));
                     }
@@ -151,49 +146,32 @@ impl Attempt<'_> {
                     }
                     Error::BadResponse("backend sent too many interim responses")
                 }
-                Ok(None) if !self.pipe.input.make_room() => {
+                Ok(None) if !pipe.input.make_room() => {
                     Error::BadResponse("backend sent a head that is too large")
                 }
-                Ok(None) => match self.more().await {
+                Ok(None) => match more(connection, &mut pipe.input, ledger).await {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
                 Err(malformed) => Error::BadResponse(malformed.reason()),
             };
-            return Err((error, !self.pipe.input.unread().is_empty()));
+            return Err((error, !pipe.input.unread().is_empty()));
         }
     }
 
-    async fn more(&mut self) -> Result<(), Error> {
-        poll_fn(|cx| match self.connection.poll_fill(cx, &mut self.pipe.input) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(Error::Upstream("connection closed".into()))),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(Error::Upstream(error.to_string()))),
-            Poll::Pending => wait(&self.ledger, cx),
-        })
-        .await
-    }
-
     /// The response as the client gets it but for its connection's fields; its body reads on.
-    fn answered(mut self, reply: &Reply, fields: HeaderMap) -> Response<ResponseBody> {
+    fn answered(mut self: Box<Self>, reply: &Reply, fields: HeaderMap) -> Response<ResponseBody> {
         self.ledger.watch.release_backend();
         self.ledger.record(Some(reply.status));
         let cookie = self.ledger.cookie.take();
-        let rest = match reply.framing {
+        self.rest = match reply.framing {
             Framing::Empty => Rest::Length(0),
             Framing::Length(length) => Rest::Length(length),
             Framing::Chunked => Rest::Chunks(Chunks::with_trailers()),
             Framing::Close => Rest::UntilEnd,
         };
-        let pieces = Pieces {
-            worker: self.ledger.worker.clone(),
-            ledger: self.ledger,
-            connection: Some(self.connection),
-            pipe: Some(self.pipe),
-            rest,
-            keeps_alive: reply.keeps_alive,
-        };
-        let mut response = Response::new(ResponseBody::straight(pieces));
+        self.keeps_alive = reply.keeps_alive;
+        let mut response = Response::new(ResponseBody::straight(self));
         *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
         *response.headers_mut() = fields;
         // It is made of what the configuration and hex have, which is always good for a field.
@@ -205,15 +183,28 @@ impl Attempt<'_> {
 
     /// Records a failure, unless it only says that a stored connection had been closed.
     #[cold]
-    fn failed(mut self, error: Error, has_answered: bool) -> Failed {
+    fn failed(mut self: Box<Self>, error: Error, has_answered: bool) -> Failed {
         self.ledger.watch.release_backend();
-        let was_stale = self.connection.is_reused && !has_answered && matches!(error, Error::Upstream(_));
+        let is_reused = self
+            .connection
+            .as_ref()
+            .is_some_and(|connection| connection.is_reused);
+        let was_stale = is_reused && !has_answered && matches!(error, Error::Upstream(_));
         if !was_stale {
             self.ledger.fail(&error);
         }
-        self.ledger.worker.scratch.put_pipe(self.pipe);
         Failed { error, was_stale }
     }
+}
+
+async fn more(connection: &mut Plain, input: &mut Input, ledger: &Ledger) -> Result<(), Error> {
+    poll_fn(|cx| match connection.poll_fill(cx, input) {
+        Poll::Ready(Ok(0)) => Poll::Ready(Err(Error::Upstream("connection closed".into()))),
+        Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(Error::Upstream(error.to_string()))),
+        Poll::Pending => wait(ledger, cx),
+    })
+    .await
 }
 
 /// Waits on, unless the time is over.
@@ -224,9 +215,8 @@ fn wait<T>(ledger: &Ledger, cx: &Context<'_>) -> Poll<Result<T, Error>> {
         .map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
 }
 
-/// A response's body as it arrives.
+/// An attempt, and then its response's body as it arrives.
 pub(super) struct Pieces {
-    worker: Rc<WorkerState>,
     ledger: Ledger,
     /// `None` once it is over.
     connection: Option<Plain>,
@@ -289,7 +279,7 @@ impl Pieces {
                 return Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)));
             }
             if let Rest::Length(left) = self.rest {
-                pipe.input.widen(left, &self.worker.scratch);
+                pipe.input.widen(left, &self.ledger.worker.scratch);
             }
             match connection.poll_fill(cx, &mut pipe.input) {
                 Poll::Ready(Ok(0)) if matches!(self.rest, Rest::UntilEnd) => return Poll::Ready(None),
@@ -307,7 +297,7 @@ impl Pieces {
     }
 
     /// The last byte was handed on: the connection can carry another request, if it may.
-    pub(super) fn complete(mut self) {
+    pub(super) fn complete(mut self: Box<Self>) {
         let is_clean = self
             .pipe
             .as_ref()
@@ -321,7 +311,7 @@ impl Pieces {
 impl Drop for Pieces {
     fn drop(&mut self) {
         if let Some(pipe) = self.pipe.take() {
-            self.worker.scratch.put_pipe(pipe);
+            self.ledger.worker.scratch.put_pipe(pipe);
         }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::{
     http1::Head,
     policy::{
-        self, Algorithm, Answer, BackendsEvent, Candidate, Facts, Fault, FaultKind, LoadEvent, OutcomesEvent,
-        PickEvent, Reads, StateEvent, Step, Trial, Tried,
+        self, Algorithm, Answer, BackendsEvent, Candidate, Facts, Fault, FaultKind, LoadEvent, OthersEvent,
+        OutcomesEvent, PickEvent, Reads, StateEvent, Step, Trial, Tried,
     },
     pool::{Snapshot, State, View},
 };
@@ -25,6 +25,8 @@ pub struct Player {
     /// ... and as the policy sees them.
     shown: Arc<Snapshot>,
     view: Arc<View>,
+    /// For the next call.
+    others: Vec<OthersEvent<'static>>,
     trial: Option<Trial>,
 }
 
@@ -66,6 +68,7 @@ impl Player {
             drain,
             fallback,
             view: Arc::new(View::without_load(&nobody)),
+            others: Vec::new(),
             recorded: nobody.clone(),
             shown: nobody,
             trial: None,
@@ -85,6 +88,11 @@ impl Player {
     /// The load as the policy sees it.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// What other nodes have in flight when the next call is made.
+    pub(super) fn hear(&mut self, event: OthersEvent<'static>) {
+        self.others.push(event);
     }
 
     pub(super) fn show(&mut self, event: &BackendsEvent<'_>) -> Outcome {
@@ -198,7 +206,10 @@ impl Player {
         }
     }
 
-    fn set_load(&self, load: &LoadEvent<'_>) {
+    fn set_load(&mut self, load: &LoadEvent<'_>) {
+        for others in self.others.drain(..) {
+            others.apply(&self.view);
+        }
         for (index, figures) in load.figures() {
             self.view.set(index, figures);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::player::{Played, Player, tried_of};
 use crate::{
     policy::{self, Algorithm, AnswerEvent, Event, PickEvent, Recorded, Tried, own_id},
-    pool::{Figures, Snapshot},
+    pool::{Figures, Snapshot, Told},
 };
 
 /// A decision, as it was and as it is when made again.
@@ -21,7 +21,7 @@ pub struct Remade {
     /// The backends, ...
     pub snapshot: Arc<Snapshot>,
     /// ... and their load, at that time.
-    pub load: Vec<Figures>,
+    pub load: Vec<(Figures, Told)>,
     /// Whether both are the same, note included.
     pub is_same: bool,
 }
@@ -52,6 +52,7 @@ pub fn remake(recorded: &Recorded, id: &str, fallback: Option<Algorithm>) -> Res
         match event? {
             Event::Backends(backends) => drop(player.show(&backends)),
             Event::State(state) => drop(player.import(&state)?),
+            Event::Others(others) => player.hear(others),
             Event::Outcomes(outcomes) => drop(player.observe(&outcomes)),
             Event::Pick(pick) => {
                 let played = player.pick(&pick);
@@ -70,7 +71,10 @@ fn compared(player: &Player, event: u64, pick: PickEvent<'static>, played: Playe
     let is_same =
         AnswerEvent::new(&played.answer) == pick.answer && pick.note.as_deref() == played.note.as_deref();
     let snapshot = player.shown().clone();
-    let load = (0..snapshot.members.len()).map(|index| player.view().figures(index));
+    let load = (0..snapshot.members.len()).map(|index| {
+        let view = player.view();
+        (view.figures(index), view.others(index))
+    });
     Remade {
         event,
         load: load.collect(),

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use super::{Order, ReplayError};
+use super::{Order, Player, ReplayError};
 use crate::{
     config::{self, BUILTIN_POLICIES, PolicySource, Wasi},
     policy::{Candidate, Engine, StartEvent, builtin_component},
@@ -21,6 +21,12 @@ pub(super) struct Casting {
     /// It is the version that was recorded, under the same conditions.
     pub(super) is_same: bool,
     pub(super) drain: Arc<[String]>,
+}
+
+impl Casting {
+    pub(super) fn player(&self) -> Player {
+        Player::new(self.candidate.clone(), self.drain.clone(), None)
+    }
 }
 
 /// The versions at hand.

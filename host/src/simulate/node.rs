@@ -25,7 +25,7 @@ use crate::{
     config::{self, Scenario},
     health::{Conduct, Past, Tally, Verdict},
     policy::{Decision, Deployment, Ended, Facts, Instance, Rebuild, Seat, Tried},
-    pool::{Backend, Pool},
+    pool::{Backend, Elsewhere, Pool},
 };
 
 /// What the host's clock says at the beginning: it never says 0, which means never.
@@ -336,25 +336,22 @@ impl Node {
     }
 
     /// Takes note of what all balancers have in flight, this one's own among it.
-    pub(super) fn learn(&self, sums: &[u32]) {
-        let others = self.seats.len();
+    pub(super) fn learn(&self, sums: &[u32], now: Ns) {
         let snapshot = self.pool.snapshot();
         for ((server, own), member) in self.in_flight().zip(&snapshot.members) {
-            let told = sums[server as usize].saturating_sub(own);
-            let load = member.backend.load(others);
-            (load.active()..told).for_each(|_| load.begin());
-            (told..load.active()).for_each(|_| load.end());
+            let elsewhere = Elsewhere {
+                active: sums[server as usize].saturating_sub(own),
+                rate: 0,
+                told_ms: now_us(now) / 1000,
+            };
+            member.backend.others.tell(elsewhere, u64::MAX);
         }
     }
 
     /// What each backend has in flight from this balancer's workers.
     fn in_flight(&self) -> impl Iterator<Item = (u32, u32)> {
         let snapshot = self.pool.snapshot();
-        let workers = self.seats.len();
-        let own = move |place: usize| {
-            let backend = &snapshot.members[place].backend;
-            (0..workers).map(|worker| backend.load(worker).active()).sum()
-        };
+        let own = move |place: usize| snapshot.members[place].backend.active();
         self.servers
             .iter()
             .enumerate()
@@ -362,8 +359,7 @@ impl Node {
     }
 }
 
-/// A pool of the backends that are there now. Beside the workers' counters each backend has a block for what other
-/// balancers tell of it.
+/// A pool of the backends that are there now.
 fn make_pool(
     scenario: &Scenario,
     fleet: &Fleet<'_>,
@@ -389,7 +385,7 @@ fn make_pool(
     // Nobody connects to it.
     let socket = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
     let sockets = vec![socket; servers.len()];
-    let blocks = scenario.balancers.workers as usize + 1;
-    let pool = Pool::new(Arc::new(config), &sockets, blocks, previous, now);
+    let workers = scenario.balancers.workers as usize;
+    let pool = Pool::new(Arc::new(config), &sockets, workers, previous, now);
     (pool, servers)
 }

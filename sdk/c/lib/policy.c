@@ -3,84 +3,104 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Imported Functions from `trimtab:policy/pool@0.1.0`
+// Imported Functions from `trimtab:policy/nodes@0.1.1`
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("len")))
+__attribute__((__import_module__("trimtab:policy/nodes@0.1.1"), __import_name__("own-active")))
+extern int32_t __wasm_import_trimtab_policy_nodes_own_active(int32_t);
+
+__attribute__((__import_module__("trimtab:policy/nodes@0.1.1"), __import_name__("others-active")))
+extern int32_t __wasm_import_trimtab_policy_nodes_others_active(int32_t);
+
+__attribute__((__import_module__("trimtab:policy/nodes@0.1.1"), __import_name__("others-age-ms")))
+extern int32_t __wasm_import_trimtab_policy_nodes_others_age_ms(int32_t);
+
+__attribute__((__import_module__("trimtab:policy/nodes@0.1.1"), __import_name__("own-active-all")))
+extern void __wasm_import_trimtab_policy_nodes_own_active_all(uint8_t *);
+
+__attribute__((__import_module__("trimtab:policy/nodes@0.1.1"), __import_name__("others-active-all")))
+extern void __wasm_import_trimtab_policy_nodes_others_active_all(uint8_t *);
+
+__attribute__((__import_module__("trimtab:policy/nodes@0.1.1"), __import_name__("others-age-ms-all")))
+extern void __wasm_import_trimtab_policy_nodes_others_age_ms_all(uint8_t *);
+
+// Imported Functions from `trimtab:policy/pool@0.1.1`
+
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("len")))
 extern int32_t __wasm_import_trimtab_policy_pool_len(void);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("active")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("active")))
 extern int32_t __wasm_import_trimtab_policy_pool_active(int32_t);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("active-total")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("active-total")))
 extern int32_t __wasm_import_trimtab_policy_pool_active_total(void);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("latency-us")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("latency-us")))
 extern int32_t __wasm_import_trimtab_policy_pool_latency_us(int32_t);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("throughput")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("throughput")))
 extern int64_t __wasm_import_trimtab_policy_pool_throughput(int32_t);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("usable")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("usable")))
 extern int32_t __wasm_import_trimtab_policy_pool_usable(int32_t);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("active-all")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("active-all")))
 extern void __wasm_import_trimtab_policy_pool_active_all(uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("active-changes")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("active-changes")))
 extern int64_t __wasm_import_trimtab_policy_pool_active_changes(void);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("latency-us-all")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("latency-us-all")))
 extern void __wasm_import_trimtab_policy_pool_latency_us_all(uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("throughput-all")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("throughput-all")))
 extern void __wasm_import_trimtab_policy_pool_throughput_all(uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("delegate")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("delegate")))
 extern void __wasm_import_trimtab_policy_pool_delegate(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/pool@0.1.0"), __import_name__("delegate-to")))
+__attribute__((__import_module__("trimtab:policy/pool@0.1.1"), __import_name__("delegate-to")))
 extern void __wasm_import_trimtab_policy_pool_delegate_to(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `trimtab:policy/request@0.1.0`
+// Imported Functions from `trimtab:policy/request@0.1.1`
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("header")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("header")))
 extern void __wasm_import_trimtab_policy_request_header(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("header-hash")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("header-hash")))
 extern void __wasm_import_trimtab_policy_request_header_hash(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("method")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("method")))
 extern void __wasm_import_trimtab_policy_request_method(uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("authority")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("authority")))
 extern void __wasm_import_trimtab_policy_request_authority(uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("path")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("path")))
 extern void __wasm_import_trimtab_policy_request_path(uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("query")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("query")))
 extern void __wasm_import_trimtab_policy_request_query(uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("cookie")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("cookie")))
 extern void __wasm_import_trimtab_policy_request_cookie(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("tried")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("tried")))
 extern int32_t __wasm_import_trimtab_policy_request_tried(int32_t);
 
-__attribute__((__import_module__("trimtab:policy/request@0.1.0"), __import_name__("reject")))
+__attribute__((__import_module__("trimtab:policy/request@0.1.1"), __import_name__("reject")))
 extern void __wasm_import_trimtab_policy_request_reject(int32_t);
 
-// Imported Functions from `trimtab:policy/diagnostics@0.1.0`
+// Imported Functions from `trimtab:policy/diagnostics@0.1.1`
 
-__attribute__((__import_module__("trimtab:policy/diagnostics@0.1.0"), __import_name__("log")))
+__attribute__((__import_module__("trimtab:policy/diagnostics@0.1.1"), __import_name__("log")))
 extern void __wasm_import_trimtab_policy_diagnostics_log(int32_t, uint8_t *, size_t);
 
-__attribute__((__import_module__("trimtab:policy/diagnostics@0.1.0"), __import_name__("note")))
+__attribute__((__import_module__("trimtab:policy/diagnostics@0.1.1"), __import_name__("note")))
 extern void __wasm_import_trimtab_policy_diagnostics_note(uint8_t *, size_t);
 
-// Exported Functions from `trimtab:policy/picker@0.1.0`
+// Exported Functions from `trimtab:policy/picker@0.1.1`
 
-__attribute__((__weak__, __export_name__("cabi_post_trimtab:policy/picker@0.1.0#configure")))
+__attribute__((__weak__, __export_name__("cabi_post_trimtab:policy/picker@0.1.1#configure")))
 void __wasm_export_exports_trimtab_policy_picker_configure_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -249,6 +269,45 @@ void policy_string_free(policy_string_t *ret) {
 }
 
 // Component Adapters
+
+uint32_t trimtab_policy_nodes_own_active(uint32_t i) {
+  int32_t ret = __wasm_import_trimtab_policy_nodes_own_active((int32_t) (i));
+  return (uint32_t) (ret);
+}
+
+uint32_t trimtab_policy_nodes_others_active(uint32_t i) {
+  int32_t ret = __wasm_import_trimtab_policy_nodes_others_active((int32_t) (i));
+  return (uint32_t) (ret);
+}
+
+uint32_t trimtab_policy_nodes_others_age_ms(uint32_t i) {
+  int32_t ret = __wasm_import_trimtab_policy_nodes_others_age_ms((int32_t) (i));
+  return (uint32_t) (ret);
+}
+
+void trimtab_policy_nodes_own_active_all(policy_list_u32_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_trimtab_policy_nodes_own_active_all(ptr);
+  *ret = (policy_list_u32_t) { (uint32_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+void trimtab_policy_nodes_others_active_all(policy_list_u32_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_trimtab_policy_nodes_others_active_all(ptr);
+  *ret = (policy_list_u32_t) { (uint32_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+void trimtab_policy_nodes_others_age_ms_all(policy_list_u32_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_trimtab_policy_nodes_others_age_ms_all(ptr);
+  *ret = (policy_list_u32_t) { (uint32_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
 
 uint32_t trimtab_policy_pool_len(void) {
   int32_t ret = __wasm_import_trimtab_policy_pool_len();
@@ -476,7 +535,7 @@ void trimtab_policy_diagnostics_note(policy_string_t *reason) {
   __wasm_import_trimtab_policy_diagnostics_note((uint8_t *) (*reason).ptr, (*reason).len);
 }
 
-__attribute__((__export_name__("trimtab:policy/picker@0.1.0#configure")))
+__attribute__((__export_name__("trimtab:policy/picker@0.1.1#configure")))
 uint8_t * __wasm_export_exports_trimtab_policy_picker_configure(uint8_t * arg, size_t arg0) {
   policy_string_t arg1 = (policy_string_t) { (uint8_t*)(arg), (arg0) };
   exports_trimtab_policy_picker_result_void_string_t ret;
@@ -496,7 +555,7 @@ uint8_t * __wasm_export_exports_trimtab_policy_picker_configure(uint8_t * arg, s
   return ptr;
 }
 
-__attribute__((__export_name__("trimtab:policy/picker@0.1.0#update")))
+__attribute__((__export_name__("trimtab:policy/picker@0.1.1#update")))
 void __wasm_export_exports_trimtab_policy_picker_update(uint8_t * arg) {
   exports_trimtab_policy_picker_snapshot_t arg0 = (exports_trimtab_policy_picker_snapshot_t) {
     (uint64_t) (uint64_t) (*((int64_t*) (arg + 0))),
@@ -513,7 +572,7 @@ void __wasm_export_exports_trimtab_policy_picker_update(uint8_t * arg) {
   free(arg);
 }
 
-__attribute__((__export_name__("trimtab:policy/picker@0.1.0#pick")))
+__attribute__((__export_name__("trimtab:policy/picker@0.1.1#pick")))
 uint8_t * __wasm_export_exports_trimtab_policy_picker_pick(int64_t arg, int64_t arg0, int64_t arg1, int64_t arg2, int32_t arg3, int64_t arg4) {
   uint32_t val;
   bool ret = exports_trimtab_policy_picker_pick((uint64_t) (arg), (uint64_t) (arg0), (uint64_t) (arg1), (uint64_t) (arg2), (uint32_t) (arg3), (uint64_t) (arg4), &val);

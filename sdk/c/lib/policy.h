@@ -103,7 +103,24 @@ typedef struct {
   } val;
 } exports_trimtab_policy_picker_result_void_string_t;
 
-// Imported Functions from `trimtab:policy/pool@0.1.0`
+// Imported Functions from `trimtab:policy/nodes@0.1.1`
+// Requests that this node has in flight to backend `i`, over all its workers.
+extern uint32_t trimtab_policy_nodes_own_active(uint32_t i);
+// Requests that the other nodes have in flight to backend `i`, all together, as they said last. A node counts until it was
+// silent for `peers.stale_after` (1 s unless configured), and for nothing afterwards.
+extern uint32_t trimtab_policy_nodes_others_active(uint32_t i);
+// How old the answer of `others-active` is, in milliseconds: the time since the node that was silent longest among those that
+// count said what it did of backend `i`. That none has anything in flight is told, too, and has its age.
+// 4294967295, older than anything, when no other node counts: then nothing is known, and `others-active` is 0.
+extern uint32_t trimtab_policy_nodes_others_age_ms(uint32_t i);
+// `own-active` of every backend, in order.
+extern void trimtab_policy_nodes_own_active_all(policy_list_u32_t *ret);
+// `others-active` of every backend, in order.
+extern void trimtab_policy_nodes_others_active_all(policy_list_u32_t *ret);
+// `others-age-ms` of every backend, in order.
+extern void trimtab_policy_nodes_others_age_ms_all(policy_list_u32_t *ret);
+
+// Imported Functions from `trimtab:policy/pool@0.1.1`
 // How many backends the last `update` had.
 extern uint32_t trimtab_policy_pool_len(void);
 // Requests in flight to backend `i`: sent and not yet answered to the last byte.
@@ -149,7 +166,7 @@ extern bool trimtab_policy_pool_delegate(policy_list_u32_t *among, uint32_t *ret
 // and `peak-ewma` look at two of them only. Only inside `pick`; `none` elsewhere.
 extern bool trimtab_policy_pool_delegate_to(policy_string_t *algorithm, policy_list_u32_t *among, uint32_t *ret);
 
-// Imported Functions from `trimtab:policy/request@0.1.0`
+// Imported Functions from `trimtab:policy/request@0.1.1`
 // The first header field of this name.
 extern bool trimtab_policy_request_header(policy_string_t *name, policy_string_t *ret);
 // 64-bit hash of the first header field of this name: the same value always gives the same hash, on every balancer.
@@ -170,7 +187,7 @@ extern bool trimtab_policy_request_tried(uint32_t i);
 // (anything else becomes 503). For shedding load. Not counted as a fault.
 extern void trimtab_policy_request_reject(uint16_t status);
 
-// Imported Functions from `trimtab:policy/diagnostics@0.1.0`
+// Imported Functions from `trimtab:policy/diagnostics@0.1.1`
 // Writes a line to the balancer's log, with the policy's name and version. `level`: 0 error, 1 warn, 2 info,
 // 3 debug; anything above is debug. At most 10 lines a second per instance, each cut at 1024 bytes; the rest is
 // dropped and counted.
@@ -179,7 +196,7 @@ extern void trimtab_policy_diagnostics_log(uint8_t level, policy_string_t *messa
 // Costs about 60 ns, so leave it out of the common path.
 extern void trimtab_policy_diagnostics_note(policy_string_t *reason);
 
-// Exported Functions from `trimtab:policy/picker@0.1.0`
+// Exported Functions from `trimtab:policy/picker@0.1.1`
 bool exports_trimtab_policy_picker_configure(policy_string_t *config_json, policy_string_t *err);
 void exports_trimtab_policy_picker_update(exports_trimtab_policy_picker_snapshot_t *snapshot);
 bool exports_trimtab_policy_picker_pick(uint64_t key, uint64_t random, uint64_t client_hi, uint64_t client_lo, uint32_t attempt, uint64_t now_us, uint32_t *ret);

@@ -72,6 +72,20 @@ export interface Snapshot {
   readonly labels: readonly (readonly [string, string])[][];
 }
 
+/** Requests in flight of this node and of the others, apart: for a policy that is built with `--world cluster-policy` in place of
+ * `--world policy`, as `import * as nodes from "trimtab:policy/nodes@0.1.1"`. wit/nodes.wit says more. */
+declare module "trimtab:policy/nodes@0.1.1" {
+  /** Requests that this node has in flight to a backend. */
+  export function ownActive(index: number): number;
+  export function ownActiveAll(): readonly number[];
+  /** Those of the other nodes, as they said last. */
+  export function othersActive(index: number): number;
+  export function othersActiveAll(): readonly number[];
+  /** How many milliseconds ago they said that; 4294967295 if nobody says anything. */
+  export function othersAgeMs(index: number): number;
+  export function othersAgeMsAll(): readonly number[];
+}
+
 /** The backends, with their live load. */
 export interface Pool extends Snapshot {
   readonly length: number;

@@ -1,8 +1,8 @@
 // What a policy in JavaScript is made with: `policy()` makes of your functions what the host calls, keeps the backends of
 // the last update, and writes exceptions to the balancer's log. Types and documentation: trimtab.d.ts.
-import { log as write, note } from "trimtab:policy/diagnostics@0.1.0";
-import * as columns from "trimtab:policy/pool@0.1.0";
-import * as asked from "trimtab:policy/request@0.1.0";
+import { log as write, note } from "trimtab:policy/diagnostics@0.1.1";
+import * as columns from "trimtab:policy/pool@0.1.1";
+import * as asked from "trimtab:policy/request@0.1.1";
 
 const LEVELS = { error: 0, warn: 1, info: 2, debug: 3 };
 

@@ -13,11 +13,11 @@
     reason = "generated code, which speaks the canonical ABI"
 )]
 
-/// The imports, and the `picker` that every policy exports.
+/// All imports, of which a component has those that it uses, and the `picker` that every policy exports.
 pub mod policy {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "policy",
+        world: "cluster-policy",
         pub_export_macro: true,
         export_macro_name: "export_policy",
     });
@@ -27,7 +27,7 @@ pub mod policy {
 pub mod observing {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package trimtab:sdk-observing; world observing { export trimtab:policy/observer@0.1.0; }",
+        inline: "package trimtab:sdk-observing; world observing { export trimtab:policy/observer@0.1.1; }",
         pub_export_macro: true,
         export_macro_name: "export_observing",
     });
@@ -37,7 +37,7 @@ pub mod observing {
 pub mod keeping {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package trimtab:sdk-keeping; world keeping { export trimtab:policy/stateful@0.1.0; }",
+        inline: "package trimtab:sdk-keeping; world keeping { export trimtab:policy/stateful@0.1.1; }",
         pub_export_macro: true,
         export_macro_name: "export_keeping",
     });

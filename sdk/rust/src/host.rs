@@ -2,9 +2,9 @@
 //! [`crate::testing`]. Everything above it is the same code on both.
 
 #[cfg(target_arch = "wasm32")]
-pub(crate) use crate::bindings::policy::trimtab::policy::{diagnostics, pool, request};
+pub(crate) use crate::bindings::policy::trimtab::policy::{diagnostics, nodes, pool, request};
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use crate::testing::imports::{diagnostics, pool, request};
+pub(crate) use crate::testing::imports::{diagnostics, nodes, pool, request};
 
 /// How much a log line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

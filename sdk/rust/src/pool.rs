@@ -200,6 +200,24 @@ impl Pool {
         host::pool::active(clamp(index))
     }
 
+    /// [`Backend::own_active`] of every backend, in order.
+    #[must_use]
+    pub fn own_active_all(&self) -> Vec<u32> {
+        host::nodes::own_active_all()
+    }
+
+    /// [`Backend::others_active`] of every backend, in order.
+    #[must_use]
+    pub fn others_active_all(&self) -> Vec<u32> {
+        host::nodes::others_active_all()
+    }
+
+    /// [`Backend::others_age_ms`] of every backend, in order; `u32::MAX`, older than anything, where nobody says anything.
+    #[must_use]
+    pub fn others_age_ms_all(&self) -> Vec<u32> {
+        host::nodes::others_age_ms_all()
+    }
+
     /// Lets the host's own algorithm choose among these indices: filter, and leave the rest to the host. `None` when
     /// nothing usable and untried is left.
     #[must_use]
@@ -294,10 +312,31 @@ impl<'a> Backend<'a> {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Requests in flight to it now, over all workers.
+    /// Requests in flight to it now, over all workers; in a pool with `load_view = "cluster"` also those of other nodes.
     #[must_use]
     pub fn active(self) -> u32 {
         self.pool.active(self.index)
+    }
+
+    /// Those of them that are this node's own. Costs what [`active`](Backend::active) does; a component that uses this or the
+    /// two below needs a host that has them (`nodes` of the contract, 0.1.1).
+    #[must_use]
+    pub fn own_active(self) -> u32 {
+        host::nodes::own_active(clamp(self.index))
+    }
+
+    /// Those of them that are other nodes', as they said last: 0 unless the pool has `load_view = "cluster"`.
+    #[must_use]
+    pub fn others_active(self) -> u32 {
+        host::nodes::others_active(clamp(self.index))
+    }
+
+    /// How many milliseconds ago the other nodes said that, or that they have nothing in flight; the longest time of them.
+    /// `None` if nobody says anything.
+    #[must_use]
+    pub fn others_age_ms(self) -> Option<u32> {
+        let age_ms = host::nodes::others_age_ms(clamp(self.index));
+        (age_ms != u32::MAX).then_some(age_ms)
     }
 
     /// Average microseconds to the response head over about 5 seconds of traffic; 0 while nothing was measured.
@@ -356,6 +395,25 @@ mod tests {
         with_host(|host| host.tried = vec![true, true]);
         pool.begin(2);
         assert_eq!(pool.ready_indices(), [0, 1]);
+    }
+
+    #[test]
+    fn what_is_in_flight_is_told_apart_by_node() {
+        let pool = testing::pool(["a", "b", "c"]).build();
+        let b = pool.get(1).unwrap();
+        with_host(|host| (host.len, host.active) = (3, vec![1, 5]));
+        assert_eq!(
+            (b.own_active(), b.others_active(), b.others_age_ms()),
+            (5, 0, None)
+        );
+        with_host(|host| host.others = vec![None, Some((4, 30))]);
+        assert_eq!(
+            (b.own_active(), b.others_active(), b.others_age_ms()),
+            (1, 4, Some(30))
+        );
+        assert_eq!(pool.own_active_all(), [1, 1, 0]);
+        assert_eq!(pool.others_active_all(), [0, 4, 0]);
+        assert_eq!(pool.others_age_ms_all(), [u32::MAX, 30, u32::MAX]);
     }
 
     #[test]

@@ -26,24 +26,18 @@ pub struct Turns {
     /// Requests in flight to each backend, as the host told them last.
     active: Vec<u32>,
     /// What is known of each block by them. Without any, `active` means nothing.
-    summaries: Vec<Summary>,
+    known: Known,
 }
 
-/// What a pick by requests in flight has to know of a block.
-#[derive(Clone, Copy, Debug)]
-struct Summary {
+/// What a pick by requests in flight has to know of each block, in columns.
+#[derive(Clone, Debug, Default)]
+struct Known {
     /// The smallest score.
-    lowest: u32,
+    lowest: Vec<u32>,
     /// When the first of those that tie at it is due, whatever the clock says.
-    earliest: u32,
-}
-
-impl Summary {
-    /// A block that has to be looked at. No backend is due so late.
-    const STALE: Self = Self {
-        lowest: 0,
-        earliest: u32::MAX,
-    };
+    earliest: Vec<u32>,
+    /// Blocks to be looked at again.
+    stale: Vec<usize>,
 }
 
 /// Backends in a block: long enough that the end of a loop costs little, short enough for pools of three.
@@ -60,6 +54,9 @@ const TOLERANCE: u32 = 4;
 
 /// No score: that of infinity and above it of what is not a number. The bits of positive floats order as they do.
 const NEVER: u32 = f32::INFINITY.to_bits();
+
+/// The score of a block that is to be looked at again: bits of no number that a processor makes.
+const DOUBTED: u32 = u32::MAX - 1;
 
 /// A row of backends.
 #[derive(Clone, Debug)]
@@ -89,12 +86,11 @@ impl Block {
         scores.fold(u32::MAX, u32::min)
     }
 
+    /// Its smallest score, and when the first of those that tie at it is due, whatever the clock says.
     #[inline]
-    fn summary(&self, costs: &[u32]) -> Summary {
+    fn best(&self, costs: &[u32]) -> (u32, u32) {
         let lowest = self.lowest(costs);
-        // Of a block without a backend that may be picked nobody asks when one is due.
-        let earliest = self.earliest(costs, bound(lowest), 0).min(u32::MAX - 1);
-        Summary { lowest, earliest }
+        (lowest, self.earliest(costs, bound(lowest), 0))
     }
 
     /// The earliest due time of those that score at most `bound`.
@@ -160,6 +156,31 @@ fn score<C: Cost>(cost: C, scale: f32) -> u32 {
     (cost.to_f32() * scale).to_bits()
 }
 
+impl Known {
+    /// Nothing of so many blocks.
+    fn begin(&mut self, blocks: usize) {
+        self.forget();
+        self.lowest.resize(blocks, DOUBTED);
+        self.earliest.resize(blocks, u32::MAX);
+        self.stale.extend(0..blocks);
+    }
+
+    fn forget(&mut self) {
+        self.lowest.clear();
+        self.earliest.clear();
+        self.stale.clear();
+    }
+
+    /// A block is not what it was.
+    #[inline]
+    fn doubt(&mut self, row: usize) {
+        if let Some(lowest) = self.lowest.get_mut(row).filter(|lowest| **lowest != DOUBTED) {
+            *lowest = DOUBTED;
+            self.stale.push(row);
+        }
+    }
+}
+
 impl Turns {
     /// Follows the pool; call it from `update`.
     pub fn follow(&mut self, pool: &Pool) {
@@ -169,7 +190,7 @@ impl Turns {
         }
         self.leads.follow(pool);
         self.clock = 0;
-        self.summaries.clear();
+        self.known.forget();
         let capacities = pool.capacities();
         let usable = capacities.iter().copied().filter(|&capacity| capacity > 0);
         let Some(lightest) = usable.min() else {
@@ -220,7 +241,7 @@ impl Turns {
 
     /// Learns what changed of the requests in flight.
     fn ask_active(&mut self) {
-        while !self.summaries.is_empty() {
+        while !self.known.lowest.is_empty() {
             let told = host::pool::active_changes();
             match told & 3 {
                 0 => {}
@@ -236,8 +257,7 @@ impl Turns {
             }
         }
         self.active = host::pool::active_all();
-        self.summaries.clear();
-        self.summaries.resize(self.blocks.len(), Summary::STALE);
+        self.known.begin(self.blocks.len());
     }
 
     /// The lower 30 bits are a backend's index and its requests in flight.
@@ -248,55 +268,53 @@ impl Turns {
             && *own != active
         {
             *own = active;
-            self.forget_block(index / LANES);
-        }
-    }
-
-    #[inline]
-    fn forget_block(&mut self, row: usize) {
-        if let Some(summary) = self.summaries.get_mut(row) {
-            *summary = Summary::STALE;
+            self.known.doubt(index / LANES);
         }
     }
 
     /// The best by requests in flight, and when it was due: what [`find`](Turns::find) finds among these costs.
     fn find_active(&mut self) -> Option<(usize, u32)> {
         let (whole, rest) = self.active.as_chunks::<LANES>();
-        let mut lowest = u32::MAX;
-        for (row, (summary, block)) in self.summaries.iter_mut().zip(&self.blocks).enumerate() {
-            if summary.earliest == u32::MAX {
-                *summary = match whole.get(row) {
-                    Some(costs) => block.summary(costs),
-                    None => block.summary(rest),
-                };
-            }
-            lowest = lowest.min(summary.lowest);
+        while let Some(row) = self.known.stale.pop() {
+            let Some(block) = self.blocks.get(row) else {
+                continue;
+            };
+            let (lowest, earliest) = match whole.get(row) {
+                Some(costs) => block.best(costs),
+                None => block.best(rest),
+            };
+            (self.known.lowest[row], self.known.earliest[row]) = (lowest, earliest);
         }
-        if lowest >= NEVER {
+        let Known { lowest, earliest, .. } = &self.known;
+        let least = lowest.iter().fold(u32::MAX, |least, own| least.min(*own));
+        let bound = bound(least);
+        if least >= NEVER {
             return None;
         }
-        let bound = bound(lowest);
-        let (mut found, mut earliest) = (0, u32::MAX);
-        for (row, (summary, block)) in self.summaries.iter().zip(&self.blocks).enumerate() {
-            if summary.lowest > bound {
-                continue;
-            }
-            let due = if summary.lowest == lowest {
-                summary.earliest.max(self.clock)
-            } else {
-                // Nearly as low as the lowest, so that not all that tie in it tie with that.
-                block.earliest(whole.get(row).map_or(rest, |costs| costs), bound, self.clock)
-            };
-            if due < earliest {
-                (found, earliest) = (row, due);
-            }
+        let near = |own: &u32| u32::from((*own > least) & (*own <= bound));
+        if lowest.iter().map(near).fold(0, |any, near| any | near) != 0 {
+            // Not all that tie in a block tie with the lowest of all.
+            let active = std::mem::take(&mut self.active);
+            let best = self.find(&active);
+            self.active = active;
+            return best;
         }
-        let block = self.blocks.get(found)?;
-        let lane = match whole.get(found) {
-            Some(costs) => block.find(costs, bound, earliest),
-            None => block.find(rest, bound, earliest),
+        let of_least = || {
+            lowest
+                .iter()
+                .zip(earliest)
+                .map(|(own, due)| unless(*own > least, *due))
         };
-        Some((found * LANES + lane, earliest))
+        let due = of_least().fold(u32::MAX, u32::min).max(self.clock);
+        let row = (0..)
+            .zip(of_least())
+            .fold(u32::MAX, |first, (row, own)| first.min(unless(own > due, row))) as usize;
+        let block = self.blocks.get(row)?;
+        let lane = match whole.get(row) {
+            Some(costs) => block.find(costs, bound, due),
+            None => block.find(rest, bound, due),
+        };
+        Some((row * LANES + lane, due))
     }
 
     /// The best of all, and when it was due.
@@ -364,9 +382,9 @@ impl Turns {
         let (block, lane) = (&mut self.blocks[index / LANES], index % LANES);
         block.dues[lane] = due + block.strides[lane];
         self.clock = due;
-        self.forget_block(index / LANES);
+        self.known.doubt(index / LANES);
         if due > CLOCK_MAX {
-            self.summaries.fill(Summary::STALE);
+            self.known.begin(self.known.lowest.len());
             for block in &mut self.blocks {
                 block.dues = block.dues.map(|own| own.saturating_sub(due));
             }

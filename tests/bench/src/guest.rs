@@ -19,11 +19,11 @@ pub(crate) enum Fault {
 }
 
 const NOTE: &str = r#"
-  (import "trimtab:policy/diagnostics@0.1.0" "note" (func $note (param i32 i32)))"#;
+  (import "trimtab:policy/diagnostics@0.1.1" "note" (func $note (param i32 i32)))"#;
 /// A note from beyond the memory: the host refuses it, and so ends the call. A trap of the guest itself would be a signal,
 /// which callgrind does not survive.
 const OUTCOMES: &str = r#"
-  (func (export "trimtab:policy/observer@0.1.0#outcomes") (param i32 i32 i32 i32 i32 i32 i32 i32 i64)
+  (func (export "trimtab:policy/observer@0.1.1#outcomes") (param i32 i32 i32 i32 i32 i32 i32 i32 i64)
     (call $note (i32.const -8) (i32.const 8)))"#;
 
 /// A core module with the description of its world, which trimtab takes as it is.
@@ -42,12 +42,12 @@ pub(crate) fn component(root: &Path, fault: Fault) -> Result<Vec<u8>> {
     (global.set $free (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
     (global.get $free)
     (global.set $free (i32.add (global.get $free) (local.get 3))))
-  (func (export "trimtab:policy/picker@0.1.0#configure") (param i32 i32) (result i32)
+  (func (export "trimtab:policy/picker@0.1.1#configure") (param i32 i32) (result i32)
     (i32.store8 (i32.const 16) (i32.const 0))
     (i32.const 16))
-  (func (export "trimtab:policy/picker@0.1.0#update") (param i32)
+  (func (export "trimtab:policy/picker@0.1.1#update") (param i32)
     (global.set $free (i32.const 1024)))
-  (func (export "trimtab:policy/picker@0.1.0#pick") (param i64 i64 i64 i64 i32 i64) (result i32)
+  (func (export "trimtab:policy/picker@0.1.1#pick") (param i64 i64 i64 i64 i32 i64) (result i32)
     (global.set $picks (i32.add (global.get $picks) (i32.const 1)))
     (if (i32.gt_u (global.get $picks) (i32.const 2)) (then {fault}))
     (i32.store8 (i32.const 16) (i32.const 1))

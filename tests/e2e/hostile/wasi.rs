@@ -64,7 +64,7 @@ fn preview2(pick: &str) -> Vec<u8> {
     );
     let package = push(
         "package test:guest; world policy {
-           include trimtab:policy/policy@0.1.0;
+           include trimtab:policy/policy@0.1.1;
            import wasi:clocks/monotonic-clock@0.2.0;
            import wasi:random/random@0.2.0;
            import wasi:io/poll@0.2.0;

@@ -9,7 +9,11 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use trimtab_tests::{Client, DEADLINE, Peer, RawOrigin, Setup, ok, wait_until, within};
+use trimtab_tests::{
+    Client, DEADLINE, Peer, RawOrigin, Setup,
+    frames::{Framed, block, flag, frame, kind},
+    ok, wait_until, within,
+};
 
 const ASKS: &str = "CONNECT db.test:5432 HTTP/1.1\r\nhost: db.test:5432\r\n\r\n";
 
@@ -259,6 +263,31 @@ async fn over_http2_a_tunnel_is_one_of_many_requests() {
     assert_eq!(&back, b"still");
     assert_eq!(balancer.count(|worker| &worker.upgrades), 3);
     assert_eq!(balancer.count(|worker| &worker.http2_connections), 1);
+}
+
+#[tokio::test]
+async fn over_http2_a_tunnel_that_breaks_off_does_not_look_ended() {
+    let breaking = RawOrigin::start(|mut peer: Peer| async move {
+        if peer.head().await.is_some() {
+            peer.send("HTTP/1.1 200 OK\r\n\r\n").await;
+            // Something has come through, so the client has the agreement.
+            peer.bytes().await;
+            peer.stream.set_zero_linger().unwrap();
+        }
+    })
+    .await;
+    let balancer = to(&breaking).start().await;
+    let mut framed = Framed::connect(balancer.address).await;
+    let head = block(&[(":method", "CONNECT"), (":authority", "db.test:5432")]);
+    framed
+        .send(frame(kind::HEADERS, flag::END_HEADERS, 1, &head))
+        .await;
+    let agreed = framed.until(kind::HEADERS).await.unwrap();
+    assert_eq!(agreed.status(), Some(200));
+    framed.send(frame(kind::DATA, 0, 1, b"hello")).await;
+    let reset = framed.until(kind::RST_STREAM).await.unwrap();
+    // CONNECT_ERROR
+    assert_eq!((reset.stream, reset.error()), (1, Some(0xa)));
 }
 
 #[tokio::test]

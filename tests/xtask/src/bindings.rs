@@ -13,7 +13,8 @@ use wit_bindgen_core::{Files, wit_parser::Resolve};
 
 /// Where the bindings are, below the project's root.
 const FOLDER: &str = "sdk/c/lib";
-const WORLD: &str = "policy";
+/// All that a policy may import, and what it must export. Its name is in those of the generated types.
+const WORLD: &str = "package trimtab:c; world policy { include trimtab:policy/cluster-policy@VERSION; }";
 
 /// Writes the bindings anew.
 pub(crate) fn write(root: &Path) -> Result<()> {
@@ -42,7 +43,10 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 fn generate(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(root.join("wit"))?;
-    let world = resolve.select_world(&[package], Some(WORLD))?;
+    let version = resolve.packages[package].name.version.as_ref();
+    let version = version.context("wit/: the package has no version")?.to_string();
+    let ours = resolve.push_str("c.wit", &WORLD.replace("VERSION", &version))?;
+    let world = resolve.select_world(&[ours], None)?;
     let mut files = Files::default();
     wit_bindgen_c::Opts::default()
         .build()

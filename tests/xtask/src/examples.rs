@@ -15,12 +15,13 @@ use crate::contract::EVERYTHING;
 use crate::effects::{EFFECTS, Report};
 
 /// Crates below `examples/`, each with a `trimtab.toml` that puts it into service and a `policy.toml` that says what it is.
-const EXAMPLES: [&str; 11] = [
+const EXAMPLES: [&str; 12] = [
     "canary-by-header",
     "cost-aware",
     "deadline-aware",
     "geo-by-header",
     "hello-policy",
+    "peer-aware",
     "prefix-affinity",
     "read-write-split",
     "shuffle-sharding",

@@ -11,7 +11,7 @@ use super::source_of;
 use crate::{
     config::{self, Grant, HashOn},
     policy::{self, Answer, Candidate, Chooser, Fault, PickEvent, Reads, Reason, Recorded, Step, Tried},
-    pool::{Figures, Snapshot},
+    pool::{Figures, Snapshot, Told},
     replay::{Remade, head_of},
 };
 
@@ -97,8 +97,16 @@ pub(super) struct Backend {
     zone: u16,
     tier: u8,
     active: u32,
+    others: Option<Others>,
     latency_us: u32,
     bytes_per_second: u64,
+}
+
+/// What of the requests in flight is other nodes'.
+#[derive(Serialize)]
+struct Others {
+    active: u32,
+    age_ms: u32,
 }
 
 /// What came of it.
@@ -187,8 +195,9 @@ impl Attempt {
             now_us: remade.pick.now_us,
             request: Request::new(&remade.pick, recorded),
             key: Key::of_recorded(&remade.pick, sources),
-            candidates: candidates(&remade.snapshot, &tried, |index| {
-                remade.load.get(index).copied().unwrap_or_default()
+            candidates: candidates(&remade.snapshot, &tried, remade.pick.now_us, |index| {
+                let load = remade.load.get(index).copied();
+                load.unwrap_or((Figures::default(), Told::NOTHING))
             }),
             decision: Decided::new(
                 &played.answer,
@@ -334,11 +343,12 @@ pub(super) fn names(reads: &Reads) -> Vec<String> {
 pub(super) fn candidates(
     snapshot: &Snapshot,
     tried: &Tried,
-    load: impl Fn(usize) -> Figures,
+    now_us: u64,
+    load: impl Fn(usize) -> (Figures, Told),
 ) -> Vec<Backend> {
     let members = snapshot.members.iter().enumerate();
     let backend = |(index, member): (usize, &crate::pool::Member)| {
-        let figures = load(index);
+        let (figures, told) = load(index);
         Backend {
             address: member.backend.address.to_string(),
             id: format!("{:016x}", member.backend.id),
@@ -350,6 +360,10 @@ pub(super) fn candidates(
             zone: member.zone,
             tier: member.tier,
             active: figures.active,
+            others: (told != Told::NOTHING).then(|| Others {
+                active: told.active,
+                age_ms: told.age_ms(now_us / 1000),
+            }),
             latency_us: figures.latency_us,
             bytes_per_second: figures.throughput,
         }

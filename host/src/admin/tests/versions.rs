@@ -28,7 +28,7 @@ async fn a_component_is_uploaded_promoted_and_rolled_back() {
     assert_eq!(uploaded["fits_pool"], "shop");
     assert_eq!(uploaded["bytes"], component().len());
     assert_eq!(uploaded["observes"], false);
-    assert_eq!(uploaded["imports"][0], "trimtab:policy/request@0.1.0");
+    assert_eq!(uploaded["imports"][0], "trimtab:policy/request@0.1.1");
     let again = upload(handle, "/v1/policies", component()).await.json();
     assert_eq!(
         (&again["known"], &again["fits_pool"]),

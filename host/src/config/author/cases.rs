@@ -29,6 +29,8 @@ const BACKEND: Keys = &[
     "labels",
     "state",
     "active",
+    "others",
+    "others_age_ms",
     "latency_us",
     "throughput",
 ];
@@ -69,10 +71,22 @@ pub struct CaseBackend {
     pub state: BackendState,
     /// Key `active`: requests in flight, default 0.
     pub active: u32,
+    /// Keys `others`, how many of these are other nodes', default 0; and `others_age_ms`, how many milliseconds before the first
+    /// request of the case that was told, default 0. Without either, nobody tells anything.
+    pub others: Option<CaseOthers>,
     /// Key `latency_us`: average microseconds to the response head, default 0 (unmeasured).
     pub latency_us: u32,
     /// Key `throughput`: body bytes per second, default 0.
     pub throughput: u64,
+}
+
+/// What other nodes tell of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaseOthers {
+    /// Requests in flight.
+    pub active: u32,
+    /// How old that is.
+    pub age_ms: u32,
 }
 
 /// The condition of a backend.
@@ -210,10 +224,23 @@ fn backend(item: &Value<'_>, addresses: &mut Unique<String>) -> Option<CaseBacke
         ("down", BackendState::Down),
         ("draining", BackendState::Draining),
     ];
+    let active = table.whole("active", ANY, 0);
+    let said = ["others", "others_age_ms"].map(|key| {
+        let value = table.take(key)?;
+        value.whole(ANY)
+    });
+    let others = said.iter().any(Option::is_some).then(|| CaseOthers {
+        active: said[0].unwrap_or(0),
+        age_ms: said[1].unwrap_or(0),
+    });
+    if others.is_some_and(|others| others.active > active) {
+        table.wrong_key("others", "more than `active`, which counts them too");
+    }
     Some(CaseBackend {
         backend: backend_in(&table, addresses),
         state: table.choice("state", &states, BackendState::Up),
-        active: table.whole("active", ANY, 0),
+        active,
+        others,
         latency_us: table.whole("latency_us", ANY, 0),
         throughput: table
             .take("throughput")

@@ -48,8 +48,8 @@ pub(super) fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
 fn encode(module: &[u8]) -> anyhow::Result<Vec<u8>> {
     let outline = Outline::of(module);
     let mut module = module.to_vec();
-    if let Some(world) = outline.world() {
-        let (resolve, world) = contract(world)?;
+    if let Some((world, version)) = outline.world() {
+        let (resolve, world) = contract(world, version)?;
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     }
     let mut encoder = ComponentEncoder::default().validate(true).module(&module)?;
@@ -97,45 +97,78 @@ impl<'a> Outline<'a> {
         self.imports.iter().copied().filter(move |name| !is_known(name))
     }
 
-    /// The world that it is made for by its exports, if nothing else says it.
-    fn world(&self) -> Option<&'static str> {
-        let exports = |interface: &str| {
-            let prefix = format!("trimtab:policy/{interface}@0.1.");
-            self.exports.iter().any(|name| name.starts_with(&prefix))
+    /// The world that it is made for by its exports, if nothing else says it, and of which version.
+    fn world(&self) -> Option<(World, &'a str)> {
+        let version = |interface: &str| {
+            let prefix = format!("trimtab:policy/{interface}@");
+            let mut of_interface = self.exports.iter().filter_map(|name| name.strip_prefix(&*prefix));
+            let (version, _) = of_interface.next()?.split_once('#')?;
+            let last = version.strip_prefix("0.1.")?;
+            last.bytes()
+                .all(|digit| digit.is_ascii_digit())
+                .then_some(version)
         };
-        if self.has_types || !exports("picker") {
-            return None;
-        }
-        Some(match (exports("observer"), exports("stateful")) {
-            (false, false) => "policy",
-            (true, false) => "observing-policy",
-            (false, true) => "stateful-policy",
-            (true, true) => "full-policy",
-        })
+        let picker = version("picker").filter(|_| !self.has_types)?;
+        let world = World {
+            observes: version("observer").is_some(),
+            keeps_state: version("stateful").is_some(),
+        };
+        Some((world, picker))
     }
 }
 
-/// The types of a world of the contract.
-fn contract(world: &str) -> anyhow::Result<(Resolve, wit_parser::WorldId)> {
+/// What a module is made for: every import that there is, and these exports beside the picker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct World {
+    observes: bool,
+    keeps_state: bool,
+}
+
+impl World {
+    fn text(self, version: &str) -> String {
+        let items = [
+            (true, "include", "cluster-policy"),
+            (self.observes, "export", "observer"),
+            (self.keeps_state, "export", "stateful"),
+        ];
+        let items = items.iter().filter(|(is_there, ..)| *is_there);
+        let items: String = items
+            .map(|(_, what, name)| format!("{what} trimtab:policy/{name}@{version}; "))
+            .collect();
+        format!("package trimtab:module; world module {{ {items}}}")
+    }
+}
+
+/// The types of a world of the contract, under the names of this version of it. Versions only add, so what a module of an earlier
+/// one may use is among them.
+fn contract(world: World, version: &str) -> anyhow::Result<(Resolve, wit_parser::WorldId)> {
     macro_rules! files {
         ($($name:literal),*) => {
             [$(($name, include_str!(concat!("../../../../wit/", $name)))),*]
         };
     }
+    let of_version = |line: &str| match line.trim_start() {
+        line if line.starts_with("package trimtab:policy@") => format!("package trimtab:policy@{version};\n"),
+        // Later than the package's own version it would be a mistake.
+        line if line.starts_with("@since") => "\n".to_owned(),
+        line => format!("{line}\n"),
+    };
     let mut sources = SourceMap::new();
     for (name, text) in files!(
         "diagnostics.wit",
+        "nodes.wit",
         "picker.wit",
         "policy.wit",
         "pool.wit",
         "request.wit"
     ) {
-        sources.push(Path::new(name), text);
+        sources.push(Path::new(name), text.lines().map(of_version).collect::<String>());
     }
     let group = sources.parse().map_err(|(_, error)| error)?;
     let mut resolve = Resolve::default();
-    let package = resolve.push_group(group)?;
-    let world = resolve.select_world(&[package], Some(world))?;
+    resolve.push_group(group)?;
+    let package = resolve.push_str("module.wit", &world.text(version))?;
+    let world = resolve.select_world(&[package], None)?;
     Ok((resolve, world))
 }
 
@@ -148,10 +181,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_world_of_the_contract_is_known() {
-        for world in ["policy", "observing-policy", "stateful-policy", "full-policy"] {
-            assert!(contract(world).is_ok(), "{world}");
+    fn a_module_without_types_is_given_those_of_the_version_that_it_names() {
+        let componentized = |version: &str, function: &str| {
+            let text = std::fs::read_to_string("../tests/contract/everything/bare.wat").unwrap();
+            let import = format!(
+                "(module (import \"trimtab:policy/nodes@{version}\" \"{function}\" (func (param i32) (result i32)))"
+            );
+            let text = text.replacen("(module", &import, 1).replace("VERSION", version);
+            componentize(&wat::parse_str(text).unwrap())
+        };
+        for version in ["0.1.0", "0.1.1", "0.1.99"] {
+            let component = componentized(version, "others-active").unwrap();
+            let decoded = wit_component::decode(&component).unwrap();
+            let names = |name: &str| {
+                decoded
+                    .resolve()
+                    .package_names
+                    .keys()
+                    .any(|known| known.to_string() == name)
+            };
+            assert!(names(&format!("trimtab:policy@{version}")), "{version}");
         }
+        assert!(componentized("0.1.1", "others-mood").is_err());
+        assert!(
+            componentized("0.2.0", "others-active").is_err(),
+            "of another track"
+        );
     }
 
     #[test]
@@ -175,7 +230,7 @@ mod tests {
                 .exports
                 .keys()
                 .map(|key| decoded.resolve().name_world_key(key));
-            let expected = expected.iter().map(|name| format!("trimtab:policy/{name}@0.1.0"));
+            let expected = expected.iter().map(|name| format!("trimtab:policy/{name}@0.1.1"));
             assert_eq!(
                 exports.collect::<BTreeSet<_>>(),
                 expected.collect::<BTreeSet<_>>()

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::super::{Answer, FaultKind};
 use crate::{
     config::Grants,
-    pool::{Backend, Figures, Member, Snapshot, State},
+    pool::{Backend, Figures, Member, Snapshot, State, Told, View},
 };
 
 /// One thing that happened to an instance.
@@ -30,6 +30,8 @@ pub enum Event<'a> {
     Pick(PickEvent<'a>),
     /// The call before this one failed, and was not a pick.
     Fault(FaultEvent),
+    /// What other nodes have in flight, as the call after this one finds it.
+    Others(OthersEvent<'a>),
 }
 
 /// What an instance is one of, and where it serves.
@@ -102,6 +104,15 @@ pub struct LoadEvent<'a> {
     pub active_total: u32,
     /// Index, requests in flight, average latency in microseconds, bytes per second.
     pub changed: Cow<'a, [(u32, u32, u32, u64)]>,
+}
+
+/// What has changed of other nodes' requests since the last call; before an `update`, what differs from none known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OthersEvent<'a> {
+    /// When the columns were filled: the time of an `update`, which is told none.
+    pub merged_ms: u64,
+    /// Index, requests in flight, and when that was told; both times in milliseconds, of the clock that picks are told.
+    pub changed: Cow<'a, [(u32, u32, u64)]>,
 }
 
 /// The state of another instance.
@@ -231,6 +242,20 @@ impl LoadEvent<'_> {
                 };
                 (*index as usize, figures)
             })
+    }
+}
+
+impl OthersEvent<'_> {
+    /// Shows it in these columns.
+    pub fn apply(&self, view: &View) {
+        view.set_merged_ms(self.merged_ms);
+        for (index, active, told_ms) in &*self.changed {
+            let told = Told {
+                active: *active,
+                told_ms: *told_ms,
+            };
+            view.set_others(*index as usize, told);
+        }
     }
 }
 

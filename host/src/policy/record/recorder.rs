@@ -15,12 +15,12 @@ use std::{
 
 use super::{
     AnswerEvent, BackendEvent, BackendsEvent, CookieEvent, Ending, Event, FaultEvent, FieldEvent, LoadEvent,
-    OutcomesEvent, PickEvent, Reads, StartEvent, StateEvent,
+    OthersEvent, OutcomesEvent, PickEvent, Reads, StartEvent, StateEvent,
 };
 use crate::{
     http1::Head,
     policy::{Answer, Facts, Fault, Tried, grants::Restrictions},
-    pool::{Figures, Snapshot, View},
+    pool::{Figures, Snapshot, Told, View},
 };
 
 /// A batch is handed over when it has so many bytes, some 250 picks, ...
@@ -83,6 +83,7 @@ pub struct Recorder {
     batch: Vec<u8>,
     batch_first: u64,
     columns: Vec<Figures>,
+    others: Vec<Told>,
     changed: Changes,
     reads: Reads,
     id: Option<String>,
@@ -121,6 +122,7 @@ impl Recorder {
             batch: Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 8),
             batch_first: 0,
             columns: Vec::new(),
+            others: Vec::new(),
             changed: Vec::new(),
             reads: Reads::default(),
             id: None,
@@ -145,6 +147,9 @@ impl Recorder {
     pub(in crate::policy) fn backends(&mut self, snapshot: &Snapshot, view: &View) {
         self.columns.clear();
         self.columns.resize(snapshot.members.len(), Figures::default());
+        self.others.clear();
+        self.others.resize(snapshot.members.len(), Told::NOTHING);
+        self.push_others(view);
         let changed = self.changes(view);
         self.push(&Event::Backends(BackendsEvent {
             generation: snapshot.generation,
@@ -169,6 +174,7 @@ impl Recorder {
         (index, latency_us, bytes, status): (&[u32], &[u32], &[u64], &[u16]),
         now_us: u64,
     ) {
+        self.push_others(view);
         let changed = self.changes(view);
         self.push(&Event::Outcomes(OutcomesEvent {
             load: load(view, &changed),
@@ -204,6 +210,7 @@ impl Recorder {
             self.state.end(Ending::Gap);
             return;
         }
+        self.push_others(asked.view);
         let id = id_of(asked.head);
         self.id = Some(
             id.clone()
@@ -273,6 +280,24 @@ impl Recorder {
             }
         }
         changed
+    }
+
+    /// What has changed of other nodes' share; in most pools nothing ever does.
+    fn push_others(&mut self, view: &View) {
+        let mut changed = Vec::new();
+        for (index, known) in self.others.iter_mut().enumerate() {
+            let now = view.others(index);
+            if now != *known {
+                *known = now;
+                changed.push((index as u32, now.active, now.told_ms));
+            }
+        }
+        if !changed.is_empty() {
+            self.push(&Event::Others(OthersEvent {
+                merged_ms: view.merged_ms(),
+                changed: changed.into(),
+            }));
+        }
     }
 
     fn push(&mut self, event: &Event<'_>) {

@@ -178,6 +178,10 @@ fn every_event_is_decoded_as_it_was_encoded() {
             note: Some("because".into()),
         }),
         Event::Fault(FaultEvent::new(FaultKind::Host)),
+        Event::Others(OthersEvent {
+            merged_ms: 1,
+            changed: vec![(0, u32::MAX, 1 << 40)].into(),
+        }),
     ];
     let bytes = events
         .iter()

@@ -35,6 +35,8 @@ struct Held<W> {
     at: usize,
     /// What was written may still have to be flushed.
     is_dirty: bool,
+    /// There was nothing more to read in this turn: the library asks after each request.
+    is_dry: bool,
 }
 
 impl<W> Clone for Cork<W> {
@@ -50,7 +52,13 @@ impl<W: AsyncWrite + Unpin> Cork<W> {
             block: Vec::new(),
             at: 0,
             is_dirty: false,
+            is_dry: false,
         })))
+    }
+
+    /// A turn begins, in which whoever reads has one waker.
+    pub(super) fn begin(&self) {
+        self.0.borrow_mut().is_dry = false;
     }
 
     /// Writes what is held.
@@ -109,7 +117,13 @@ impl<W: AsyncRead + Unpin> AsyncRead for Cork<W> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buffer)
+        let mut held = self.0.borrow_mut();
+        if held.is_dry {
+            return Poll::Pending;
+        }
+        let poll = Pin::new(&mut held.stream).poll_read(cx, buffer);
+        held.is_dry = poll.is_pending();
+        poll
     }
 }
 

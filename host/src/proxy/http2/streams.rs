@@ -1,93 +1,137 @@
-//! The requests of one connection, each a task.
+//! The requests of one connection, all in its task.
 //!
-//! Owns which request a task belongs to, and the end of one that waits for its client in vain. The library calls the
-//! service and starts the task right after; that is how the two are brought together.
+//! Owns which of them are under way and who of them is looked at. A task for each would cost more than most requests do. It
+//! must not know what a request does (`stream.rs`).
+//!
+//! Invariant: a request counts as open until its future has ended or is dropped, and is watched by the worker as long.
 
 use std::{
-    cell::{Cell, RefCell},
-    future::{Future, poll_fn},
+    future::Future,
+    pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll, Waker},
 };
 
-use hyper::rt::Executor;
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use http::Request;
 
-use crate::proxy::{client::Watch, serve::Client};
+use super::{stream, wakes::Wakes};
+use crate::proxy::serve::Client;
+
+/// The connection itself, among the parts of its task. Requests follow.
+const CONNECTION: usize = 0;
 
 /// All requests of a connection.
-#[derive(Clone)]
-pub(super) struct Streams(Rc<Shared>);
-
-struct Shared {
+pub(super) struct Streams {
     connection: Rc<Client>,
-    open: Cell<u32>,
-    /// The request whose task is about to start.
-    next: RefCell<Option<Rc<Stream>>>,
+    wakes: Wakes,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// What wakes the connection.
+    waker: Waker,
+}
+
+/// Where one request after the other is.
+struct Slot {
+    waker: Waker,
+    request: Option<Stream>,
+}
+
+/// One request, until its future ends.
+struct Stream {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    client: Rc<Client>,
 }
 
 impl Streams {
-    pub(super) fn new(connection: Rc<Client>) -> Self {
-        Self(Rc::new(Shared {
+    /// Of a connection in the task with this waker.
+    pub(super) fn new(connection: Rc<Client>, task: &Waker) -> Self {
+        let mut wakes = Wakes::new(task);
+        let waker = wakes.waker(CONNECTION);
+        // It has to be looked at before anything can ask for that.
+        waker.wake_by_ref();
+        Self {
             connection,
-            open: Cell::new(0),
-            next: RefCell::new(None),
-        }))
+            waker,
+            wakes,
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
-    /// A request has begun. Gives the client that it is served as.
-    pub(super) fn begin(&self) -> Rc<Client> {
-        let connection = &self.0.connection;
-        let (key, watch) = connection.worker.register_stream(&connection.listener);
-        self.0.open.set(self.0.open.get() + 1);
+    /// What wakes the connection, and none of its requests.
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Who asks to be looked at.
+    pub(super) fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+
+    /// Whether the connection asks to be looked at.
+    pub(super) fn take_connection(&self) -> bool {
+        self.wakes.take(CONNECTION)
+    }
+
+    /// A request has begun.
+    pub(super) fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let connection = &self.connection;
+        let client = connection.stream(connection.worker.register_stream(&connection.listener));
+        let client = Rc::new(client);
         connection.watch.request_began();
-        let stream = Rc::new(Stream {
-            shared: self.0.clone(),
-            watch: watch.clone(),
-            key,
+        let at = self.free.pop().unwrap_or_else(|| {
+            let at = self.slots.len();
+            self.slots.push(Slot {
+                waker: self.wakes.waker(CONNECTION + 1 + at),
+                request: None,
+            });
+            at
         });
-        // If no task was started for the last one, this ends it.
-        self.0.next.replace(Some(stream.clone()));
-        Rc::new(connection.stream((key, watch), stream))
+        let slot = &mut self.slots[at];
+        client.watch.remember(&slot.waker);
+        slot.waker.wake_by_ref();
+        slot.request = Some(Stream {
+            future: Box::pin(stream::run(client.clone(), request, respond)),
+            client,
+        });
     }
-}
 
-impl<F: Future + 'static> Executor<F> for Streams {
-    fn execute(&self, future: F) {
-        let stream = self.0.next.take();
-        // A task would keep what it is given twice, and be moved with that.
-        let mut future = Box::pin(future);
-        tokio::task::spawn_local(async move {
-            poll_fn(|cx| {
-                let watch = stream.as_ref().map(|stream| &stream.watch);
-                if let Some(watch) = watch {
-                    watch.gate.lead_to(cx);
-                    watch.remember(cx.waker());
-                    if watch.has_expired() {
-                        // Dropping it resets the stream, and ends the attempt at the backend.
-                        return Poll::Ready(());
-                    }
+    /// Looks at those that ask for it. What the connection asks for is kept.
+    pub(super) fn poll(&mut self) {
+        for group in 0..self.wakes.groups() {
+            for part in self.wakes.take_group(group) {
+                match part.checked_sub(CONNECTION + 1) {
+                    None => self.waker.wake_by_ref(),
+                    Some(at) => self.poll_one(at),
                 }
-                future.as_mut().poll(cx).map(drop)
-            })
-            .await;
-        });
+            }
+        }
     }
-}
 
-/// One request, until its task ends and the tunnel that may have come of it.
-struct Stream {
-    shared: Rc<Shared>,
-    watch: Rc<Watch>,
-    key: u64,
+    fn poll_one(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        // One that has ended may be called late.
+        let Some(stream) = &mut slot.request else {
+            return;
+        };
+        let mut cx = Context::from_waker(&slot.waker);
+        if stream.future.as_mut().poll(&mut cx) == Poll::Pending {
+            return;
+        }
+        slot.request = None;
+        self.free.push(at);
+        if self.free.len() == self.slots.len() {
+            self.connection.watch.all_ended();
+        }
+    }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.shared.connection.worker.forget_stream(self.key);
-        let open = self.shared.open.get().saturating_sub(1);
-        self.shared.open.set(open);
-        if open == 0 {
-            self.shared.connection.watch.all_ended();
-        }
+        self.client.worker.forget_stream(self.client.key);
     }
 }

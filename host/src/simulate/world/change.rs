@@ -224,7 +224,8 @@ impl World<'_> {
     fn digest(&mut self) {
         let mut sums = vec![0; self.fleet.servers.len()];
         self.nodes.iter().for_each(|node| node.add_in_flight(&mut sums));
-        self.nodes.iter().for_each(|node| node.learn(&sums));
+        let now = self.agenda.now();
+        self.nodes.iter().for_each(|node| node.learn(&sums, now));
         if let Some(digest) = self.scenario.balancers.digest {
             let at = self.agenda.now() + ns(digest.as_secs_f64());
             self.agenda.plan(at, Event::Digest);

@@ -23,6 +23,8 @@ pub struct FakeHost {
     pub usable: Vec<bool>,
     /// Requests in flight, by backend. Missing entries are 0, here and below.
     pub active: Vec<u32>,
+    /// How many of these are other nodes', and how many milliseconds ago they said so; nobody does where nothing is said here.
+    pub others: Vec<Option<(u32, u32)>>,
     /// Answers `active_changes` by what changed, as the real host does, instead of having everything asked for again. For one
     /// policy at a time: whom it told is not known.
     pub tells_changes: bool,
@@ -66,6 +68,7 @@ impl Default for FakeHost {
             len: 0,
             usable: Vec::new(),
             active: Vec::new(),
+            others: Vec::new(),
             tells_changes: false,
             told: Vec::new(),
             latency_us: Vec::new(),
@@ -203,6 +206,38 @@ pub(crate) mod imports {
 
         pub(crate) fn delegate_to(algorithm: &str, among: &[u32]) -> Option<u32> {
             with_host(|host| host.delegate_to(algorithm, among))
+        }
+    }
+
+    pub(crate) mod nodes {
+        use crate::testing::fake::{at, with_host};
+
+        pub(crate) fn own_active(i: u32) -> u32 {
+            with_host(|host| at(&host.active, i)).saturating_sub(others_active(i))
+        }
+
+        pub(crate) fn others_active(i: u32) -> u32 {
+            with_host(|host| at(&host.others, i)).map_or(0, |(active, _)| active)
+        }
+
+        pub(crate) fn others_age_ms(i: u32) -> u32 {
+            with_host(|host| at(&host.others, i)).map_or(u32::MAX, |(_, age_ms)| age_ms)
+        }
+
+        pub(crate) fn own_active_all() -> Vec<u32> {
+            (0..len()).map(own_active).collect()
+        }
+
+        pub(crate) fn others_active_all() -> Vec<u32> {
+            (0..len()).map(others_active).collect()
+        }
+
+        pub(crate) fn others_age_ms_all() -> Vec<u32> {
+            (0..len()).map(others_age_ms).collect()
+        }
+
+        fn len() -> u32 {
+            with_host(|host| host.len as u32)
         }
     }
 

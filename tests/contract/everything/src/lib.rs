@@ -8,7 +8,7 @@
 use serde::Deserialize;
 use trimtab_policy::{
     Stateful,
-    bindings::policy::trimtab::policy::{diagnostics, pool, request},
+    bindings::policy::trimtab::policy::{diagnostics, nodes, pool, request},
     prelude::*,
     state,
 };
@@ -36,6 +36,12 @@ fn ask_pool(path: &str, argument: &str) -> Option<String> {
         "/len" => pool::len().to_string(),
         "/active" => pool::active(index).to_string(),
         "/active-total" => pool::active_total().to_string(),
+        "/own-active" => nodes::own_active(index).to_string(),
+        "/others-active" => nodes::others_active(index).to_string(),
+        "/others-age-ms" => nodes::others_age_ms(index).to_string(),
+        "/own-active-all" => format!("{:?}", nodes::own_active_all()),
+        "/others-active-all" => format!("{:?}", nodes::others_active_all()),
+        "/others-age-ms-all" => format!("{:?}", nodes::others_age_ms_all()),
         "/latency-us" => pool::latency_us(index).to_string(),
         "/throughput" => pool::throughput(index).to_string(),
         "/usable" => pool::usable(index).to_string(),
