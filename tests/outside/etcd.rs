@@ -74,15 +74,30 @@ impl Etcd {
     pub(crate) async fn rebuild(&self, member: usize) {
         self.kill(member);
         std::fs::remove_dir_all(self.directory.path().join(format!("n{member}"))).unwrap();
-        let listed = self.ctl(&["member", "list"]);
+        // It may have been the leader.
+        self.wait_for_leader().await;
+        let is_other = |(at, client): (usize, &SocketAddr)| (at != member).then_some(*client);
+        let others: Vec<SocketAddr> = self.clients.iter().enumerate().filter_map(is_other).collect();
         let name = format!(" n{member},");
-        let line = listed.lines().find(|line| line.contains(&name)).unwrap();
-        let id = line.split(',').next().unwrap();
-        self.ctl(&["member", "remove", id]);
+        wait_until("the member is removed", LONG, || {
+            let listed = self.tool(&others).args(["member", "list"]).output().unwrap();
+            let listed = String::from_utf8(listed.stdout).unwrap();
+            let Some(line) = listed.lines().find(|line| line.contains(&name)) else {
+                return !listed.is_empty();
+            };
+            let id = line.split(',').next().unwrap().to_owned();
+            let _ = self
+                .tool(&others)
+                .args(["member", "remove", &id])
+                .output()
+                .unwrap();
+            false
+        })
+        .await;
         let peer = format!("http://{}", self.peers[member]);
         // Not before the others have been seen to be well for a while.
         wait_until("the member is added", LONG, || {
-            let mut tool = self.tool(&self.clients);
+            let mut tool = self.tool(&others);
             tool.args(["member", "add", &format!("n{member}"), "--peer-urls", &peer]);
             tool.output().unwrap().status.success()
         })
