@@ -368,6 +368,23 @@ impl Lab {
         );
     }
 
+    /// What a reload of Debian's nftables.service begins with: everybody's tables are gone.
+    pub(crate) fn flush_tables(&self, host: &str) {
+        run(
+            "ip",
+            &["netns", "exec", &self.space(host), "nft", "flush ruleset"],
+        );
+    }
+
+    pub(crate) fn tables(&self, host: &str) -> String {
+        let space = self.space(host);
+        let output = Command::new("ip")
+            .args(["netns", "exec", &space, "nft", "list ruleset"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     pub(crate) fn plug(&self, host: &str, state: &str) {
         ip(&format!("-n {} link set p{host} {state}", self.space("sw")));
     }

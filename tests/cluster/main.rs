@@ -14,7 +14,10 @@ mod probe;
 mod report;
 mod scenarios;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use lab::{Hold, Lab};
 use report::Report;
@@ -52,6 +55,32 @@ fn one_node_answers_whatever_happens_where_the_kernel_has_no_tables() {
         Lab::new(Hold::Lifetimes),
         (&scenarios::WITHOUT_TABLES, 1),
     );
+}
+
+/// Without its table a node would answer whether it has the lease or not.
+#[test]
+fn a_table_that_somebody_flushes_is_there_again_as_open_as_it_was() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = Lab::new(Hold::Table);
+    let epoch = lab.view("a")["epoch"].clone();
+    for (host, is_open) in [("b", false), ("a", true)] {
+        lab.flush_tables(host);
+        lab.wait_until("the table is there, open or not", |lab| {
+            let tables = lab.tables(host);
+            tables.contains("trimtab_") && tables.contains("elements") == is_open
+        });
+    }
+    let who_answers = |judge| {
+        let asking = lab::inside(lab.space(judge), || {
+            probe::ask(lab::SHARED.into(), Duration::from_millis(500))
+        });
+        asking.join().unwrap()
+    };
+    // One judge knows only a, the other only b.
+    lab.wait_until("a answers", |_| who_answers("d") == Some('a'));
+    assert_eq!(who_answers("e"), None);
+    let view = lab.view("a");
+    assert_eq!((&view["role"], &view["epoch"]), (&"active".into(), &epoch));
 }
 
 fn run_all(mut report: Report, mut lab: Lab, (all, usual): (&[Scenario], usize)) {

@@ -3,9 +3,12 @@
 //! Owns the signs of life that the lease depends on: each worker's tick, the probe through a listener, and what the server found out
 //! itself. It is read by the cluster's thread before each renewal, so a sign that stays away needs nobody to notice it.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use crate::{clock, metrics::Metrics};
@@ -37,6 +40,35 @@ impl std::fmt::Display for Trouble {
             Self::Stopping => f.write_str("it is stopping"),
             Self::Gate => f.write_str("the kernel's gate cannot be moved"),
         }
+    }
+}
+
+/// How long a node that could not move its gate rests before it would serve again: at first, and at most.
+const REST_US: RangeInclusive<u64> = 10_000_000..=300_000_000;
+
+/// The gate's trouble, which nobody would see end: a node that rests moves none. So it ends by time.
+#[derive(Debug, Default)]
+pub(super) struct GateRest {
+    until_us: u64,
+    rest_us: u64,
+}
+
+impl GateRest {
+    pub(super) fn failed(&mut self, now_us: u64) {
+        if now_us >= self.until_us {
+            self.rest_us = (self.rest_us * 2).clamp(*REST_US.start(), *REST_US.end());
+            self.until_us = now_us + self.rest_us;
+        }
+    }
+
+    pub(super) fn worked(&mut self, now_us: u64) {
+        if now_us >= self.until_us {
+            self.rest_us = 0;
+        }
+    }
+
+    pub(super) fn trouble(&self, now_us: u64) -> Option<Trouble> {
+        (now_us < self.until_us).then_some(Trouble::Gate)
     }
 }
 
@@ -84,5 +116,31 @@ impl Fitness {
             return Some(Trouble::ProbeFailed);
         }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GateRest, REST_US, Trouble};
+
+    #[test]
+    fn a_gate_that_fails_again_and_again_is_tried_less_and_less() {
+        let (mut rest, mut now_us, mut waits) = (GateRest::default(), 5, Vec::new());
+        assert_eq!(rest.trouble(now_us), None);
+        for _ in 0..8 {
+            rest.failed(now_us);
+            // Once it rests, more of the same is no news.
+            rest.failed(now_us + 1);
+            rest.worked(now_us + 2);
+            let began_us = now_us;
+            while rest.trouble(now_us) == Some(Trouble::Gate) {
+                now_us += 1_000_000;
+            }
+            waits.push((now_us - began_us) / 1_000_000);
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300, 300]);
+        rest.worked(now_us);
+        rest.failed(now_us);
+        assert_eq!(rest.trouble(now_us + REST_US.start()), None);
     }
 }

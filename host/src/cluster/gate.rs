@@ -84,6 +84,14 @@ impl Gate {
         Ok(())
     }
 
+    /// Puts right what somebody else did to it. Addresses that somebody takes away are put back by the next renewal.
+    pub(super) fn mend(&mut self) -> io::Result<()> {
+        match &mut self.hold {
+            Hold::Table(table) => table.mend(),
+            Hold::Lifetimes(_) => Ok(()),
+        }
+    }
+
     /// Closes it.
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.opened = None;

@@ -19,7 +19,7 @@ use trimtab_cluster::{
 
 use super::{
     Change, boot_us,
-    fitness::Trouble,
+    fitness::{GateRest, Trouble},
     gate::Gate,
     link::{Link, Order, Target, TransferError, Transferred},
     settings,
@@ -38,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const INTRODUCTION_PAUSE_US: u64 = 5_000;
 /// Between two log lines about the same oddity.
 const COMPLAINT_PAUSE_US: u64 = 30_000_000;
+/// After a gate could not be made again.
+const MEND_PAUSE_US: u64 = 1_000_000;
 /// Nobody's place in the list of members: votes for it are votes for a node of another list.
 const STRANGER: MemberId = MemberId::MAX;
 
@@ -61,6 +63,9 @@ pub(super) struct Member {
     /// Of the lease that this node has, or is giving up.
     epoch: Option<u64>,
     trouble: Option<Trouble>,
+    rest: GateRest,
+    /// Not to be looked at before.
+    mend_us: u64,
     transfer: Option<(MemberId, Transferred)>,
     /// Who follows once nothing is under way here.
     successor: Option<MemberId>,
@@ -97,6 +102,8 @@ impl Member {
             metrics,
             epoch: None,
             trouble: None,
+            rest: GateRest::default(),
+            mend_us: 0,
             transfer: None,
             successor: None,
             leases: 0,
@@ -162,11 +169,14 @@ impl Member {
         match action {
             Action::Send(to, message) => self.send(to, message),
             Action::Open { epoch, until_us } => {
-                if let Some(gate) = &mut self.gate
-                    && let Err(error) = gate.open(until_us)
-                {
-                    tracing::error!(%error, "the kernel's gate cannot be opened");
-                    self.link.fitness.set(Some(Trouble::Gate));
+                if let Some(gate) = &mut self.gate {
+                    match gate.open(until_us) {
+                        Ok(()) => self.rest.worked(boot_us()),
+                        Err(error) => {
+                            tracing::error!(%error, "the kernel's gate cannot be opened");
+                            self.rest.failed(boot_us());
+                        }
+                    }
                 }
                 if self.epoch.replace(epoch) != Some(epoch) {
                     self.leases += 1;
@@ -295,9 +305,24 @@ impl Member {
         let _ = done.send(());
     }
 
+    /// Without a gate nothing keeps a node that has no lease from answering.
+    fn mend_gate(&mut self) {
+        let now_us = boot_us();
+        let Some(gate) = self.gate.as_mut().filter(|_| now_us >= self.mend_us) else {
+            return;
+        };
+        if let Err(error) = gate.mend() {
+            tracing::error!(%error, "the kernel's gate cannot be made again");
+            self.rest.failed(now_us);
+            self.mend_us = now_us + MEND_PAUSE_US;
+        }
+    }
+
     /// Tells the state machine when this node can no longer serve, or can again.
     fn look(&mut self) {
+        self.mend_gate();
         let trouble = self.link.fitness.look(&self.metrics, self.heartbeat_us);
+        let trouble = trouble.or_else(|| self.rest.trouble(boot_us()));
         if trouble == self.trouble {
             return;
         }

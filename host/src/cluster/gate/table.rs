@@ -2,7 +2,8 @@
 //!
 //! Owns one table for each cluster. It is made when the node starts, closed: until then and after a crash nothing passes, and an
 //! element that this process cannot renew goes away by itself. What the table says is for the program `nft`, once; each renewal is a
-//! message to the kernel.
+//! message to the kernel. Whatever flushes the machine's tables (`nft flush ruleset`, as a reload of Debian's nftables.service
+//! does) takes this one along, and nothing would hold packets back: so it is looked for again and again, and made anew.
 //!
 //! Source: Linux, `include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h`; an element that exists keeps its timeout when it is added
 //! again, so a renewal adds, deletes and adds: the first makes sure that there is something to delete.
@@ -26,6 +27,7 @@ const SET_WITHIN_US: u64 = 5_000;
 /// New connections are turned away for so long at most before the gate is closed. Their clients try again after a second.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 
+const GET_TABLE: u16 = SUBSYSTEM << 8 | 1;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const SUBSYSTEM: u16 = 10;
@@ -41,8 +43,12 @@ const QUIET: &str = "quiet";
 #[derive(Debug)]
 pub(super) struct Table {
     name: String,
+    /// What it says, for `nft`.
+    rules: String,
     interface: u32,
     netlink: Netlink,
+    /// Until when it was opened last.
+    until_us: u64,
 }
 
 impl Table {
@@ -56,25 +62,65 @@ impl Table {
         addresses: &[IpAddr],
     ) -> io::Result<Self> {
         let name = table_name(cluster);
-        run_nft(&rules(&name, interface, addresses))?;
+        let rules = rules(&name, interface, addresses);
+        run_nft(&rules)?;
         Ok(Self {
             name,
+            rules,
             interface: index,
             netlink: Netlink::open(Some(NETFILTER))?,
+            until_us: 0,
         })
+    }
+
+    /// Makes it again if somebody has taken it away, as open as it was.
+    pub(super) fn mend(&mut self) -> io::Result<()> {
+        if !self.is_there()? {
+            self.make_again()?;
+            self.open(self.until_us)?;
+        }
+        Ok(())
+    }
+
+    fn make_again(&self) -> io::Result<()> {
+        tracing::error!(
+            table = self.name,
+            "somebody has taken the table of the kernel's gate away (nft flush ruleset?); it is made again"
+        );
+        run_nft(&self.rules)
+    }
+
+    fn is_there(&mut self) -> io::Result<bool> {
+        const NAME: u16 = 1;
+        let mut body = header(FAMILY_NETDEV, 0);
+        body.extend(attribute(NAME, &text(&self.name)));
+        self.netlink.send(&[(GET_TABLE, 0, body)])?;
+        match self.netlink.answers(|_, _| {}) {
+            Err(error) if error.raw_os_error() == Some(NO_ENTRY) => Ok(false),
+            answer => answer.map(|()| true),
+        }
     }
 
     /// Opens it, or keeps it open, until then. False if there is too little time left.
     pub(super) fn open(&mut self, until_us: u64) -> io::Result<bool> {
         let before_us = boot_us();
+        self.until_us = until_us;
         // The kernel counts whole milliseconds; less is safe.
         let within_ms = until_us.saturating_sub(before_us) / 1_000;
         if within_ms == 0 {
             return Ok(false);
         }
-        self.set(OPEN, Duration::from_millis(within_ms))?;
+        let within = Duration::from_millis(within_ms);
+        match self.set(OPEN, within) {
+            Err(error) if error.raw_os_error() == Some(NO_ENTRY) => {
+                self.make_again()?;
+                self.set(OPEN, within)?;
+            }
+            result => result?,
+        }
         if boot_us() > before_us + SET_WITHIN_US {
             // Held up in between: what is left of the time is less than what the kernel was told.
+            self.until_us = 0;
             self.clear(OPEN)?;
             return Ok(false);
         }
@@ -82,6 +128,7 @@ impl Table {
     }
 
     pub(super) fn close(&mut self) -> io::Result<()> {
+        self.until_us = 0;
         self.clear(OPEN)?;
         self.clear(QUIET)
     }
