@@ -268,9 +268,7 @@ impl Client {
         }
         Err(Error::Away(told.join("; ")))
     }
-}
 
-impl Client {
     /// One member's answer, from its beginning on. If it does not know who asks, or no longer, nothing was done, and it is asked
     /// again after a login.
     async fn open(&self, endpoint: &str, path: &str, body: &Value) -> Result<Stream, Failed> {

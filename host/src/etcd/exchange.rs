@@ -72,13 +72,14 @@ pub(super) enum Failed {
 
 impl Failed {
     pub(super) fn text(&self) -> &str {
-        let (Self::Unsent(text) | Self::Unanswered(text) | Self::Cut(text)) = self else {
-            let (Self::Refused(text) | Self::Unknown(text) | Self::Forbidden(text)) = self else {
-                return "";
-            };
-            return text;
-        };
-        text
+        match self {
+            Self::Unsent(text)
+            | Self::Unanswered(text)
+            | Self::Cut(text)
+            | Self::Refused(text)
+            | Self::Unknown(text)
+            | Self::Forbidden(text) => text,
+        }
     }
 }
 

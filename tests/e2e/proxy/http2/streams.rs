@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trimtab_tests::{
-    DEADLINE, Origin, RawOrigin, Setup,
+    Balancer, DEADLINE, Origin, RawOrigin, Setup,
     frames::{Framed, block, flag, frame, kind},
     ok, wait_until, within,
 };
@@ -202,8 +202,7 @@ async fn a_quiet_connection_is_ended_with_a_word() {
     .await;
 }
 
-#[tokio::test]
-async fn a_connection_with_a_long_request_is_not_quiet() {
+async fn held_on_a_connection_that_is_soon_quiet() -> (Origin, Balancer, Framed) {
     let origin = Origin::start("a").await;
     let limits = "limits = { idle_timeout = \"1s\", header_timeout = \"100ms\" }";
     let balancer = Setup::to(origin.address()).listener(limits).start().await;
@@ -212,6 +211,12 @@ async fn a_connection_with_a_long_request_is_not_quiet() {
         .send(frame(kind::HEADERS, flag::BOTH, 1, &get("/held")))
         .await;
     wait_until("it is with the origin", DEADLINE, || origin.in_flight() == 1).await;
+    (origin, balancer, framed)
+}
+
+#[tokio::test]
+async fn a_connection_with_a_long_request_is_not_quiet() {
+    let (origin, _balancer, mut framed) = held_on_a_connection_that_is_soon_quiet().await;
     tokio::time::sleep(Duration::from_millis(1300)).await;
     origin.release();
     assert_eq!(framed.until(kind::HEADERS).await.unwrap().status(), Some(200));
@@ -219,14 +224,7 @@ async fn a_connection_with_a_long_request_is_not_quiet() {
 
 #[tokio::test]
 async fn a_client_that_says_goodbye_is_served_until_it_closes() {
-    let origin = Origin::start("a").await;
-    let limits = "limits = { idle_timeout = \"1s\", header_timeout = \"100ms\" }";
-    let balancer = Setup::to(origin.address()).listener(limits).start().await;
-    let mut framed = Framed::connect(balancer.address).await;
-    framed
-        .send(frame(kind::HEADERS, flag::BOTH, 1, &get("/held")))
-        .await;
-    wait_until("it is with the origin", DEADLINE, || origin.in_flight() == 1).await;
+    let (origin, _balancer, mut framed) = held_on_a_connection_that_is_soon_quiet().await;
     // With a code that nobody knows, which is nothing special (RFC 9113, 7).
     let goodbye = frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0xff]);
     framed.send(goodbye).await;
