@@ -33,6 +33,7 @@ mod peers;
 mod proxy_protocol;
 mod rates;
 mod reader;
+mod registry;
 mod resilience;
 mod scenario;
 mod sticky;
@@ -53,7 +54,7 @@ pub(crate) use file::{
     discover::{listed_backends, registered_backend},
     policy::builtin as builtin_policy,
 };
-pub use fleet::{Etcd, EtcdUser, Fleet};
+pub use fleet::{Etcd, Fleet, User};
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use log::{AccessLog, Log, LogFormat, LogLevel};
@@ -61,6 +62,7 @@ pub use mistakes::{Mistake, Mistakes};
 pub use peers::{LoadView, Peers};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
 pub use rates::{Rate, Rates};
+pub use registry::{Artifact, Endpoint, Registries, Registry};
 pub use resilience::{PoolLimits, Retry, RetryOn};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
@@ -103,6 +105,8 @@ pub struct Config {
     pub fleet: Option<Fleet>,
     /// `[peers]`: who tells this node its load; nobody without the table.
     pub peers: Option<Peers>,
+    /// `[registry.NAME]`: how registries are asked for components. Each that a component is in is here.
+    pub registries: Registries,
     /// In the order of the file; at least one, but none in a witness; names and addresses are unique.
     pub listeners: Vec<Listener>,
     /// By name; every pool that a route names is here. A pool without a route is a mistake.
@@ -184,7 +188,9 @@ impl Config {
         let short_lived = "sessions end with the process: there is neither a key nor a [state] directory";
         let forgets = |sticky: &Sticky| *sticky.place.mistake(short_lived);
         let told = unverified.map(warn).chain(forgotten.map(forgets));
-        told.chain(fleet::open_password(&self.etcd)).collect()
+        told.chain(fleet::open_password(&self.etcd))
+            .chain(registry::open_passwords(&self.registries))
+            .collect()
     }
 
     /// The components that are not there or cannot be read. `parse` does not look, since a policy may well be built
@@ -454,8 +460,17 @@ pub struct Policy {
 pub enum PolicySource {
     /// A `.wasm` file; relative to the configuration file, made absolute here. Watched.
     File(PathBuf),
+    /// One in a registry, by its digest.
+    Registry(Artifact),
     /// One that is part of this program: [`BUILTIN_POLICIES`].
     Builtin(String),
+}
+
+impl PolicySource {
+    /// Whether it is part of this program, and not somebody's own.
+    pub fn is_builtin(&self) -> bool {
+        matches!(self, Self::Builtin(_))
+    }
 }
 
 /// What a component that imports WASI gets.
