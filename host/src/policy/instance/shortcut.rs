@@ -207,14 +207,23 @@ mod tests {
         Module {
             imports: "(import \"trimtab:policy/pool@0.1.1\" \"active-changes\" (func $changes (result i64)))"
                 .into(),
-            more: format!("(global $told (mut i64) (i64.const 0)) {post}"),
+            more: format!(
+                "(global $told (mut i64) (i64.const 0))
+                 (func $ask (result i64) (local $changes i64)
+                   (local.set $changes (call $changes))
+                   (if (i64.eq (i64.and (local.get $changes) (i64.const 3)) (i64.const 3))
+                     (then (call $active_all (i32.const 128))))
+                   (local.get $changes))
+                 {post}"
+            ),
             pick: "(if (i64.eqz (i64.and (local.get $random) (i64.const 3)))
-                     (then (global.set $told (call $changes))))
+                     (then (global.set $told (call $ask))))
                    (if (i64.eqz (i64.and (local.get $random) (i64.const 12)))
-                     (then (global.set $told (i64.xor (global.get $told) (call $changes)))))
+                     (then (global.set $told (i64.xor (global.get $told) (call $ask)))))
                    (call $some (i32.wrap_i64 (i64.xor (global.get $told)
                      (i64.shr_u (global.get $told) (i64.const 32)))))"
                 .into(),
+            pages: 64,
             ..Module::default()
         }
     }
