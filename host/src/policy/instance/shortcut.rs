@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn what_a_guest_wants_called_after_a_pick_is_called() {
         let engine = Engine::new().unwrap();
-        let post = "(func (export \"cabi_post_trimtab:policy/picker@0.1.0#pick\") (param i32)
+        let post = "(func (export \"cabi_post_trimtab:policy/picker@0.1.1#pick\") (param i32)
                       (global.set $told (i64.add (global.get $told) (i64.const 1))))";
         let candidate = candidate(&engine, "post", &asks_at_times(post).bare());
         compare(&candidate, 3, 200);
