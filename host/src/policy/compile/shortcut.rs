@@ -46,34 +46,34 @@ const CHANGES_EXPORT: &str = "changes";
 /// The component with the shorter way; `None` if it has no place for it.
 pub(super) fn added(component: &[u8]) -> Option<Vec<u8>> {
     let survey = Survey::of(component)?;
-    let mut pick = survey.pick?;
-    let mut writer = Writer {
-        added: Component::new(),
-        counts: survey.counts,
+    let pick = survey.pick?;
+    let told = survey.changes.as_ref();
+    told.and_then(|changes| with_changes(component, &survey, &pick, changes))
+        .or_else(|| {
+            let mut writer = Writer::after(survey.counts);
+            writer.put_pick(&pick, None)?;
+            Some(writer.behind(component))
+        })
+}
+
+/// The same, which takes along what changed.
+fn with_changes(component: &[u8], survey: &Survey, pick: &Pick, changes: &Changes) -> Option<Vec<u8>> {
+    let mut writer = Writer::after(changes.counts);
+    let (told, mut shift) = writer.insert(component, changes)?;
+    let mut shifted = |func| shift.function_index(func).ok();
+    let pick = Pick {
+        func: shifted(pick.func)?,
+        memory: pick.memory,
+        post: pick.post.and_then(shifted),
     };
-    let mut told = None;
-    let mut kept = component;
-    if let Some(changes) = &survey.changes {
-        let (given, mut shift) = writer.insert(component, changes)?;
-        kept = &component[..changes.section_end];
-        told = Some(given);
-        let mut shifted = |func| shift.function_index(func).ok();
-        pick = Pick {
-            func: shifted(pick.func)?,
-            memory: pick.memory,
-            post: pick.post.and_then(shifted),
-        };
-        writer.counts = Counts {
-            modules: survey.counts.modules + MODULES_PUT,
-            core_instances: survey.counts.core_instances + INSTANCES_PUT,
-            core_funcs: survey.counts.core_funcs + FUNCS_PUT,
-            ..survey.counts
-        };
-    }
-    writer.put_pick(&pick, told)?;
-    // Without its header, what was written is just more sections.
-    let sections = &writer.added.as_slice()[Component::new().as_slice().len()..];
-    Some([kept, sections].concat())
+    writer.counts = Counts {
+        modules: survey.counts.modules + MODULES_PUT,
+        core_instances: survey.counts.core_instances + INSTANCES_PUT,
+        core_funcs: survey.counts.core_funcs + FUNCS_PUT,
+        ..survey.counts
+    };
+    writer.put_pick(&pick, Some(told))?;
+    Some(writer.behind(component.get(..changes.section_end)?))
 }
 
 /// How many there are of each kind that has numbers.
@@ -255,7 +255,10 @@ fn pick(func: u32, options: &[CanonicalOption]) -> Option<Pick> {
         match option {
             CanonicalOption::Memory(index) => memory = Some(*index),
             CanonicalOption::PostReturn(index) => post = Some(*index),
-            CanonicalOption::Realloc(_) | CanonicalOption::UTF8 => {}
+            CanonicalOption::Realloc(_)
+            | CanonicalOption::UTF8
+            | CanonicalOption::UTF16
+            | CanonicalOption::CompactUTF16 => {}
             _ => return None,
         }
     }
@@ -321,9 +324,22 @@ struct Writer {
 }
 
 impl Writer {
+    /// Behind so much.
+    fn after(counts: Counts) -> Self {
+        Self {
+            added: Component::new(),
+            counts,
+        }
+    }
+
+    /// All of it. Without its header, what was written is just more sections.
+    fn behind(&self, component: &[u8]) -> Vec<u8> {
+        let header = Component::new().as_slice().len();
+        [component, &self.added.as_slice()[header..]].concat()
+    }
+
     /// Puts what answers `active-changes` after the section that has the host's, and copies what follows.
     fn insert(&mut self, component: &[u8], changes: &Changes) -> Option<(Told, Shift)> {
-        self.counts = changes.counts;
         let ask = self.module(TOLD, &[("ask", ExportKind::Func, changes.func)])?;
         let told = self.told(ask);
         let instead = self.alias(ask, CHANGES_EXPORT);
