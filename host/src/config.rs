@@ -30,9 +30,11 @@ mod log;
 mod mistakes;
 mod names;
 mod peers;
+mod policy;
 mod proxy_protocol;
 mod rates;
 mod reader;
+mod registry;
 mod resilience;
 mod scenario;
 mod sticky;
@@ -53,14 +55,16 @@ pub(crate) use file::{
     discover::{listed_backends, registered_backend},
     policy::builtin as builtin_policy,
 };
-pub use fleet::{Etcd, EtcdUser, Fleet};
+pub use fleet::{Etcd, Fleet, User};
 pub use grants::{Grant, Grants, Listed};
 pub use listener::{Forwarded, Http2, Limits, Listener, Paths, Protocol, Route, Underscores};
 pub use log::{AccessLog, Log, LogFormat, LogLevel};
 pub use mistakes::{Mistake, Mistakes};
 pub use peers::{LoadView, Peers};
+pub use policy::{Policy, PolicySource, Wasi};
 pub use proxy_protocol::{ProxyProtocol, Subnet};
 pub use rates::{Rate, Rates};
+pub use registry::{Artifact, Endpoint, Registries, Registry};
 pub use resilience::{PoolLimits, Retry, RetryOn};
 pub use scenario::{
     Action, Arrivals, Autoscale, Balancers, Class, Distribution, Group, Happening, Keys, Network, Popularity,
@@ -103,6 +107,8 @@ pub struct Config {
     pub fleet: Option<Fleet>,
     /// `[peers]`: who tells this node its load; nobody without the table.
     pub peers: Option<Peers>,
+    /// `[registry.NAME]`: how registries are asked for components. Each that a component is in is here.
+    pub registries: Registries,
     /// In the order of the file; at least one, but none in a witness; names and addresses are unique.
     pub listeners: Vec<Listener>,
     /// By name; every pool that a route names is here. A pool without a route is a mistake.
@@ -184,7 +190,9 @@ impl Config {
         let short_lived = "sessions end with the process: there is neither a key nor a [state] directory";
         let forgets = |sticky: &Sticky| *sticky.place.mistake(short_lived);
         let told = unverified.map(warn).chain(forgotten.map(forgets));
-        told.chain(fleet::open_password(&self.etcd)).collect()
+        told.chain(fleet::open_password(&self.etcd))
+            .chain(registry::open_passwords(&self.registries))
+            .collect()
     }
 
     /// The components that are not there or cannot be read. `parse` does not look, since a policy may well be built
@@ -424,48 +432,6 @@ pub struct Sampling {
     pub headers: Vec<String>,
     /// Key `show`: fields whose values `explain` may show, in lower case. Default none.
     pub show: Vec<String>,
-}
-
-/// `[policy.NAME]`: a component with its limits and its own settings.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    /// The table's name, or the built-in's.
-    pub name: String,
-    /// Key `tenant`: whose it is; only pools of the same tenant may use it. Default nobody's.
-    pub tenant: Option<String>,
-    /// Key `component` or `builtin`, exactly one.
-    pub source: PolicySource,
-    /// Key `memory`: most memory of one instance, tables included. Default 32 MiB, 1 MiB to 1 GiB, at most the tenant's.
-    pub memory_bytes: usize,
-    /// Key `deadline` of a pick. Default 1 ms, 1 ms to 1 s, whole milliseconds, at most the tenant's.
-    pub deadline: Duration,
-    /// Key `wasi`: what a component that imports WASI gets. Default none.
-    pub wasi: Wasi,
-    /// `[policy.NAME.grants]`: what it may read. Default everything; for a tenant's component, little.
-    pub grants: Grants,
-    /// `[policy.NAME.config]` as JSON text, handed to `configure`. Default `{}`.
-    pub config_json: String,
-    /// Line of the table in the file, for messages; `None` for a built-in named without a table.
-    pub line: Option<usize>,
-}
-
-/// Where a policy's component comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PolicySource {
-    /// A `.wasm` file; relative to the configuration file, made absolute here. Watched.
-    File(PathBuf),
-    /// One that is part of this program: [`BUILTIN_POLICIES`].
-    Builtin(String),
-}
-
-/// What a component that imports WASI gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wasi {
-    /// It is refused at load, with the tool's flag that removes the imports.
-    None,
-    /// A context with nothing granted: no files, no network, no arguments. Its clocks advance by 1 us with each reading and
-    /// its random numbers are the same in every run, so its picks can be replayed.
-    Empty,
 }
 
 /// Policies that are part of this program, by the names that files use.

@@ -31,6 +31,7 @@ pub use follower::{Entries, Follower};
 
 use crate::{
     config::{Etcd, Mistake},
+    outgoing,
     tls::Originator,
 };
 use exchange::{Failed, Question, Stream};
@@ -61,7 +62,7 @@ pub fn mistakes(config: &Etcd) -> Vec<Mistake> {
         Some(Err(mistakes)) => mistakes,
         _ => Vec::new(),
     };
-    let password = config.user.as_ref().map(login::password);
+    let password = config.user.as_ref().map(outgoing::password);
     found.extend(password.and_then(Result::err).map(|mistake| *mistake));
     found
 }

@@ -18,6 +18,8 @@ pub mod tls;
 pub mod pool;
 pub mod state;
 
+pub mod outgoing;
+
 pub mod etcd;
 
 pub mod discovery;
@@ -29,6 +31,7 @@ pub mod metrics;
 pub mod rate;
 
 pub mod policy;
+pub mod registry;
 pub mod rollout;
 pub mod warm;
 

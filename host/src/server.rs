@@ -32,6 +32,7 @@ use crate::{
     peers::Peers,
     policy::{Compiler, Loader, Rebuild},
     proxy::{AccessWriter, Message, Plan, Shared},
+    registry::Store,
     systemd::ServiceManager,
 };
 
@@ -198,7 +199,7 @@ impl Server {
         let admin = config.admin.as_ref().map(|admin| open_admin(admin, inheritance));
         let admin = admin.transpose()?;
         let admin_socket = admin.as_ref().and_then(|admin| admin.copy().ok());
-        let (loader, archive) = open(&config, compiler)?;
+        let (loader, registry, archive) = open(&config, compiler)?;
         let rollout = Rollout::restore(archive, &loader, &config.compile).await;
         let metrics = Arc::new(Metrics::new(config.workers.get()));
         let (rebuild_sender, rebuilds) = mpsc::unbounded_channel();
@@ -218,6 +219,7 @@ impl Server {
         let mut control = Control {
             source,
             loader: Arc::new(loader),
+            registry: Arc::new(registry),
             rollout,
             reload: None,
             waiting: VecDeque::new(),
@@ -277,6 +279,7 @@ impl Server {
 struct Control {
     source: Source,
     loader: Arc<Loader>,
+    registry: Arc<Store>,
     rollout: Rollout,
     /// The reload whose components are being compiled. One at a time, so that the last one asked for is the last one
     /// in service.
@@ -383,15 +386,14 @@ impl Control {
 
     /// The first configuration. Versions that were promoted before the restart are no reason not to start.
     async fn start(&mut self, config: Config) -> Result<(), StartError> {
-        let load = |config| loading::load_policies(config, self.loader.clone(), Vec::new());
-        let loaded = load(config.clone()).await?;
+        let loaded = loading::load_policies(config.clone(), self.supply(), Vec::new()).await?;
         let mut result = self.put_into_service(loaded).await;
         if let Err(error) = &result
             && self.rollout.has_restored()
         {
             tracing::error!(%error, "trying without the versions that were promoted");
             self.rollout.unpin_all();
-            let loaded = loading::load_policies(config, self.loader.clone(), Vec::new()).await?;
+            let loaded = loading::load_policies(config, self.supply(), Vec::new()).await?;
             result = self.put_into_service(loaded).await;
         }
         result.map(|report| reload::warn(&report))?;
@@ -421,6 +423,7 @@ impl Control {
             let digest = candidate.digest.to_string();
             match &candidate.spec.source {
                 PolicySource::File(path) => Some((digest, Bytes::File(path.clone()))),
+                PolicySource::Registry(_) => Some((digest, Bytes::Pulled(self.registry.clone()))),
                 PolicySource::Builtin(_) => None,
             }
         });

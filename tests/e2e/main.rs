@@ -15,6 +15,7 @@ mod peers;
 mod policy;
 mod proxy;
 mod record;
+mod registry;
 mod reload;
 mod shadow;
 mod state;

@@ -82,6 +82,11 @@ install_etcd() {
     expect "version: 3.4." env ETCDCTL_API=3 etcdctl version
 }
 
+install_registry() {
+    debian docker-registry
+    expect "2.8." docker-registry --version
+}
+
 # Driven by tests/cluster, as what it is compared with.
 install_keepalived() {
     debian keepalived
@@ -131,7 +136,7 @@ install_websocket() {
     expect "'ws', 'wss'" "$tools/websocket/bin/python" -c "import pycurl; print(pycurl.version_info())"
 }
 
-all=(keepalived curl etcd nghttp2 varnishtest slowhttptest testssl chromium httpwg autobahn grpc websocket)
+all=(keepalived curl etcd registry nghttp2 varnishtest slowhttptest testssl chromium httpwg autobahn grpc websocket)
 [ "${1:-}" != all ] || set -- "${all[@]}"
 for name; do
     "install_$name"

@@ -12,6 +12,7 @@ mod grpc;
 mod http2;
 mod mishaps;
 mod program;
+mod registry;
 mod rollout;
 mod secured;
 mod slowhttptest;

@@ -19,7 +19,7 @@ use crate::{Client, DEADLINE, within};
 
 mod origin;
 
-pub use origin::{Seen, TlsOrigin};
+pub use origin::{Seen, TlsOrigin, acceptor};
 
 /// Who signs certificates.
 #[derive(Debug)]

@@ -246,7 +246,7 @@ impl Kept {
             version: version.short().to_owned(),
             origin: version.origin.name(),
             source: match &version.origin {
-                Origin::Builtin(name) => Some(name.clone()),
+                Origin::Builtin(name) | Origin::Registry(name) => Some(name.clone()),
                 Origin::File(path) => Some(path.display().to_string()),
                 Origin::Upload => None,
             },

@@ -38,6 +38,7 @@ pub(super) mod proxy_protocol;
 pub(super) mod rates;
 mod read;
 mod record;
+pub(super) mod registry;
 pub(super) mod resilience;
 pub(super) mod sticky;
 pub(super) mod tenant;
@@ -67,6 +68,7 @@ pub(super) const ROOT: Keys = &[
     "etcd",
     "fleet",
     "peers",
+    "registry",
     "listener",
     "tenant",
     "pool",
@@ -243,13 +245,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         pool::pool(name, value, (&policy_names, here), &tenancy).map(Arc::new)
     });
     tenancy.check_series(&pools);
-    let mut policies = Policies {
-        here,
-        components: Vec::new(),
-        by_name: BTreeMap::new(),
-    };
-    policies.read(&defined_policies, &tenancy);
-    policies.add_builtins(&pools);
+    let policies = Policies::collect(here, &defined_policies, (&tenancy, &pools));
     pool_names.note_unused("no route names this pool");
     policy_names.note_unused("no pool names this policy");
     tenancy.names.note_unused("no pool names this tenant");
@@ -267,6 +263,7 @@ fn config(root: &Table<'_>, directory: &Path) -> Option<Config> {
         etcd: etcd.clone(),
         fleet: fleet.clone(),
         peers,
+        registries: registry::registries(root, directory, &policies.by_name),
         listeners: listeners?,
         pools,
         policies: policies.by_name,
@@ -447,7 +444,22 @@ struct Policies<'a> {
     by_name: BTreeMap<String, Arc<Policy>>,
 }
 
-impl Policies<'_> {
+impl<'a> Policies<'a> {
+    fn collect(
+        here: Here<'a>,
+        defined: &[(&str, Value<'_>)],
+        (tenancy, pools): (&Tenancy<'_>, &BTreeMap<String, Arc<Pool>>),
+    ) -> Self {
+        let mut policies = Self {
+            here,
+            components: Vec::new(),
+            by_name: BTreeMap::new(),
+        };
+        policies.read(defined, tenancy);
+        policies.add_builtins(pools);
+        policies
+    }
+
     fn read(&mut self, defined: &[(&str, Value<'_>)], tenancy: &Tenancy<'_>) {
         let (here, components) = (self.here, &mut self.components);
         self.by_name = named(defined, |name, value| {

@@ -16,14 +16,14 @@ pub struct Etcd {
     /// Key `timeout` for one answer of one member, connecting included. Default 2 s, 100 ms to 1 min.
     pub timeout: Duration,
     /// Keys `user` and `password_file`: who asks. Default nobody, which an etcd with users refuses.
-    pub user: Option<EtcdUser>,
+    pub user: Option<User>,
     /// `[etcd.tls]`, the defaults of it if endpoints begin with `https://` and there is no table; `None` is plain text.
     pub tls: Option<PoolTls>,
 }
 
-/// A user of etcd.
+/// Who asks, of etcd or of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EtcdUser {
+pub struct User {
     /// Key `user`.
     pub name: String,
     /// Key `password_file`: a file with the password, read at each login.
@@ -51,13 +51,15 @@ pub struct Fleet {
 /// A password that everybody on the way could read.
 pub(super) fn open_password(etcd: &Option<Arc<Etcd>>) -> Option<Mistake> {
     let etcd = etcd.as_ref().filter(|etcd| etcd.tls.is_none())?;
-    let is_here = |endpoint: &String| {
-        let socket = endpoint.parse::<std::net::SocketAddr>();
-        socket.is_ok_and(|socket| socket.ip().is_loopback())
-    };
     let password = &etcd.user.as_ref()?.password;
     let message = "the password is sent unencrypted: endpoints begin with http://";
-    (!etcd.endpoints.iter().all(is_here)).then(|| *password.mistake(message))
+    (!etcd.endpoints.iter().all(|endpoint| is_here(endpoint))).then(|| *password.mistake(message))
+}
+
+/// Whether what is sent there stays on this machine.
+pub(super) fn is_here(address: &str) -> bool {
+    let socket = address.parse::<std::net::SocketAddr>();
+    socket.is_ok_and(|socket| socket.ip().is_loopback())
 }
 
 impl Fleet {

@@ -7,6 +7,7 @@ mod golden;
 mod lifetimes;
 mod mutations;
 mod reference;
+mod registries;
 mod zones;
 
 pub(super) const MINIMAL: &str =

@@ -69,6 +69,7 @@ fn component(policy: &config::Policy) -> Arc<str> {
     match &policy.source {
         PolicySource::Builtin(name) => name.as_str().into(),
         PolicySource::File(path) => path.display().to_string().into(),
+        PolicySource::Registry(artifact) => artifact.to_string().into(),
     }
 }
 

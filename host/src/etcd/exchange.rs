@@ -1,37 +1,22 @@
 //! One request to one member, on a connection of its own.
 //!
-//! Owns connecting, TLS and HTTP. Requests are few, a handful a second at most, so nothing is kept: a member that came back is
-//! as good as one that was never away. Files of `[etcd.tls]` are read each time, so another certificate needs no restart.
+//! Owns what a request looks like, when its answer is late, and which kind of failure it is. Connections are `outgoing`'s.
 
-use std::{
-    error::Error,
-    io,
-    time::{Duration, Instant},
-};
+use std::{error::Error, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    task::AbortHandle,
-};
 
 use crate::{
-    config::{Etcd, PoolTls},
-    tls::{Offer, Originator},
+    config::Etcd,
+    outgoing::{self, Broken, Driver, with_causes},
 };
 
 /// Of an answer. The largest honest one is ten thousand backends.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
-/// A member that cannot be reached any more is noticed by a connection on which nothing is said after this, and so many tries.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
-const TRY_EVERY: Duration = Duration::from_secs(1);
-const TRIES: u32 = 3;
 /// Of etcd's codes (those of gRPC): a deadline, a member that is behind, and one without a leader. Another may do it.
 const ELSEWHERE: [i64; 3] = [4, 8, 14];
 const PERMISSION_DENIED: i64 = 7;
@@ -89,15 +74,6 @@ pub(super) struct Stream {
     /// When all of it has to be there, if it has an end.
     until: Instant,
     _connection: Driver,
-}
-
-/// Ends a connection when it is dropped.
-struct Driver(AbortHandle);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Asks, and waits for the whole answer.
@@ -185,79 +161,9 @@ async fn send(
     let request = request
         .body(Full::new(Bytes::from(question.body.to_string())))
         .map_err(|error| Failed::Refused(error.to_string()))?;
-    let unsent = |error: io::Error| Failed::Unsent(error.to_string());
-    let stream = connect(endpoint).await.map_err(unsent)?;
-    match &config.tls {
-        None => over(stream, request).await,
-        Some(tls) => {
-            let stream = secure(tls.clone(), endpoint.to_owned(), stream).await;
-            over(stream.map_err(unsent)?, request).await
-        }
-    }
-}
-
-async fn connect(endpoint: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(endpoint).await?;
-    stream.set_nodelay(true)?;
-    let keep_alive = socket2::TcpKeepalive::new()
-        .with_time(SILENT_AFTER)
-        .with_interval(TRY_EVERY)
-        .with_retries(TRIES);
-    socket2::SockRef::from(&stream).set_tcp_keepalive(&keep_alive)?;
-    Ok(stream)
-}
-
-async fn secure(
-    tls: PoolTls,
-    endpoint: String,
-    stream: TcpStream,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let prepared = tokio::task::spawn_blocking(move || {
-        let wrong = |mistakes: Vec<_>| {
-            let first = mistakes.first().map(ToString::to_string);
-            io::Error::other(first.unwrap_or_default())
-        };
-        let originator = Originator::load(&tls, &[], None).map_err(wrong)?;
-        let name = originator.name_of(&endpoint)?;
-        Ok((originator.connectors().to(Offer::Http1).clone(), name))
-    });
-    let (connector, name) = prepared
-        .await
-        .map_err(io::Error::other)?
-        .map_err(|error: io::Error| error)?;
-    connector.connect(name, stream).await
-}
-
-async fn over(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<(Response<Incoming>, Driver), Failed> {
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake
-        .await
-        .map_err(|error| Failed::Unsent(with_causes(&error)))?;
-    let driver = Driver(tokio::spawn(connection).abort_handle());
-    match sender.send_request(request).await {
-        Ok(response) => Ok((response, driver)),
-        Err(error) => Err(match is_alert(&error) {
-            true => Failed::Unsent(with_causes(&error)),
-            false => Failed::Cut(with_causes(&error)),
-        }),
-    }
-}
-
-/// An error of hyper's says itself only where it happened.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |error| (*error).source());
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
-}
-
-/// Whether the member does not want the connection. In TLS 1.3 it says so of a client's certificate only when that may have
-/// sent something, which it has not looked at.
-fn is_alert(error: &hyper::Error) -> bool {
-    let causes = std::iter::successors(error.source(), |error| (*error).source());
-    causes
-        .filter_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref())
-        .filter_map(|cause| cause.downcast_ref::<rustls::Error>())
-        .any(|cause| matches!(cause, rustls::Error::AlertReceived(_)))
+    let sent = outgoing::send(endpoint, config.tls.as_ref(), request).await;
+    sent.map_err(|broken| match broken {
+        Broken::Unsent(text) => Failed::Unsent(text),
+        Broken::Cut(text) => Failed::Cut(text),
+    })
 }

@@ -14,18 +14,19 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::exchange::{self, Failed, Question};
-use crate::config::{Etcd, EtcdUser, Mistake};
+use crate::{
+    config::{Etcd, User},
+    outgoing::password,
+};
 
 /// Then a password is tried again that was refused. Another one in the file is tried at once.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// A larger file is some other one.
-const PASSWORD_BYTES_MAX: usize = 4096;
 /// What an etcd says that has no users, or does not ask who is one.
 const ASKS_NOBODY: &str = "authentication is not enabled";
 
 /// The user, and what was given to it last.
 pub(super) struct Login {
-    user: Option<EtcdUser>,
+    user: Option<User>,
     state: Mutex<State>,
 }
 
@@ -60,7 +61,7 @@ impl std::fmt::Debug for Login {
 }
 
 impl Login {
-    pub(super) fn new(user: Option<EtcdUser>) -> Self {
+    pub(super) fn new(user: Option<User>) -> Self {
         Self {
             user,
             state: Mutex::default(),
@@ -134,25 +135,6 @@ impl Login {
                 "it wants to know who asks, and the table [etcd] has no user and password_file: {text}"
             ),
         }
-    }
-}
-
-/// The password, which blocks for as long as the disk does.
-///
-/// # Errors
-/// The mistake that the file is, told at the key that names it.
-pub(super) fn password(user: &EtcdUser) -> Result<String, Box<Mistake>> {
-    let file = &user.password;
-    let bytes =
-        std::fs::read(&file.path).map_err(|error| file.mistake(format!("cannot be read: {error}")))?;
-    // Editors end a text with an empty line.
-    let text = String::from_utf8(bytes).unwrap_or_default();
-    let text = text.trim_end_matches(['\r', '\n']);
-    match (1..=PASSWORD_BYTES_MAX).contains(&text.len()) {
-        true => Ok(text.to_owned()),
-        false => Err(file.mistake(format!(
-            "expected a password in it, a text of 1 to {PASSWORD_BYTES_MAX} bytes"
-        ))),
     }
 }
 

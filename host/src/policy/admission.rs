@@ -19,7 +19,7 @@ use super::{
     instance::StateExports,
     lent, wasi,
 };
-use crate::config::{self, PolicySource};
+use crate::config;
 
 /// The package whose interfaces a policy may use, and the compatible track of its version.
 const OUR_PACKAGE: &str = "trimtab:policy/";
@@ -170,7 +170,7 @@ impl Candidate {
         bytes.len() == self.bytes && *self.digest == *digest(bytes)
     }
 
-    /// Whether this may follow `old` in a pool. Between versions of one policy (the same name, both from files or both
+    /// Whether this may follow `old` in a pool. Between versions of one policy (the same name, both somebody's own or both
     /// the same built-in) state must not be lost by mistake; another policy begins without it. Both have been built.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ impl Candidate {
     pub fn check_follows(&self, old: &Self) -> Result<(), Refusal> {
         let is_same_policy = self.spec.name == old.spec.name
             && match (&self.spec.source, &old.spec.source) {
-                (PolicySource::File(_), PolicySource::File(_)) => true,
+                (new, old) if !new.is_builtin() && !old.is_builtin() => true,
                 (new, old) => new == old,
             };
         match (old.schema.get(), self.schema.get()) {

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Facts, request::field_hash};
 use crate::{
-    config::{self, Grant, Grants, HashOn, PolicySource},
+    config::{self, Grant, Grants, HashOn},
     http1::Head,
 };
 
@@ -34,7 +34,7 @@ pub(super) struct Restrictions {
 impl Restrictions {
     /// For a pool that hashes these; `None` where there is nothing to restrict.
     pub(super) fn of(spec: &config::Policy, hash_on: &[HashOn]) -> Option<Box<Self>> {
-        let has_coarse_clock = spec.tenant.is_some() && matches!(spec.source, PolicySource::File(_));
+        let has_coarse_clock = spec.tenant.is_some() && !spec.source.is_builtin();
         if spec.grants == Grants::everything() && !has_coarse_clock {
             return None;
         }
@@ -226,7 +226,7 @@ mod tests {
         let spec = config::Policy {
             name: "p".into(),
             tenant: None,
-            source: PolicySource::File("p.wasm".into()),
+            source: config::PolicySource::File("p.wasm".into()),
             memory_bytes: 0,
             deadline: std::time::Duration::ZERO,
             wasi: config::Wasi::None,

@@ -35,6 +35,8 @@ pub enum Origin {
     Builtin(String),
     /// A file that the configuration names.
     File(PathBuf),
+    /// A registry, by this name.
+    Registry(String),
     /// The admin API.
     Upload,
 }
@@ -112,6 +114,7 @@ impl Origin {
     pub fn of(source: &PolicySource) -> Self {
         match source {
             PolicySource::File(path) => Self::File(path.clone()),
+            PolicySource::Registry(artifact) => Self::Registry(artifact.to_string()),
             PolicySource::Builtin(name) => Self::Builtin(name.clone()),
         }
     }
@@ -121,6 +124,7 @@ impl Origin {
         match self {
             Self::Builtin(_) => "builtin",
             Self::File(_) => "file",
+            Self::Registry(_) => "registry",
             Self::Upload => "upload",
         }
     }

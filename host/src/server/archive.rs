@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 use super::loading::read_file;
 use crate::{
     policy::{Components, Versions, digest},
+    registry::Store,
     state::{Durability, Sealed, State},
 };
 
@@ -21,6 +22,7 @@ const INDEX_BYTES_MAX: usize = 64 << 20;
 pub(super) enum Bytes {
     Here(Arc<[u8]>),
     File(PathBuf),
+    Pulled(Arc<Store>),
 }
 
 /// Where versions are kept.
@@ -99,7 +101,11 @@ impl Archive {
 fn keep(components: &Components, wanted: &str, bytes: &Bytes) -> io::Result<()> {
     let path = match bytes {
         Bytes::Here(wasm) => return components.keep(wanted, wasm),
-        Bytes::File(_) if components.has(wanted) => return Ok(()),
+        Bytes::File(_) | Bytes::Pulled(_) if components.has(wanted) => return Ok(()),
+        Bytes::Pulled(store) => {
+            let wasm = store.kept(wanted);
+            return wasm.map_or(Ok(()), |wasm| components.keep(wanted, &wasm));
+        }
         Bytes::File(path) => path,
     };
     match read_file(path, usize::MAX - 1) {

@@ -10,6 +10,7 @@ use crate::{
     config::{self, Config},
     handover::{Inheritance, Successor},
     policy::{CodeCache, Compiler, Engine, Loader},
+    registry::Store,
     state::State,
     systemd::ServiceManager,
 };
@@ -25,23 +26,26 @@ pub struct Surroundings {
     pub service_manager: ServiceManager,
 }
 
-/// What compiles, and what is kept.
-pub(super) fn open(config: &Config, compiler: Compiler) -> Result<(Loader, Archive), StartError> {
+/// What compiles, what was pulled, and what is kept.
+pub(super) fn open(config: &Config, compiler: Compiler) -> Result<(Loader, Store, Archive), StartError> {
     let engine = Arc::new(Engine::new().map_err(|error| StartError::Engine(error.to_string()))?);
     let processes = config.compile.processes;
     let Some(kept) = &config.state else {
         let archive = Archive::open(None).map_err(StartError::Thread)?;
-        return Ok((Loader::new(engine, compiler, None, processes), archive));
+        let loader = Loader::new(engine, compiler, None, processes);
+        return Ok((loader, Store::in_memory(), archive));
     };
     let opened = State::open(&kept.directory).and_then(|state| {
         let cache = CodeCache::new(state.sealed("code")?, &engine, kept.size_bytes);
-        Ok((cache, Archive::open(Some((&state, kept.size_bytes)))?))
+        let pulled = Store::open(&state, kept.size_bytes)?;
+        Ok((cache, pulled, Archive::open(Some((&state, kept.size_bytes)))?))
     });
-    let (cache, archive) = opened.map_err(|error| StartError::State {
+    let (cache, pulled, archive) = opened.map_err(|error| StartError::State {
         path: kept.directory.display().to_string(),
         error,
     })?;
-    Ok((Loader::new(engine, compiler, Some(cache), processes), archive))
+    let loader = Loader::new(engine, compiler, Some(cache), processes);
+    Ok((loader, pulled, archive))
 }
 
 /// From here on this process is the one that serves.

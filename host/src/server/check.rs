@@ -11,13 +11,14 @@ use std::{
 
 use super::{
     StartError, cluster,
-    loading::{load_policy, refused},
+    loading::{Supply, Wanted, load_policy, refused},
     tls,
 };
 use crate::{
     config::{self, Config},
     policy::{Candidate, Compiler, Engine, Instance, Loader},
     pool::Pool,
+    registry::Store,
     tenant::Tenant,
 };
 
@@ -52,18 +53,26 @@ pub fn check(path: &Path, compiler: Compiler) -> Result<Config, Vec<String>> {
 fn try_policies(config: &Config, compiler: Compiler, wrong: &mut Vec<String>) -> Result<(), StartError> {
     let engine = Engine::new().map_err(|error| StartError::Engine(error.to_string()))?;
     // What was compiled before is the running balancer's business.
-    let loader = Loader::new(Arc::new(engine), compiler, None, config.compile.processes);
+    let supply = Supply {
+        registry: Arc::new(Store::in_memory()),
+        loader: Arc::new(Loader::new(
+            Arc::new(engine),
+            compiler,
+            None,
+            config.compile.processes,
+        )),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(StartError::Thread)?.block_on(async {
         for spec in config.policies.values() {
-            try_policy(config, &loader, spec, wrong).await;
+            try_policy(config, &supply, spec, wrong).await;
         }
     });
     Ok(())
 }
 
-async fn try_policy(config: &Config, loader: &Loader, spec: &Arc<config::Policy>, wrong: &mut Vec<String>) {
-    let candidate = match load_policy(loader, &config.compile, spec, Vec::new()).await {
+async fn try_policy(config: &Config, supply: &Supply, spec: &Arc<config::Policy>, wrong: &mut Vec<String>) {
+    let candidate = match load_policy(supply, &Wanted::of(config, spec), Vec::new()).await {
         Ok(candidate) => candidate,
         // Already told as missing, with its place in the file.
         Err(StartError::Component { .. }) if !wrong.is_empty() => return,

@@ -112,7 +112,7 @@ fn named(config: &Config) -> Vec<String> {
         .values()
         .filter_map(|policy| match &policy.source {
             PolicySource::File(path) => digest(path),
-            PolicySource::Builtin(_) => None,
+            PolicySource::Registry(_) | PolicySource::Builtin(_) => None,
         });
     let mut found: Vec<String> = files.collect();
     found.sort_unstable();

@@ -14,12 +14,20 @@ use tokio::task::JoinSet;
 
 use super::{Source, StartError, tls};
 use crate::{
-    config::{self, Config, PolicySource},
+    config::{self, Config, Mistakes, PolicySource},
     policy::{Candidate, Loader, Refusal, builtin_component},
+    registry::Store,
 };
 
 /// Components that are held in memory at the same time, if no more are compiled at once.
 const AT_ONCE: usize = 16;
+
+/// Where components come from, and their code.
+#[derive(Clone)]
+pub(super) struct Supply {
+    pub(super) registry: Arc<Store>,
+    pub(super) loader: Arc<Loader>,
+}
 
 /// A configuration with all that it needs compiled.
 pub(super) struct Loaded {
@@ -37,13 +45,13 @@ pub(super) struct Loading {
 
 /// Reads the configuration and compiles its components. Those in service are used again when neither their bytes nor
 /// their settings changed.
-pub(super) async fn load(source: Source, loader: Arc<Loader>, in_service: Vec<Arc<Candidate>>) -> Loading {
+pub(super) async fn load(source: Source, supply: Supply, in_service: Vec<Arc<Candidate>>) -> Loading {
     let reading = source.clone();
     let read = tokio::task::spawn_blocking(move || reading.load()).await;
     let config = read.unwrap_or_else(|error| Err(StartError::Engine(error.to_string())));
     let components = config.as_ref().ok().map(named_files);
     let result = match config {
-        Ok(config) => load_policies(config, loader, in_service).await,
+        Ok(config) => load_policies(config, supply, in_service).await,
         Err(error) => Err(error),
     };
     Loading {
@@ -55,7 +63,7 @@ pub(super) async fn load(source: Source, loader: Arc<Loader>, in_service: Vec<Ar
 
 pub(super) async fn load_policies(
     config: Config,
-    loader: Arc<Loader>,
+    supply: Supply,
     in_service: Vec<Arc<Candidate>>,
 ) -> Result<Loaded, StartError> {
     let at_once = AT_ONCE.max(2 * config.compile.processes);
@@ -66,9 +74,8 @@ pub(super) async fn load_policies(
         for (name, spec) in rest.by_ref().take(at_once - tasks.len()) {
             let same = |candidate: &&Arc<Candidate>| is_same(&candidate.spec, spec);
             let known = in_service.iter().filter(same).cloned().collect();
-            let (name, loader, limits) = (name.clone(), loader.clone(), config.compile.clone());
-            let spec = spec.clone();
-            tasks.spawn(async move { (name, load_policy(&loader, &limits, &spec, known).await) });
+            let (name, supply, policy) = (name.clone(), supply.clone(), Wanted::of(&config, spec));
+            tasks.spawn(async move { (name, load_policy(&supply, &policy, known).await) });
         }
         let Some(done) = tasks.join_next().await else {
             break;
@@ -84,46 +91,85 @@ pub(super) async fn load_policies(
     Ok(Loaded { config, policies })
 }
 
+/// A policy, with what the rest of its configuration says about it.
+pub(super) struct Wanted {
+    spec: Arc<config::Policy>,
+    limits: config::Compile,
+    /// How its registry is asked.
+    registry: Option<Arc<config::Registry>>,
+}
+
+impl Wanted {
+    pub(super) fn of(config: &Config, spec: &Arc<config::Policy>) -> Self {
+        let registry = match &spec.source {
+            PolicySource::Registry(artifact) => config.registries.get(&artifact.registry).cloned(),
+            _ => None,
+        };
+        Self {
+            spec: spec.clone(),
+            limits: config.compile.clone(),
+            registry,
+        }
+    }
+}
+
 /// One policy; `known` are candidates that serve with the same settings.
 pub(super) async fn load_policy(
-    loader: &Loader,
-    limits: &config::Compile,
-    spec: &Arc<config::Policy>,
+    Supply { registry, loader }: &Supply,
+    wanted: &Wanted,
     known: Vec<Arc<Candidate>>,
 ) -> Result<Arc<Candidate>, StartError> {
-    let source = spec.source.clone();
-    let bytes_max = limits.size_bytes;
-    let read = tokio::task::spawn_blocking(move || {
-        let wasm = read(&source, bytes_max)?;
-        let known = known.into_iter().find(|candidate| candidate.is_of(&wasm));
-        Ok((wasm, known))
+    let Wanted { spec, limits, .. } = wanted;
+    let wasm = match (&spec.source, &wanted.registry) {
+        (PolicySource::Registry(artifact), Some(settings)) => {
+            let pulled = registry.component(artifact, settings, limits.size_bytes).await;
+            pulled.map_err(|mistake| StartError::Mistakes(Mistakes::from(*mistake)))?
+        }
+        _ => read(spec, limits.size_bytes).await?,
+    };
+    let compared = wasm.clone();
+    let known = tokio::task::spawn_blocking(move || {
+        let is_same = |candidate: &Arc<Candidate>| candidate.is_of(&compared);
+        known.into_iter().find(is_same)
     });
-    let read = read
+    let known = known
         .await
         .map_err(|error| StartError::Engine(error.to_string()))?;
-    let (wasm, known) = read.map_err(|error: std::io::Error| StartError::Component {
-        policy: spec.name.clone(),
-        path: match &spec.source {
-            PolicySource::File(path) => path.display().to_string(),
-            PolicySource::Builtin(name) => name.clone(),
-        },
-        error,
-    })?;
     if let Some(known) = known {
         return Ok(known);
     }
-    let code = match spec.source {
-        PolicySource::Builtin(_) => loader.load_builtin(&wasm, limits).await,
-        PolicySource::File(_) => loader.load(&wasm, limits).await,
+    let code = match spec.source.is_builtin() {
+        true => loader.load_builtin(&wasm, limits).await,
+        false => loader.load(&wasm, limits).await,
     };
     let admitted = code.and_then(|code| Candidate::admit(loader.engine(), spec.clone(), &code));
     Ok(Arc::new(admitted.map_err(|refusal| refused(spec, refusal))?))
 }
 
-fn read(source: &PolicySource, bytes_max: usize) -> std::io::Result<Arc<[u8]>> {
-    match source {
+/// What is on this machine.
+async fn read(spec: &config::Policy, bytes_max: usize) -> Result<Arc<[u8]>, StartError> {
+    let source = spec.source.clone();
+    let read = tokio::task::spawn_blocking(move || match &source {
         PolicySource::Builtin(name) => Ok(builtin_component(name).unwrap_or_default().into()),
         PolicySource::File(path) => read_file(path, bytes_max).map(Into::into),
+        PolicySource::Registry(_) => Err(std::io::ErrorKind::NotFound.into()),
+    });
+    let read = read
+        .await
+        .map_err(|error| StartError::Engine(error.to_string()))?;
+    read.map_err(|error: std::io::Error| StartError::Component {
+        policy: spec.name.clone(),
+        path: shown(&spec.source),
+        error,
+    })
+}
+
+/// As the configuration names it.
+fn shown(source: &PolicySource) -> String {
+    match source {
+        PolicySource::File(path) => path.display().to_string(),
+        PolicySource::Registry(artifact) => artifact.to_string(),
+        PolicySource::Builtin(name) => name.clone(),
     }
 }
 
@@ -142,7 +188,7 @@ pub(super) fn named_files(config: &Config) -> Vec<PathBuf> {
         .values()
         .filter_map(|policy| match &policy.source {
             PolicySource::File(path) => Some(path.clone()),
-            PolicySource::Builtin(_) => None,
+            PolicySource::Registry(_) | PolicySource::Builtin(_) => None,
         });
     files.chain(tls::files(config)).collect()
 }
@@ -161,8 +207,8 @@ pub(super) fn refused(spec: &config::Policy, refusal: Refusal) -> StartError {
         .map(|line| format!(" (line {line})"))
         .unwrap_or_default();
     let place = match &spec.source {
-        PolicySource::File(path) => format!(".component = \"{}\"{line}", path.display()),
         PolicySource::Builtin(_) => line,
+        source => format!(".component = \"{}\"{line}", shown(source)),
     };
     StartError::Refused {
         policy: spec.name.clone(),

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Control, Source, StartError,
-    loading::{self, Loading},
+    loading::{self, Loading, Supply},
 };
 use crate::{config::Shared, control::ReloadReport};
 
@@ -59,6 +59,13 @@ pub(super) fn warn(report: &ReloadReport) {
 }
 
 impl Control {
+    pub(super) fn supply(&self) -> Supply {
+        Supply {
+            registry: self.registry.clone(),
+            loader: self.loader.clone(),
+        }
+    }
+
     /// What is wanted, by what is in service just now.
     fn wanted(&self, wanted: Wanted) -> Source {
         let shared = match &self.source {
@@ -86,7 +93,7 @@ impl Control {
             return;
         }
         let source = self.wanted(wanted);
-        let loading = loading::load(source, self.loader.clone(), self.service.candidates());
+        let loading = loading::load(source, self.supply(), self.service.candidates());
         self.reload = Some(Reload {
             task: tokio::spawn(loading),
             started: Instant::now(),

@@ -106,6 +106,12 @@ fn component_of(scenario: &Scenario, policy: &Policy) -> Result<Vec<u8>, Simulat
         PolicySource::Builtin(name) => builtin_component(name)
             .map(<[u8]>::to_vec)
             .ok_or_else(|| SimulateError::Policy(format!("{name}: no such built-in policy"))),
+        PolicySource::Registry(artifact) => {
+            let mistake = artifact
+                .place
+                .mistake("a simulation asks no registry; name a file");
+            Err(SimulateError::Policy(mistake.to_string()))
+        }
         PolicySource::File(path) => std::fs::read(path).map_err(|error| {
             let place = scenario.unreadable(path, &error.to_string());
             SimulateError::Policy(match place {

@@ -117,6 +117,15 @@ impl Drop for TlsOrigin {
     }
 }
 
+/// What a server shows `signed` with, that has no wishes.
+///
+/// # Panics
+/// When the certificate is none.
+#[must_use]
+pub fn acceptor(signed: &Signed) -> TlsAcceptor {
+    TlsAcceptor::from(Arc::new(config(signed, &["http/1.1"], None)))
+}
+
 fn config(signed: &Signed, protocols: &[&str], clients: Option<&Authority>) -> ServerConfig {
     let provider = Arc::new(default_provider());
     let verifier = match clients {

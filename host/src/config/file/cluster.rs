@@ -124,8 +124,9 @@ pub(super) fn witness(root: &Table<'_>, directory: &Path, cluster: Option<Cluste
 
 /// What is in a file but for the keys that are about one node. Comments and the order of keys do not count.
 pub(super) fn shared(text: &str) -> u64 {
-    const OWN: [&str; 11] = [
+    const OWN: [&str; 12] = [
         "cluster", "admin", "log", "state", "record", "compile", "workers", "zone", "etcd", "fleet", "peers",
+        "registry",
     ];
     // It was read before.
     let mut root: toml::Table = text.parse().unwrap_or_default();

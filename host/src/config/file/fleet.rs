@@ -9,13 +9,13 @@ use std::{
 
 use super::{
     super::{
-        Etcd, EtcdUser, Fleet, Mistakes, State, addresses,
+        Etcd, Fleet, Mistakes, State, User, addresses,
         names::Unique,
         reader::{Keys, Table, Value},
         units::{h, m, ms, s},
     },
-    ROOT, check_name, parse_with, policy,
-    tls::{default_tls, named, pool_tls},
+    ROOT, check_name, parse_with, policy, registry,
+    tls::{default_tls, named, place, pool_tls},
 };
 
 pub(in super::super) const ETCD: Keys = &["endpoints", "prefix", "timeout", "user", "password_file", "tls"];
@@ -42,7 +42,7 @@ pub(super) fn etcd(root: &Table<'_>, directory: &Path) -> Option<Arc<Etcd>> {
     let (endpoints, is_secret) = endpoints?;
     let tls = match tls {
         Some(tls) => Some(tls?),
-        None => is_secret.then(|| default_tls(&value)),
+        None => is_secret.then(|| default_tls(place(&value))),
     };
     Some(Arc::new(Etcd {
         endpoints,
@@ -54,7 +54,7 @@ pub(super) fn etcd(root: &Table<'_>, directory: &Path) -> Option<Arc<Etcd>> {
 }
 
 /// A name has a password, and the other way round.
-fn user(table: &Table<'_>, directory: &Path) -> Option<EtcdUser> {
+pub(super) fn user(table: &Table<'_>, directory: &Path) -> Option<User> {
     let (name, password) = (table.take("user"), table.take("password_file"));
     if let (Some(name), None) = (&name, &password) {
         name.wrong("needs password_file, a file with this user's password");
@@ -64,7 +64,7 @@ fn user(table: &Table<'_>, directory: &Path) -> Option<EtcdUser> {
     }
     let name = name?.parsed(check_name);
     let password = named(&password?, directory);
-    Some(EtcdUser {
+    Some(User {
         name: name?,
         password: password?,
     })
@@ -97,7 +97,7 @@ fn endpoints(value: &Value<'_>, tls: Option<&Value<'_>>) -> Option<(Vec<String>,
     (found.len() == items.len()).then(|| (found.into_iter().map(|(_, address)| address).collect(), is_secret))
 }
 
-fn endpoint(text: &str) -> Result<(bool, String), String> {
+pub(super) fn endpoint(text: &str) -> Result<(bool, String), String> {
     let wrong =
         || "expected http:// or https://, a host and a port, like \"http://10.0.0.1:2379\"".to_owned();
     let (is_secret, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
@@ -168,7 +168,8 @@ pub fn components_in(text: &str, origin: &str) -> Result<Vec<(Range<usize>, Stri
         let component = |(_, value): &(&str, Value<'_>)| {
             let component = value.kind().get("component")?;
             let path = component.get_ref().as_str()?;
-            (!path.starts_with(policy::DIGEST)).then(|| (component.span(), path.to_owned()))
+            let is_file = !path.starts_with(policy::DIGEST) && !path.starts_with(registry::SCHEME);
+            is_file.then(|| (component.span(), path.to_owned()))
         };
         Some(
             policies
@@ -334,7 +335,7 @@ mod tests {
 
     #[test]
     fn components_that_are_files_are_found_with_their_places() {
-        let text = "[policy.a]\ncomponent = \"a.wasm\"\n[policy.b]\nbuiltin = \"chaos\"\n[policy.c]\ncomponent = 'c.wasm'\n[policy.d]\ncomponent = \"sha256:00\"\n";
+        let text = "[policy.a]\ncomponent = \"a.wasm\"\n[policy.b]\nbuiltin = \"chaos\"\n[policy.c]\ncomponent = 'c.wasm'\n[policy.d]\ncomponent = \"sha256:00\"\n[policy.e]\ncomponent = \"oci://a/b\"\n";
         let found = components_in(text, "x").unwrap();
         let found: Vec<_> = found
             .iter()

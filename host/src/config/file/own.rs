@@ -8,7 +8,7 @@ use super::{
         reader::Table,
         units::{h, s},
     },
-    COMPILE, DRAIN, LOG, RECORD, STATE, admin, file_path, record,
+    COMPILE, DRAIN, LOG, RECORD, STATE, admin, file_path, record, registry,
 };
 
 const SIZE: RangeInclusive<usize> = (1 << 10)..=(1 << 30);
@@ -78,6 +78,7 @@ pub(super) fn serving_nobody(root: &Table<'_>, directory: &Path, cluster: Option
         etcd: None,
         fleet: None,
         peers: None,
+        registries: registry::registries(root, directory, &BTreeMap::new()),
         listeners: Vec::new(),
         pools: BTreeMap::new(),
         policies: BTreeMap::new(),

@@ -16,6 +16,7 @@ use super::{
     },
     Here, POLICY, file_path,
     grants::grants,
+    registry,
     tenant::Tenancy,
 };
 
@@ -65,7 +66,7 @@ pub(in crate::config) fn policy(
     let owner = tenancy.get(tenant.as_deref()).map(|tenant| &**tenant);
     // A tenant's own code gets little unless the file says more; built-ins are ours.
     let defaults = match (&tenant, &source) {
-        (Some(_), Some(PolicySource::File(_))) => Grants::for_tenants(),
+        (Some(_), Some(source)) if !source.is_builtin() => Grants::for_tenants(),
         _ => Grants::everything(),
     };
     let policy = Policy {
@@ -124,6 +125,9 @@ fn source(
     components: &mut Vec<(PathBuf, Mistake)>,
 ) -> Option<PolicySource> {
     match (table.take("component"), table.take("builtin")) {
+        (Some(component), None) if component.text()?.starts_with(registry::SCHEME) => {
+            registry::artifact(component.text()?, &component).map(PolicySource::Registry)
+        }
         (Some(component), None) => {
             let path = match component.text()?.strip_prefix(DIGEST) {
                 Some(digest) => by_digest(digest, &component, here.fleet)?,
@@ -141,7 +145,7 @@ fn source(
             None
         }
         (None, None) => {
-            table.wrong("expected `component`, a .wasm file, or `builtin`, a built-in policy's name");
+            table.wrong("expected `component`, a .wasm file or one in a registry, or `builtin`, a built-in policy's name");
             None
         }
     }

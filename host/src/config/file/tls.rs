@@ -69,15 +69,19 @@ fn certificate(table: &Table<'_>, directory: &Path) -> Option<Certificate> {
 }
 
 /// As an empty table would be.
-pub(super) fn default_tls(place: &Value<'_>) -> PoolTls {
+pub(super) fn default_tls(place: Place) -> PoolTls {
     PoolTls {
         verify: true,
         ca: None,
         server_name: None,
         certificate: None,
         min_version: TlsVersion::V12,
-        place: Place::new(place.mistake(String::new())),
+        place,
     }
+}
+
+pub(super) fn place(value: &Value<'_>) -> Place {
+    Place::new(value.mistake(String::new()))
 }
 
 pub(super) fn pool_tls(value: &Value<'_>, directory: &Path) -> Option<PoolTls> {
@@ -103,7 +107,7 @@ pub(super) fn pool_tls(value: &Value<'_>, directory: &Path) -> Option<PoolTls> {
             .and_then(|value| value.parsed(addresses::server_name)),
         certificate,
         min_version: version(&table),
-        place: Place::new(value.mistake(String::new())),
+        place: place(value),
     })
 }
 

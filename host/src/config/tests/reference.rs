@@ -10,7 +10,7 @@ use super::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The page's heading of each table, and its header in a file.
-const TABLES: [(&str, &str, Keys); 32] = [
+const TABLES: [(&str, &str, Keys); 33] = [
     ("Top level", "", file::ROOT),
     ("`[admin]`", "[admin]", file::ADMIN),
     ("`[log]`", "[log]", file::LOG),
@@ -26,6 +26,7 @@ const TABLES: [(&str, &str, Keys); 32] = [
     ("`[etcd]`", "[etcd]", file::fleet::ETCD),
     ("`[fleet]`", "[fleet]", file::fleet::FLEET),
     ("`[peers]`", "[peers]", file::peers::PEERS),
+    ("`[registry.NAME]`", REGISTRY, file::registry::REGISTRY),
     ("`[[listener]]`", "[[listener]]", file::LISTENER),
     ("`[listener.tls]`", "[listener.tls]", file::TLS),
     (
@@ -188,9 +189,12 @@ fn file_with(header: &str, keys: &[(&str, &str)]) -> String {
     }
 }
 
-/// What a file about etcd has in any case.
+/// What a file about etcd or a registry has in any case.
 fn of_a_fleet(header: &str, keys: &[(&str, &str)]) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut found = Vec::new();
+    if header == REGISTRY {
+        found.push((REGISTRY, "endpoint", "\"https://ghcr.io:443\""));
+    }
     if header == "[fleet]" {
         found.push(("[state]", "directory", "\"state\""));
         found.push(("[fleet]", "node", "\"a\""));
@@ -231,6 +235,7 @@ fn in_any_case(header: &str) -> Vec<(&'static str, &'static str, &'static str)> 
 }
 
 const MEMBER: &str = "[[cluster.member]]";
+const REGISTRY: &str = "[registry.\"ghcr.io\"]";
 
 /// The file of a node with as many others as its keys want.
 fn with_members(mut text: String, keys: &[(&str, &str)]) -> String {
@@ -273,7 +278,7 @@ fn written(tables: Vec<(&str, BTreeMap<&str, &str>)>, header: &str, keys: &[(&st
 /// What else a value needs to be allowed.
 fn with_company<'a>(table: &str, key: &'a str, value: &'a str) -> Vec<(&'a str, &'a str)> {
     let company: &[(&str, &str)] = match (key, value) {
-        ("timeout", _) if matches!(table, "[pool.shop.discover]" | "[etcd]") => &[],
+        ("timeout", _) if matches!(table, "[pool.shop.discover]" | "[etcd]" | REGISTRY) => &[],
         ("user", _) => &[("password_file", "\"etcd.password\"")],
         ("password_file", _) => &[("user", "\"trimtab\"")],
         ("interval_max", _) => &[("interval_min", "\"100ms\"")],
