@@ -1,4 +1,4 @@
-//! What requests borrow from their worker: buffers, desks, and the date.
+//! What requests borrow from their worker: buffers, desks, the date, and what serves those of HTTP/2.
 //!
 //! Owns their reuse, so that a request allocates none and an idle connection holds none.
 
@@ -13,10 +13,12 @@ use tokio::net::TcpStream;
 
 use super::{
     client::Encrypted,
+    http2::Server,
     lane::Desk,
     plain::{INPUT_MAX, Pipe},
     spares::Spares,
 };
+use crate::http1::{Head, Known};
 
 /// For bytes that are passed on as they are: more a call, fewer calls.
 pub(super) const BLOCK_BYTES: usize = 32 << 10;
@@ -24,6 +26,11 @@ pub(super) const BLOCK_BYTES: usize = 32 << 10;
 const BLOCKS_MAX: usize = 64;
 /// Buffers for the pieces of long bodies that are kept, 2 MiB of them.
 const WIDE_MAX: usize = 16;
+/// What serves requests of HTTP/2, which is some KiB each.
+const SERVERS_MAX: usize = 64;
+/// Heads of requests that the library has read, and how large one that is kept may be.
+const HEADS_MAX: usize = 64;
+const HEAD_BYTES: usize = 4 << 10;
 /// The date is looked up again after this time.
 const DATE_EVERY_MS: u64 = 500;
 
@@ -34,6 +41,10 @@ pub(super) struct Scratch {
     pipes: Spares<Pipe>,
     blocks: Spares<Vec<u8>>,
     wide: Spares<Vec<u8>>,
+    servers: Spares<Server>,
+    heads: Spares<Head>,
+    /// Of backends' responses.
+    pub(super) known: RefCell<Known>,
     date: Cell<Date>,
     date_value: RefCell<Option<(u64, HeaderValue)>>,
     dated_ms: Cell<u64>,
@@ -46,6 +57,9 @@ impl Default for Scratch {
             pipes: Spares::default(),
             blocks: Spares::of(BLOCKS_MAX),
             wide: Spares::of(WIDE_MAX),
+            servers: Spares::of(SERVERS_MAX),
+            heads: Spares::of(HEADS_MAX),
+            known: RefCell::default(),
             date: Cell::default(),
             date_value: RefCell::default(),
             dated_ms: Cell::new(0),
@@ -61,6 +75,8 @@ impl Scratch {
         self.pipes.sweep();
         self.blocks.sweep();
         self.wide.sweep();
+        self.servers.sweep();
+        self.heads.sweep();
     }
 
     #[inline]
@@ -99,6 +115,26 @@ impl Scratch {
     pub(super) fn put_block(&self, block: Vec<u8>) {
         if block.len() == BLOCK_BYTES {
             self.blocks.put(block);
+        }
+    }
+
+    pub(super) fn take_server(&self) -> Server {
+        self.servers.take().unwrap_or_else(Server::new)
+    }
+
+    /// Takes one back that is done with its request.
+    pub(super) fn put_server(&self, server: Server) {
+        self.servers.put(server);
+    }
+
+    /// One whose parts are somebody else's.
+    pub(super) fn take_head(&self) -> Head {
+        self.heads.take().unwrap_or_default()
+    }
+
+    pub(super) fn put_head(&self, head: Head) {
+        if head.capacity() <= HEAD_BYTES {
+            self.heads.put(head);
         }
     }
 
