@@ -16,7 +16,7 @@ use super::{
     code::digest,
     grants,
     imports::Guest,
-    instance::StateExports,
+    instance::{ShortcutExport, StateExports},
     lent, wasi,
 };
 use crate::config;
@@ -105,6 +105,8 @@ pub struct Candidate {
     pub code: Arc<Code>,
     pub(super) pre: PolicyPre<Guest>,
     pub(super) outcomes: Option<ComponentExportIndex>,
+    /// A shorter way to `pick`, where there is one (`compile/shortcut.rs`).
+    pub(super) shortcut: Option<ShortcutExport>,
     pub(super) stateful: Option<StateExports>,
     /// The layout of its state; set by its first instance, if it keeps any.
     pub(super) schema: OnceLock<Arc<str>>,
@@ -150,6 +152,7 @@ impl Candidate {
             code: code.clone(),
             pre,
             outcomes,
+            shortcut: ShortcutExport::find(component),
             stateful: StateExports::find(component),
             schema: OnceLock::new(),
         })

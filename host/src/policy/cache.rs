@@ -12,7 +12,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{Engine, code::hex, wasi};
+use super::{Engine, code::hex, compile, wasi};
 use crate::state::{Durability, Sealed};
 
 /// Most bytes of one file, as of one compile (`compile/parent.rs`).
@@ -105,6 +105,7 @@ fn settings(engine: &Engine) -> String {
     // Turns core modules into components, in a way that may change with it.
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     wasi::PREVIEW1_ADAPTER.hash(&mut hasher);
+    compile::SHORTCUT_PARTS.hash(&mut hasher);
     engine.inner.precompile_compatibility_hash().hash(&mut hasher);
     hex(&hasher.0.finalize()[..8])
 }

@@ -17,11 +17,13 @@ use super::Refusal;
 mod child;
 mod module;
 mod parent;
+mod shortcut;
 
 pub use child::{ChildLimits, serve};
 pub(super) use module::imports_preview1;
 use module::{componentize, is_core_module};
 pub(super) use parent::compile_in_child;
+pub(super) use shortcut::{EXPORT as SHORTCUT, EXPORT_TOLD as SHORTCUT_TOLD, PARTS as SHORTCUT_PARTS};
 
 /// Who compiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,11 @@ fn encode_and_compile(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Vec<u8>,
     } else {
         wasm
     };
+    // What the engine does not take with the shortcut, it may take without, or say what is wrong with it.
+    if let Some(code) = shortcut::added(component).and_then(|added| engine.precompile_component(&added).ok())
+    {
+        return Ok(code);
+    }
     engine.precompile_component(component).map_err(refusal)
 }
 

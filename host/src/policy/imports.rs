@@ -11,7 +11,8 @@ use std::sync::Arc;
 use super::{
     Facts, Tried,
     bindings::trimtab::policy::{diagnostics, nodes, pool, request},
-    changes, fallback,
+    changes::{self, Known},
+    fallback,
     grants::Restrictions,
     lent::Column,
     native::{Algorithm, Ground, Native},
@@ -54,8 +55,8 @@ pub(super) struct Guest {
     /// Only while the instance is recorded or replayed.
     pub(super) reads: Option<Reads>,
     pub(super) log: Log,
-    /// Up to which write of the view's the guest knows the requests in flight; `None` while it knows nothing of them.
-    pub(super) known: Option<u64>,
+    /// What the guest knows of the requests in flight.
+    pub(super) known: Known,
     pub(super) column: Column,
     /// Of a guest that was granted it, once it used it.
     pub(super) wasi: Option<Box<Wasi>>,
@@ -232,7 +233,7 @@ impl pool::Host for Guest {
     }
 
     fn active_all(&mut self) -> Vec<u32> {
-        self.known = Some(self.view.writes());
+        self.known = Known::until(self.view.writes());
         if self.hides_load() {
             return vec![0; self.snapshot.members.len()];
         }
@@ -243,7 +244,7 @@ impl pool::Host for Guest {
         if self.hides_load() {
             return changes::NONE;
         }
-        changes::since(&mut self.known, &self.view)
+        self.known.next(&self.view)
     }
 
     fn latency_us_all(&mut self) -> Vec<u32> {

@@ -5,7 +5,9 @@
 //!
 //! Invariant: after a fault that is not merely a bad answer the store is poisoned, and the instance must be dropped.
 
+mod columns;
 mod recording;
+mod shortcut;
 mod state;
 
 use std::{
@@ -18,7 +20,8 @@ use wasmtime::{Store, Trap, component::TypedFunc};
 
 use super::{
     Candidate, Facts, Fault, FaultKind, Tried,
-    bindings::{Policy, exports::trimtab::policy::picker},
+    bindings::Policy,
+    changes::Known,
     engine::ticks,
     fault,
     imports::Guest,
@@ -31,6 +34,9 @@ use crate::{
     pool::{Pool, Snapshot, View},
 };
 
+use columns::columns;
+use shortcut::Shortcut;
+pub(super) use shortcut::ShortcutExport;
 use state::Stateful;
 pub(super) use state::{Handover, StateExports};
 
@@ -70,6 +76,7 @@ pub(super) enum Verdict {
 pub struct Instance {
     store: Store<Guest>,
     policy: Policy,
+    shortcut: Option<Shortcut>,
     outcomes: Option<TypedFunc<OutcomeColumns, ()>>,
     stateful: Option<Stateful>,
     pending: Outcomes,
@@ -137,13 +144,15 @@ impl Instance {
             let outcomes = candidate
                 .outcomes
                 .map(|export| instance.get_typed_func(&mut *store, export));
+            let shortcut = Shortcut::of(candidate.shortcut, &instance, store)?;
             let stateful = Stateful::find(candidate, &instance, store)?;
-            Ok((policy, outcomes.transpose()?, stateful))
+            Ok((policy, shortcut, outcomes.transpose()?, stateful))
         });
-        let (policy, outcomes, stateful) = started?;
+        let (policy, shortcut, outcomes, stateful) = started?;
         let mut instance = Self {
             store,
             policy,
+            shortcut,
             outcomes,
             stateful,
             pending: Outcomes::default(),
@@ -199,7 +208,7 @@ impl Instance {
         let guest = self.store.data_mut();
         guest.snapshot = snapshot.clone();
         guest.view = view.clone();
-        guest.known = None;
+        guest.known = Known::default();
         guest.column.forget();
         guest.native.forget_pool();
         if is_known {
@@ -242,9 +251,12 @@ impl Instance {
         guest.is_picking = true;
         guest.tried = *tried;
         guest.facts = *facts;
-        let picker = self.policy.trimtab_policy_picker();
-        let (high, low) = ((facts.client >> 64) as u64, facts.client as u64);
         let answer = guarded(&mut self.store, "pick", self.pick_ticks, |store| {
+            if let Some(shortcut) = &self.shortcut {
+                return shortcut.pick(store, facts, tried);
+            }
+            let picker = self.policy.trimtab_policy_picker();
+            let (high, low) = ((facts.client >> 64) as u64, facts.client as u64);
             picker.call_pick(
                 store,
                 facts.key,
@@ -470,29 +482,4 @@ fn fault(store: &Store<Guest>, call: &'static str, error: &wasmtime::Error) -> F
         None => message,
     };
     Fault { kind, call, message }
-}
-
-fn columns(snapshot: &Snapshot) -> picker::Snapshot {
-    let members = &snapshot.members;
-    let labels = |member: &crate::pool::Member| {
-        member
-            .labels
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
-    };
-    picker::Snapshot {
-        generation: snapshot.generation,
-        ids: members.iter().map(|member| member.backend.id).collect(),
-        addresses: members
-            .iter()
-            .map(|member| member.backend.address.to_string())
-            .collect(),
-        weights: members.iter().map(|member| member.weight).collect(),
-        ramps: members.iter().map(|member| member.ramp).collect(),
-        zones: members.iter().map(|member| member.zone).collect(),
-        tiers: members.iter().map(|member| member.tier).collect(),
-        usable: members.iter().map(|member| u8::from(member.usable)).collect(),
-        labels: members.iter().map(labels).collect(),
-    }
 }

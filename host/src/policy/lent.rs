@@ -10,7 +10,7 @@ use wasmtime::{
     component::{Linker, WasmStr},
 };
 
-use super::{bindings::trimtab::policy::request, imports::Guest, request::field_hash};
+use super::{bindings::trimtab::policy::request, changes::Known, imports::Guest, request::field_hash};
 use crate::pool::View;
 
 /// By the names of the generated ones: under another version these would stand beside them, alone.
@@ -76,7 +76,8 @@ impl Guest {
     fn active_column(&mut self) -> Arc<[u32]> {
         let len = self.snapshot.members.len();
         let hides_load = self.hides_load();
-        self.known = Some(self.view.writes());
+        let writes = self.view.writes();
+        self.known = Known::until(writes);
         let as_of = self.column.as_of.take().filter(|_| !hides_load);
         let column = &mut self.column.numbers;
         match Arc::get_mut(column).filter(|column| column.len() == len) {
@@ -85,7 +86,7 @@ impl Guest {
             None if hides_load => *column = vec![0; len].into(),
             None => *column = self.view.active_column().into(),
         }
-        self.column.as_of = self.known;
+        self.column.as_of = Some(writes);
         self.column.numbers.clone()
     }
 }

@@ -12,6 +12,7 @@ use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use super::{
     Candidate, Facts, Tried,
+    changes::Known,
     engine::TICK,
     grants::Restrictions,
     imports::{Guest, Log},
@@ -86,7 +87,7 @@ pub(super) fn new_store(
         rejected: None,
         note: None,
         reads: None,
-        known: None,
+        known: Known::default(),
         column: Column::default(),
         log: Log::new(owner, spec.name.as_str().into(), candidate.version.clone()),
         wasi: None,

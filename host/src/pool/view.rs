@@ -180,6 +180,17 @@ impl View {
         self.writes.store(writes + 1, Relaxed);
     }
 
+    /// How many backends there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
     /// How often a backend's requests in flight were written so far.
     #[inline]
     pub fn writes(&self) -> u64 {

@@ -129,6 +129,11 @@ impl Watch {
         }
     }
 
+    /// As good as new, for another request.
+    pub(super) fn renew(&mut self) {
+        *self = Self::new(self.clock.clone());
+    }
+
     /// TLS is agreed on with the client before anything else.
     pub(super) fn handshake_began(&self) {
         self.enter(Phase::Handshake);

@@ -1,4 +1,4 @@
-//! What requests borrow from their worker: buffers, and the date.
+//! What requests borrow from their worker: buffers, the date, and what serves those of HTTP/2.
 //!
 //! Owns their reuse, so that a request allocates none and an idle connection holds none.
 
@@ -9,8 +9,11 @@ use std::{
 
 use http::HeaderValue;
 
-use super::plain::{INPUT_MAX, Pipe};
-use crate::http1::Inbox;
+use super::{
+    http2::Server,
+    plain::{INPUT_MAX, Pipe},
+};
+use crate::http1::{Head, Inbox, Known};
 
 /// Buffers beyond these are given back to the system.
 const KEPT_MAX: usize = 256;
@@ -20,6 +23,11 @@ pub(super) const BLOCK_BYTES: usize = 32 << 10;
 const BLOCKS_MAX: usize = 64;
 /// Buffers for the pieces of long bodies that are kept, 2 MiB of them.
 const WIDE_MAX: usize = 16;
+/// What serves requests of HTTP/2, which is some KiB each.
+const SERVERS_MAX: usize = 64;
+/// Heads of requests that the library has read, and how large one that is kept may be.
+const HEADS_MAX: usize = 64;
+const HEAD_BYTES: usize = 4 << 10;
 /// The date is looked up again after this time.
 const DATE_EVERY_MS: u64 = 500;
 
@@ -30,6 +38,10 @@ pub(super) struct Scratch {
     pipes: RefCell<Vec<Pipe>>,
     blocks: RefCell<Vec<Vec<u8>>>,
     wide: RefCell<Vec<Vec<u8>>>,
+    servers: RefCell<Vec<Server>>,
+    heads: RefCell<Vec<Head>>,
+    /// Of backends' responses.
+    pub(super) known: RefCell<Known>,
     date: Cell<Date>,
     date_value: RefCell<Option<(u64, HeaderValue)>>,
     dated_ms: Cell<u64>,
@@ -90,6 +102,31 @@ impl Scratch {
         let mut kept = self.blocks.borrow_mut();
         if kept.len() < BLOCKS_MAX && block.len() == BLOCK_BYTES {
             kept.push(block);
+        }
+    }
+
+    pub(super) fn take_server(&self) -> Server {
+        let kept = self.servers.borrow_mut().pop();
+        kept.unwrap_or_else(Server::new)
+    }
+
+    /// Takes one back that is done with its request.
+    pub(super) fn put_server(&self, server: Server) {
+        let mut kept = self.servers.borrow_mut();
+        if kept.len() < SERVERS_MAX {
+            kept.push(server);
+        }
+    }
+
+    /// One whose parts are somebody else's.
+    pub(super) fn take_head(&self) -> Head {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put_head(&self, head: Head) {
+        let mut kept = self.heads.borrow_mut();
+        if kept.len() < HEADS_MAX && head.capacity() <= HEAD_BYTES {
+            kept.push(head);
         }
     }
 

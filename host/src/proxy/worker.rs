@@ -22,7 +22,6 @@ use super::{
     accept::ListenerState,
     access::AccessLog,
     canary::Canary,
-    client::Watch,
     pacing,
     places::Room,
     pool::{PoolSettings, WorkerPool},
@@ -283,40 +282,6 @@ impl WorkerState {
 
     pub(super) fn access_log(&self) -> Option<Ref<'_, AccessLog>> {
         Ref::filter_map(self.access_log.borrow(), Option::as_ref).ok()
-    }
-
-    /// Watches a new connection until [`Self::forget`].
-    pub(super) fn register(&self, listener: &Rc<ListenerState>) -> (u64, Rc<Watch>) {
-        self.metrics().count(|metrics| &metrics.connections);
-        let (key, watch) = self.register_stream(listener);
-        if self.finishes.get() > 0 {
-            watch.stop_with_an_answer();
-        }
-        (key, watch)
-    }
-
-    /// Watches one of many requests on a connection until [`Self::forget_stream`].
-    pub(super) fn register_stream(&self, listener: &Rc<ListenerState>) -> (u64, Rc<Watch>) {
-        let watch = Rc::new(Watch::new(self.clock.clone()));
-        let key = self.next_connection.get();
-        self.next_connection.set(key + 1);
-        let watched = (watch.clone(), listener.clone());
-        self.connections.borrow_mut().insert(key, watched);
-        (key, watch)
-    }
-
-    pub(super) fn forget_stream(&self, stream: u64) {
-        self.connections.borrow_mut().remove(&stream);
-    }
-
-    pub(super) fn forget(&self, connection: u64) {
-        self.forget_stream(connection);
-        self.metrics().count(|metrics| &metrics.connections_closed);
-    }
-
-    /// Everything that is watched, by its key.
-    pub(super) fn connections(&self) -> Ref<'_, Connections> {
-        self.connections.borrow()
     }
 
     fn apply(self: &Rc<Self>, plan: Plan) {

@@ -40,6 +40,9 @@ struct Known {
     stale: Vec<usize>,
 }
 
+/// Pools of up to so many are looked at one by one: to begin and to end a vector's loop costs more than they do.
+const FEW: usize = 8;
+
 /// Backends in a block: long enough that the end of a loop costs little, short enough for pools of three.
 const LANES: usize = 32;
 
@@ -230,13 +233,37 @@ impl Turns {
     /// time; so it takes a time that hardly grows with the pool.
     pub fn least_active(&mut self, pool: &Pool) -> Option<usize> {
         self.ask_active();
-        let (index, due) = if pool.attempt() == 0 {
-            self.find_active()?
-        } else {
+        let (index, due) = if pool.attempt() > 0 {
             self.find_among(pool.ready_indices(), &self.active)?
+        } else if self.active.len() <= FEW {
+            self.find_few()?
+        } else {
+            self.find_active()?
         };
         self.take(index, due);
         Some(index)
+    }
+
+    /// The best of a few by requests in flight, and when it was due: what [`find`](Turns::find) finds among these costs.
+    fn find_few(&self) -> Option<(usize, u32)> {
+        let block = self.blocks.first()?;
+        let (mut scores, mut lowest) = ([NEVER; FEW], NEVER);
+        for ((own, cost), scale) in scores.iter_mut().zip(&self.active).zip(&block.scales) {
+            *own = score(*cost, *scale);
+            lowest = lowest.min(*own);
+        }
+        if lowest >= NEVER {
+            return None;
+        }
+        let bound = bound(lowest);
+        let mut best = (0, u32::MAX);
+        for (lane, (own, due)) in scores.into_iter().zip(&block.dues).enumerate() {
+            let due = (*due).max(self.clock);
+            if own <= bound && due < best.1 {
+                best = (lane, due);
+            }
+        }
+        Some(best)
     }
 
     /// Learns what changed of the requests in flight.

@@ -1,6 +1,6 @@
 //! Whose turn it is: by cost, by capacity, among equals; and that it is the same by blocks and by changes.
 
-use super::{CLOCK_MAX, LANES, Turns};
+use super::{CLOCK_MAX, FEW, LANES, Turns};
 use crate::testing::{self, Dice, with_host};
 
 #[test]
@@ -71,7 +71,7 @@ fn turns_go_on_when_the_lightest_backend_changes() {
 #[test]
 fn changes_decide_as_the_whole_column() {
     let mut dice = Dice::new(1);
-    for size in [1, 3, LANES, LANES + 1, 5 * LANES + 3] {
+    for size in [1, 3, FEW, FEW + 1, LANES, LANES + 1, 5 * LANES + 3] {
         let names: Vec<_> = (0..size).map(|index| index.to_string()).collect();
         let (mut by_changes, mut by_column) = (Turns::default(), Turns::default());
         let mut active = vec![0; size];
