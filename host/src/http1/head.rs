@@ -68,25 +68,36 @@ pub struct Head {
 impl Head {
     /// A copy of what the HTTP library has read.
     pub fn from_parts(parts: &Parts) -> Self {
+        let mut head = Self::default();
+        head.read_parts(parts);
+        head
+    }
+
+    /// Becomes a copy of what the HTTP library has read, in the same memory if there is enough of it.
+    pub fn read_parts(&mut self, parts: &Parts) {
         let sizes = parts
             .headers
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len());
-        let mut head = Self {
-            // Room for the rest of it, too, so that it need not grow.
-            bytes: Vec::with_capacity(sizes.sum::<usize>() + LINE_BYTES),
-            fields: Vec::with_capacity(parts.headers.len()),
-            ..Self::default()
-        };
-        head.method = head.push(parts.method.as_str().as_bytes());
+        let bytes = sizes.sum::<usize>() + LINE_BYTES;
+        self.bytes.clear();
+        self.fields.clear();
+        // Room for the rest of it, too, so that it need not grow.
+        self.bytes.reserve(bytes);
+        self.fields.reserve(parts.headers.len());
+        self.method = self.push(parts.method.as_str().as_bytes());
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        head.target = head.push(target.as_bytes());
-        head.push_fields(&parts.headers);
-        head.authority = match parts.uri.authority() {
-            Some(authority) => head.push(authority.as_str().as_bytes()),
-            None => head.span(header::HOST.as_str()),
+        self.target = self.push(target.as_bytes());
+        self.push_fields(&parts.headers);
+        self.authority = match parts.uri.authority() {
+            Some(authority) => self.push(authority.as_str().as_bytes()),
+            None => self.span(header::HOST.as_str()),
         };
-        head
+    }
+
+    /// How many bytes it has room for.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// A copy that holds nothing else: the bytes of this one may be a connection's, with more behind the head.
@@ -189,6 +200,16 @@ impl Head {
     }
 
     #[inline]
+    pub(super) fn method_bytes(&self) -> &[u8] {
+        self.method.of(&self.bytes)
+    }
+
+    #[inline]
+    pub(super) fn target_bytes(&self) -> &[u8] {
+        self.target.of(&self.bytes)
+    }
+
+    #[inline]
     pub(super) fn authority_bytes(&self) -> &[u8] {
         self.authority.of(&self.bytes)
     }
@@ -203,6 +224,12 @@ impl Head {
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         let found = self.fields.iter().find(|field| self.is_named(field, name));
         found.map(|field| field.value.of(&self.bytes))
+    }
+
+    /// The name of a field.
+    #[inline]
+    pub(super) fn name(&self, field: &Field) -> &[u8] {
+        field.name.of(&self.bytes)
     }
 
     /// The value of a field.

@@ -10,6 +10,7 @@ use httparse::{Header, Status};
 
 use super::{
     fields::{Token, is_protected, members, token},
+    known::Known,
     request::length,
     runs::{Runs, place, write_field},
 };
@@ -97,28 +98,34 @@ pub fn read_reply(bytes: &[u8], rules: &Rules<'_>, out: &mut Vec<u8>) -> Result<
 ///
 /// # Errors
 /// When it cannot be passed on.
-pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Reply, HeaderMap)>, Malformed> {
+pub fn read_fields(
+    bytes: &[u8],
+    is_head: bool,
+    known: &mut Known,
+) -> Result<Option<(Reply, HeaderMap)>, Malformed> {
     read(bytes, is_head, |reply, said, (read, _)| {
         let mut fields = HeaderMap::new();
         if reply.is_interim() {
             return Ok(fields);
         }
+        // And ours.
         fields.reserve(read.read.len() + 2);
-        let whole = Bytes::copy_from_slice(bytes.get(..reply.len).unwrap_or_default());
+        let mut whole = None;
         let mut has_length = false;
         for (field, token) in read.iter() {
             if !said.goes(read, (field, token), reply.status, &mut has_length) {
                 continue;
             }
-            let name = HeaderName::from_bytes(field.name.as_bytes());
-            let at = field.value.as_ptr() as usize - bytes.as_ptr() as usize;
-            let value = match field.value.is_empty() {
-                true => Ok(HeaderValue::from_static("")),
-                false => HeaderValue::from_maybe_shared(whole.slice(at..at + field.value.len())),
-            };
-            let (Ok(name), Ok(value)) = (name, value) else {
-                return Err(Malformed("malformed head"));
-            };
+            let made = known.field(field.name.as_bytes(), field.value).or_else(|| {
+                let whole = whole.get_or_insert_with(|| {
+                    Bytes::copy_from_slice(bytes.get(..reply.len).unwrap_or_default())
+                });
+                let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+                let at = field.value.as_ptr() as usize - bytes.as_ptr() as usize;
+                let value = HeaderValue::from_maybe_shared(whole.slice(at..at + field.value.len())).ok()?;
+                Some((name, value))
+            });
+            let (name, value) = made.ok_or(Malformed("malformed head"))?;
             fields.append(name, value);
         }
         Ok(fields)

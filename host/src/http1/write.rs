@@ -75,8 +75,8 @@ pub fn write_request(out: &mut Vec<u8>, head: &Head, mode: Forwarded, via: bool,
 #[inline]
 pub fn is_straight(head: &Head) -> bool {
     let has_plain_method = matches!(
-        head.method(),
-        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
+        head.method_bytes(),
+        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH"
     );
     let is_plain = |token| {
         !matches!(
@@ -90,20 +90,20 @@ pub fn is_straight(head: &Head) -> bool {
         )
     };
     has_plain_method
-        && head.target().starts_with('/')
-        && !head.authority().is_empty()
+        && head.target_bytes().starts_with(b"/")
+        && !head.authority_bytes().is_empty()
         && head.fields.iter().all(|field| is_plain(field.token))
 }
 
 /// Writes the head of a request that came by HTTP/2, if it is straight.
 #[inline]
 pub fn write_straight(out: &mut Vec<u8>, head: &Head, (mode, via): (Forwarded, bool), peer: Peer<'_>) {
-    out.extend_from_slice(head.method().as_bytes());
+    out.extend_from_slice(head.method_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.target().as_bytes());
+    out.extend_from_slice(head.target_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_field(out, b"host", head.authority().as_bytes());
-    for (field, (name, value)) in head.fields.iter().zip(head.fields()) {
+    write_field(out, b"host", head.authority_bytes());
+    for field in &head.fields {
         let goes = match field.token {
             Token::Dropped | Token::Host => false,
             Token::ForwardedFor => mode == Forwarded::Off,
@@ -113,7 +113,7 @@ pub fn write_straight(out: &mut Vec<u8>, head: &Head, (mode, via): (Forwarded, b
             _ => true,
         };
         if goes {
-            write_field(out, name.as_bytes(), value);
+            write_field(out, head.name(field), head.value(field));
         }
     }
     if mode != Forwarded::Off {

@@ -61,15 +61,11 @@ impl RequestBody {
             bytes: bytes.clone(),
         })
     }
-
-    /// Whether it can be sent again after some of it was read.
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
 }
 
 impl Arriving {
-    fn is_over(&self) -> bool {
+    /// Whether there is nothing of it to come. Then the request can be sent again.
+    pub(super) fn is_over(&self) -> bool {
         match self {
             Self::Library(incoming) => incoming.is_end_stream(),
             Self::Stream(upload) => upload.is_end_stream(),
@@ -250,6 +246,11 @@ impl ResponseBody {
             journey: None,
             watch: None,
         }
+    }
+
+    /// A backend's that is read here, whose own fields say all of it that is known.
+    pub(super) fn is_straight(&self) -> bool {
+        matches!(self.source, Source::Straight(_))
     }
 
     /// Nobody gets it. What of it has arrived is read, so that a connection whose response is whole is kept.

@@ -37,18 +37,61 @@ pub(super) fn is_call(fields: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
+/// Which fields there are that are looked for here: nearly all requests have none of most, and to look each up in the map costs
+/// more than to look at all fields once.
+#[derive(Default)]
+pub(super) struct Glance {
+    /// Of the target's authority, if it has one.
+    authority: Option<HostForm>,
+    has_host: bool,
+    has_via: bool,
+    has_expect: bool,
+    has_underscore: bool,
+    is_too_large: bool,
+    is_padded: bool,
+    cookies: usize,
+}
+
+impl Glance {
+    #[inline]
+    pub(super) fn at(head: &Parts) -> Self {
+        let authority = head.uri.authority();
+        let mut glance = Self {
+            authority: authority.map(|authority| host_form(authority.as_str().as_bytes())),
+            ..Self::default()
+        };
+        for (name, value) in &head.headers {
+            let bytes = value.as_bytes();
+            glance.is_too_large |= bytes.len() > FIELD_BYTES_MAX;
+            glance.is_padded |= is_blank(bytes.first()) || is_blank(bytes.last());
+            match *name {
+                header::HOST => glance.has_host = true,
+                header::VIA => glance.has_via = true,
+                header::EXPECT => glance.has_expect = true,
+                header::COOKIE => glance.cookies += 1,
+                _ => glance.has_underscore |= name.as_str().bytes().any(|byte| byte == b'_'),
+            }
+        }
+        glance
+    }
+}
+
+fn is_blank(byte: Option<&u8>) -> bool {
+    matches!(byte, Some(b' ' | b'\t'))
+}
+
 /// Refuses what RFC 9112 has a server refuse and the HTTP library lets through.
 #[inline]
-pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {
+pub(super) fn check(head: &Parts, glance: &Glance, listener: &Listener) -> Result<(), Error> {
     let is_http2 = head.version == Version::HTTP_2;
     if is_http2 && head.headers.len() > listener.limits.headers {
         return Err(Error::TooManyFields);
     }
-    if head.headers.values().any(|value| value.len() > FIELD_BYTES_MAX) {
+    if glance.is_too_large {
         return Err(Error::FieldTooLarge);
     }
     if is_http2 {
-        check_malformed(head)?;
+        check_malformed(head, glance)?;
     }
     match head.method {
         http::Method::CONNECT if !listener.connect => return Err(Error::Method("CONNECT")),
@@ -59,19 +102,21 @@ pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {
     if head.uri.path() == "*" && head.method != http::Method::OPTIONS {
         return Err(Error::BadRequest("an asterisk is for OPTIONS only"));
     }
-    let mut vias = head.headers.get_all(header::VIA).iter();
-    if vias.any(|via| via.to_str().is_ok_and(|via| via.contains(via_name()))) {
-        return Err(Error::Loop);
+    if glance.has_via {
+        let mut vias = head.headers.get_all(header::VIA).iter();
+        if vias.any(|via| via.to_str().is_ok_and(|via| via.contains(via_name()))) {
+            return Err(Error::Loop);
+        }
     }
     // RFC 9110, 4.2.4: user information has no meaning here, and it would tell another host to some readers.
-    if head
-        .uri
-        .authority()
-        .is_some_and(|authority| host_form(authority.as_str().as_bytes()) == HostForm::Bad)
-    {
+    if glance.authority == Some(HostForm::Bad) {
         return Err(Error::BadRequest("malformed host in the target"));
     }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let mut hosts = glance
+        .has_host
+        .then(|| head.headers.get_all(header::HOST).iter())
+        .into_iter()
+        .flatten();
     match (hosts.next(), hosts.next()) {
         // RFC 9113, 8.3.1: the two must not differ, or two readers would see two hosts.
         (host, None) if is_http2 => check_authority(&head.uri, host)?,
@@ -82,6 +127,9 @@ pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {
         (Some(_), Some(_)) => return Err(Error::BadRequest("a request must have one Host header")),
         (None, _) => {}
     }
+    if !glance.has_expect {
+        return Ok(());
+    }
     match head.headers.get(header::EXPECT) {
         Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Err(Error::Expectation),
         _ => Ok(()),
@@ -89,14 +137,9 @@ pub(super) fn check(head: &Parts, listener: &Listener) -> Result<(), Error> {
 }
 
 /// What the HTTP library lets through of what RFC 9113 calls malformed.
-fn check_malformed(head: &Parts) -> Result<(), Error> {
-    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let is_padded = |value: &HeaderValue| {
-        let bytes = value.as_bytes();
-        is_blank(bytes.first()) || is_blank(bytes.last())
-    };
+fn check_malformed(head: &Parts, glance: &Glance) -> Result<(), Error> {
     // 8.2.1
-    if head.headers.values().any(is_padded) {
+    if glance.is_padded {
         return Err(Error::Malformed("a field begins or ends with a blank"));
     }
     // 8.5
@@ -143,8 +186,13 @@ fn check_host(host: &HeaderValue) -> Result<(), Error> {
 /// # Errors
 /// When the path has none.
 #[inline]
-pub(super) fn settle(head: &mut Parts, listener: &Listener, scheme: &'static str) -> Result<(), Error> {
-    if listener.underscores == Underscores::Drop {
+pub(super) fn settle(
+    head: &mut Parts,
+    glance: &Glance,
+    listener: &Listener,
+    scheme: &'static str,
+) -> Result<(), Error> {
+    if glance.has_underscore && listener.underscores == Underscores::Drop {
         while let Some(name) = head
             .headers
             .keys()
@@ -154,7 +202,8 @@ pub(super) fn settle(head: &mut Parts, listener: &Listener, scheme: &'static str
             head.headers.remove(name);
         }
     }
-    if let Some(host) = head.headers.get(header::HOST)
+    if glance.has_host
+        && let Some(host) = head.headers.get(header::HOST)
         && host_form(host.as_bytes()) == HostForm::Other
         && let Ok(settled) = HeaderValue::from_str(&settle_host(host.to_str().unwrap_or_default(), scheme))
     {
@@ -165,7 +214,7 @@ pub(super) fn settle(head: &mut Parts, listener: &Listener, scheme: &'static str
         return Ok(());
     }
     let authority = head.uri.authority().map(Authority::as_str);
-    let authority = authority.filter(|authority| host_form(authority.as_bytes()) == HostForm::Other);
+    let authority = authority.filter(|_| glance.authority == Some(HostForm::Other));
     let authority = authority.map(|authority| settle_host(authority, scheme));
     let path = settle_path(head.uri.path(), listener.paths).map_err(Error::BadRequest)?;
     if authority.is_none() && path == head.uri.path() {
@@ -185,18 +234,20 @@ pub(super) fn settle(head: &mut Parts, listener: &Listener, scheme: &'static str
     Ok(())
 }
 
-/// HTTP/2 lets a client cut its cookies up, which HTTP/1.1 does not (RFC 9113, 8.2.3).
-pub(super) fn join_cookies(fields: &mut HeaderMap) {
+/// HTTP/2 lets a client cut its cookies up, which HTTP/1.1 does not (RFC 9113, 8.2.3). True if it did.
+pub(super) fn join_cookies(fields: &mut HeaderMap, glance: &Glance) -> bool {
+    if glance.cookies < 2 {
+        return false;
+    }
     let pieces: Vec<&[u8]> = fields
         .get_all(header::COOKIE)
         .iter()
         .map(HeaderValue::as_bytes)
         .collect();
-    if pieces.len() > 1
-        && let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
-    {
+    if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
         fields.insert(header::COOKIE, whole);
     }
+    true
 }
 
 /// The fields that go to the backend. `client` is the client's address as text, `scheme` what it speaks to us.

@@ -39,6 +39,7 @@ use cork::Cork;
 use meter::Metered;
 use streams::Streams;
 
+pub(super) use stream::Server;
 pub(super) use upload::Upload;
 
 /// How every connection begins (RFC 9113, 3.4). As HTTP/1.1 it would be a request that nobody makes.

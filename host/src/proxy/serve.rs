@@ -23,7 +23,7 @@ use super::{
     client::Watch,
     error::Error,
     forward::{Exchange, Failed},
-    headers,
+    headers::{self, Glance},
     hedge::{self, Outcome},
     journey::Journey,
     ledger::Ledger,
@@ -59,8 +59,8 @@ pub(super) struct Client {
     pub(super) is_stream: bool,
     /// The request that comes next has been counted on the other way already.
     pub(super) is_counted: Cell<bool>,
-    /// Where its bytes go once a backend has agreed to another protocol.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// Where its bytes go once a backend has agreed to another protocol. Boxed because it is large and rare.
+    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 impl Client {
@@ -109,6 +109,13 @@ impl Client {
         }
     }
 
+    /// As good as new, for another request on the same connection. False if somebody has a part of it.
+    pub(super) fn renew(&mut self) -> bool {
+        self.is_counted.set(false);
+        *self.tunnel.get_mut() = None;
+        Rc::get_mut(&mut self.watch).map(Watch::renew).is_some()
+    }
+
     /// What backends are told of it by the PROXY protocol.
     pub(super) fn endpoints(&self) -> Endpoints {
         Endpoints {
@@ -143,13 +150,15 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, h2::Error> {
     client.watch.request_began();
     let (mut parts, body) = request.into_parts();
-    if client.is_stream {
-        headers::join_cookies(&mut parts.headers);
+    let mut glance = Glance::at(&parts);
+    if client.is_stream && headers::join_cookies(&mut parts.headers, &glance) {
+        glance = Glance::at(&parts);
     }
     let listener = client.listener.rules();
-    let checked = headers::check(&parts, &listener.config)
-        .and_then(|()| headers::settle(&mut parts, &listener.config, client.scheme));
-    let mut head = Head::from_parts(&parts);
+    let checked = headers::check(&parts, &glance, &listener.config)
+        .and_then(|()| headers::settle(&mut parts, &glance, &listener.config, client.scheme));
+    let mut head = client.worker.scratch.take_head();
+    head.read_parts(&parts);
     let mut journey = Journey::begin(&client, &head);
     if parts.version == http::Version::HTTP_10 {
         journey.is_old();
@@ -159,6 +168,7 @@ pub(super) async fn serve(
         Err(error) => Err(error),
     };
     drop(listener);
+    client.worker.scratch.put_head(head);
     if let Err(error @ Error::Malformed(_)) = &result {
         journey.fail(error);
         journey.status = error.status().as_u16();
@@ -202,9 +212,7 @@ async fn handle(
     client.keep_rate(listener, head, journey.began_us)?;
     let question = upgrade::asked(parts, &listener.config)?;
     let pool = route::find(&listener.routes, head).ok_or(Error::NoRoute)?;
-    let sent = Sent::default();
-    let mut body = Some(RequestBody::new(body, &client.watch, &sent));
-    let is_empty = body.as_ref().is_some_and(RequestBody::is_empty);
+    let is_empty = body.is_over();
     let mut attempts = Attempts::new(client, pool, head, is_empty, journey.began_us);
     if attempts.settings.config.protocol != config::PoolProtocol::Http1 && headers::is_call(&parts.headers) {
         client.watch.free_body();
@@ -215,6 +223,8 @@ async fn handle(
     if is_empty && question.is_none() && straight::fits(client, head, &attempts.settings.config) {
         return handle_straight((client, listener), head, attempts, journey).await;
     }
+    let sent = Sent::default();
+    let mut body = Some(RequestBody::new(body, &client.watch, &sent));
     if client.is_stream {
         poll_fn(|cx| {
             client.watch.gate.lead_to(cx);
@@ -322,7 +332,7 @@ pub(super) async fn forward(
     let mut response = exchange.send(request, freshness).await?;
     exchange.set_cookie(response.headers_mut());
     let wrong = if question.is_some_and(|question| question.is_agreed(&response)) {
-        *client.tunnel.borrow_mut() = exchange.into_tunnel(&mut response).await;
+        *client.tunnel.borrow_mut() = exchange.into_tunnel(&mut response).await.map(Box::new);
         return Ok(response.map(|_| ResponseBody::none()));
     } else if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         "backend switched protocols unasked"

@@ -131,7 +131,11 @@ impl Pieces {
         *is_unsent = written == 0;
         sent.map_err(|error| (error, false))?;
         loop {
-            let error = match read_fields(pipe.input.unread(), is_head) {
+            let read = {
+                let known = &mut *ledger.worker.scratch.known.borrow_mut();
+                read_fields(pipe.input.unread(), is_head, known)
+            };
+            let error = match read {
                 Ok(Some((reply, _))) if reply.status == 101 => {
                     Error::BadResponse("backend switched protocols unasked")
                 }

@@ -11,17 +11,15 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use tokio::{
-    io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
 
 use super::{Expired, Phase, Watch};
-use crate::{
-    http1::Inbox,
-    proxy::{plain::poll_write_two, scratch::Scratch},
-};
+use crate::{http1::Inbox, proxy::plain::poll_write_two};
 
 /// For the last bytes of a connection.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -43,6 +41,12 @@ pub(in crate::proxy) trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// Writes what can be written at once. If the socket takes no more bytes there is nobody to tell.
     fn say(&mut self, bytes: &[u8]);
 
+    /// As a write, of bytes that [`Self::end`] follows at once: where it can, the system sends both in one piece.
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Sends what was held back for the end, and the end, whatever the client has sent that nobody reads.
+    fn end(&self);
+
     /// What is dropped after this looks cut off, and not ended.
     fn cut(&self);
 }
@@ -59,13 +63,32 @@ impl Socket for TcpStream {
         let _ = self.try_write(bytes);
     }
 
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_io(Interest::WRITABLE, || Ok(send(&*self, bytes, flags)?)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn end(&self) {
+        // A client that is gone needs no end.
+        let _ = shutdown(self, Shutdown::Write);
+    }
+
     fn cut(&self) {
         // A connection that is gone needs no word.
         let _ = self.set_zero_linger();
     }
 }
 
-impl Socket for TlsStream<TcpStream> {
+/// Boxed because it is large, and connections go to a desk for each request.
+pub(in crate::proxy) type Encrypted = Box<TlsStream<TcpStream>>;
+
+impl Socket for Encrypted {
     const SAYS_GOODBYE: bool = true;
 
     #[inline]
@@ -80,6 +103,13 @@ impl Socket for TlsStream<TcpStream> {
         }
     }
 
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
+
+    /// Its end is a word of its own, which [`ClientStream::close`] waits for.
+    fn end(&self) {}
+
     fn cut(&self) {
         self.get_ref().0.cut();
     }
@@ -89,11 +119,17 @@ impl Socket for TlsStream<TcpStream> {
 pub(in crate::proxy) struct ClientStream<S> {
     inner: S,
     watch: Rc<Watch>,
+    /// Bytes may be held back for the connection's end.
+    holds_last: bool,
 }
 
 impl<S: Socket> ClientStream<S> {
     pub(in crate::proxy) fn new(inner: S, watch: Rc<Watch>) -> Self {
-        Self { inner, watch }
+        Self {
+            inner,
+            watch,
+            holds_last: false,
+        }
     }
 
     /// What a read gives on a connection that was ended by the watch.
@@ -175,6 +211,9 @@ impl<S: Socket> ClientStream<S> {
     /// Ends the connection in order.
     pub(in crate::proxy) async fn close(&mut self) {
         if !S::SAYS_GOODBYE {
+            if self.holds_last {
+                self.inner.end();
+            }
             return;
         }
         // A client that takes nothing any more is not waited for.
@@ -184,25 +223,8 @@ impl<S: Socket> ClientStream<S> {
 
 /// For those who read the bytes themselves (`lane.rs`).
 impl<S: Socket> ClientStream<S> {
-    /// The next request's first bytes, in an inbox that is only taken when there are some. `None` at the end.
-    pub(in crate::proxy) fn poll_inbox(
-        &mut self,
-        cx: &mut Context<'_>,
-        scratch: &Scratch,
-    ) -> Poll<Option<Inbox>> {
-        if ready!(self.poll_readable(cx)).is_err() {
-            return Poll::Ready(None);
-        }
-        let mut inbox = scratch.take_inbox();
-        let poll = self.poll_fill(cx, &mut inbox);
-        if poll == Poll::Ready(true) {
-            return Poll::Ready(Some(inbox));
-        }
-        scratch.put_inbox(inbox);
-        poll.map(|_| None)
-    }
-
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Waits for the next request's first bytes, or the end, without a buffer for them.
+    pub(in crate::proxy) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(end) = self.expire() {
             return Poll::Ready(end);
         }
@@ -238,6 +260,30 @@ impl<S: Socket> ClientStream<S> {
         }
         self.watch.remember(cx.waker());
         false
+    }
+
+    /// Writes the connection's last bytes, which [`Self::close`] has to follow at once; `written` counts over all calls.
+    /// False if the client is gone.
+    pub(in crate::proxy) fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        written: &mut usize,
+    ) -> Poll<bool> {
+        self.holds_last = true;
+        while let Some(rest) = bytes.get(*written..).filter(|rest| !rest.is_empty()) {
+            if let Some(Expired::Body) = self.watch.expired.get() {
+                self.give_up();
+                return Poll::Ready(false);
+            }
+            let poll = self.inner.poll_write_last(cx, rest);
+            self.watch_write(cx, &poll);
+            match ready!(poll) {
+                Ok(count) if count > 0 => *written += count,
+                _ => return Poll::Ready(false),
+            }
+        }
+        Pin::new(self).poll_flush(cx).map(|result| result.is_ok())
     }
 
     /// Writes one slice after the other; `written` counts over both. False if the client is gone.
@@ -331,5 +377,58 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::poll_fn};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A client, and its connection as we see it.
+    async fn connected() -> (TcpStream, ClientStream<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let watch = Rc::new(Watch::new(Rc::new(Cell::new(1))));
+        (client, ClientStream::new(accepted, watch))
+    }
+
+    #[tokio::test]
+    async fn the_last_bytes_and_the_end_arrive_though_the_client_has_said_more() {
+        let (mut client, mut stream) = connected().await;
+        client.write_all(b"more that nobody reads").await.unwrap();
+        stream.inner.readable().await.unwrap();
+        let last = vec![b'x'; 100_000];
+        let mut written = 0;
+        let mut read = Vec::new();
+        let (is_told, _) = tokio::join!(
+            async {
+                let is_told = poll_fn(|cx| stream.poll_write_last(cx, &last, &mut written)).await;
+                stream.close().await;
+                drop(stream);
+                is_told
+            },
+            // Ends with an error, since what nobody has read is lost.
+            client.read_to_end(&mut read),
+        );
+        assert!(is_told);
+        assert_eq!(read.len(), last.len());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_gone_is_not_told() {
+        let (client, mut stream) = connected().await;
+        client.set_zero_linger().unwrap();
+        drop(client);
+        stream.inner.readable().await.unwrap();
+        let mut written = 0;
+        assert!(!poll_fn(|cx| stream.poll_write_last(cx, b"bytes", &mut written)).await);
     }
 }

@@ -52,7 +52,7 @@ fn forward(mode: Forwarded, fields: &[(&'static str, &'static str)]) -> HeaderMa
 }
 
 fn checked(head: &Parts) -> Result<(), Error> {
-    check(head, &listener(Forwarded::Off))
+    check(head, &Glance::at(head), &listener(Forwarded::Off))
 }
 
 fn all<'a>(fields: &'a HeaderMap, name: &str) -> Vec<&'a str> {

@@ -1,11 +1,13 @@
 //! One request among many on its connection, from its head to the last of its response.
 //!
 //! Owns how a response becomes frames, and the end of a request that waits for its client in vain or that its client gives
-//! up. It must not know which other requests there are, nor how a response comes about (`serve.rs`).
+//! up; and the future that does so, which is large and so serves one request after the other. It must not know which other
+//! requests there are, nor how a response comes about (`serve.rs`).
 //!
 //! Invariant: of a body no more than a piece waits for the client's window, and the next is read when that has gone.
 
 use std::{
+    cell::Cell,
     error::Error as _,
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -25,14 +27,75 @@ use crate::proxy::{
     serve::{Client, serve},
 };
 
-/// Serves the request.
+/// A piece of this size gets its room in the client's windows at once.
+const RESERVED_MAX: usize = 4 << 10;
+
+/// What serves one request after the other, of whichever connection.
 ///
-/// Dropping this future resets the request, and ends the attempt at a backend.
-pub(super) async fn run(client: Rc<Client>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+/// Dropping it resets the request that it serves, and ends the attempt at a backend.
+pub(in crate::proxy) struct Server {
+    /// Never ends.
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    desk: Rc<Desk>,
+}
+
+/// Where it gets its requests, and says that it is done with one.
+#[derive(Default)]
+struct Desk {
+    next: Cell<Option<Job>>,
+    is_done: Cell<bool>,
+}
+
+/// A request, and what its client gets.
+pub(super) struct Job {
+    pub(super) client: Rc<Client>,
+    pub(super) request: Request<RecvStream>,
+    pub(super) respond: SendResponse<Bytes>,
+}
+
+impl Server {
+    pub(in crate::proxy) fn new() -> Self {
+        let desk = Rc::new(Desk::default());
+        Self {
+            future: Box::pin(serve_all(desk.clone())),
+            desk,
+        }
+    }
+
+    /// The next request. The last one is done.
+    pub(super) fn begin(&self, job: Job) {
+        self.desk.next.set(Some(job));
+    }
+
+    /// Ready when the request is done, and whatever was held for it given back.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.future.as_mut().poll(cx) {
+            Poll::Pending if !self.desk.is_done.take() => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+}
+
+async fn serve_all(desk: Rc<Desk>) {
+    loop {
+        let job = poll_fn(|_| desk.next.take().map_or(Poll::Pending, Poll::Ready)).await;
+        run(job).await;
+        desk.is_done.set(true);
+    }
+}
+
+async fn run(
+    Job {
+        client,
+        request,
+        mut respond,
+    }: Job,
+) {
     let (parts, stream) = request.into_parts();
     let (body, through) = match parts.method {
         // What follows is no body.
         Method::CONNECT => (Arriving::Nothing, Some(stream)),
+        _ if stream.is_end_stream() => (Arriving::Nothing, None),
         _ => (Arriving::Stream(Upload::new(stream, &parts.headers)), None),
     };
     let served = {
@@ -72,7 +135,13 @@ async fn answer(
         .headers
         .entry(header::DATE)
         .or_insert_with(|| client.worker.scratch.date_value(client.worker.coarse_ms()));
-    if let Some(length) = body.size_hint().exact().filter(|_| !is_over && tunnel.is_none()) {
+    // A backend's own fields say it if it is known, and they are here.
+    let length = || body.size_hint().exact();
+    if !is_over
+        && tunnel.is_none()
+        && !body.is_straight()
+        && let Some(length) = length()
+    {
         parts
             .headers
             .entry(header::CONTENT_LENGTH)
@@ -134,9 +203,13 @@ fn poll_body(
             Some(Ok(Ok(piece))) if piece.is_empty() && !body.is_end_stream() => {}
             Some(Ok(Ok(piece))) if piece.is_empty() => return finish(send),
             Some(Ok(Ok(piece))) => {
-                // No more than is needed to go on: what is reserved is nobody else's. The library asks for the rest when
-                // it has the piece.
-                send.reserve_capacity(1);
+                // Of a long piece no more than is needed to go on: what is reserved is nobody else's. The library asks for
+                // the rest when it has the piece.
+                send.reserve_capacity(if piece.len() > RESERVED_MAX {
+                    1
+                } else {
+                    piece.len()
+                });
                 *waiting = Some((piece, body.is_end_stream()));
             }
             Some(Ok(Err(frame))) => {

@@ -6,8 +6,6 @@
 //! Invariant: a request counts as open until its future has ended or is dropped, and is watched by the worker as long.
 
 use std::{
-    future::Future,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
 };
@@ -16,11 +14,16 @@ use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::Request;
 
-use super::{stream, wakes::Wakes};
+use super::{
+    stream::{Job, Server},
+    wakes::Wakes,
+};
 use crate::proxy::serve::Client;
 
 /// The connection itself, among the parts of its task. Requests follow.
 const CONNECTION: usize = 0;
+/// So many that have ended are kept for the next requests.
+const SPARE_MAX: usize = 8;
 
 /// All requests of a connection.
 pub(super) struct Streams {
@@ -28,6 +31,8 @@ pub(super) struct Streams {
     wakes: Wakes,
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// Clients of requests that have ended, as good as new.
+    spare: Vec<Rc<Client>>,
     /// What wakes the connection.
     waker: Waker,
 }
@@ -38,11 +43,14 @@ struct Slot {
     request: Option<Stream>,
 }
 
-/// One request, until its future ends.
+/// One request, until it is done.
 struct Stream {
-    future: Pin<Box<dyn Future<Output = ()>>>,
-    client: Rc<Client>,
+    server: Server,
+    client: Watched,
 }
+
+/// What the worker watches until this is dropped.
+struct Watched(Rc<Client>);
 
 impl Streams {
     /// Of a connection in the task with this waker.
@@ -57,6 +65,7 @@ impl Streams {
             wakes,
             slots: Vec::new(),
             free: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -77,10 +86,8 @@ impl Streams {
 
     /// A request has begun.
     pub(super) fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        let connection = &self.connection;
-        let client = connection.stream(connection.worker.register_stream(&connection.listener));
-        let client = Rc::new(client);
-        connection.watch.request_began();
+        let client = self.client();
+        self.connection.watch.request_began();
         let at = self.free.pop().unwrap_or_else(|| {
             let at = self.slots.len();
             self.slots.push(Slot {
@@ -92,10 +99,28 @@ impl Streams {
         let slot = &mut self.slots[at];
         client.watch.remember(&slot.waker);
         slot.waker.wake_by_ref();
-        slot.request = Some(Stream {
-            future: Box::pin(stream::run(client.clone(), request, respond)),
-            client,
+        let server = client.worker.scratch.take_server();
+        server.begin(Job {
+            client: client.clone(),
+            request,
+            respond,
         });
+        slot.request = Some(Stream {
+            server,
+            client: Watched(client),
+        });
+    }
+
+    /// The client of a request, which the worker watches.
+    fn client(&mut self) -> Rc<Client> {
+        let Client { worker, listener, .. } = &*self.connection;
+        if let Some(mut client) = self.spare.pop()
+            && let Some(again) = Rc::get_mut(&mut client)
+        {
+            again.key = worker.watch(again.watch.clone(), listener);
+            return client;
+        }
+        Rc::new(self.connection.stream(worker.register_stream(listener)))
     }
 
     /// Looks at those that ask for it. What the connection asks for is kept.
@@ -115,14 +140,21 @@ impl Streams {
             return;
         };
         // One that has ended may be called late.
-        let Some(stream) = &mut slot.request else {
+        let Some(mut stream) = slot.request.take() else {
             return;
         };
         let mut cx = Context::from_waker(&slot.waker);
-        if stream.future.as_mut().poll(&mut cx) == Poll::Pending {
+        if stream.server.poll(&mut cx) == Poll::Pending {
+            slot.request = Some(stream);
             return;
         }
-        slot.request = None;
+        let Stream { server, client } = stream;
+        let mut spare = client.0.clone();
+        drop(client);
+        spare.worker.scratch.put_server(server);
+        if self.spare.len() < SPARE_MAX && Rc::get_mut(&mut spare).is_some_and(Client::renew) {
+            self.spare.push(spare);
+        }
         self.free.push(at);
         if self.free.len() == self.slots.len() {
             self.connection.watch.all_ended();
@@ -130,8 +162,8 @@ impl Streams {
     }
 }
 
-impl Drop for Stream {
+impl Drop for Watched {
     fn drop(&mut self) {
-        self.client.worker.forget_stream(self.client.key);
+        self.0.worker.forget_stream(self.0.key);
     }
 }

@@ -33,10 +33,12 @@ impl<S: Socket> Lane<'_, S> {
     ) -> Result<bool, End> {
         // As the head in the pipe says it.
         let goes_on = !self.closes();
+        let ends = !goes_on && self.has_uploaded();
         let is_told = match reply.framing {
+            Framing::Empty if ends => self.tell_last(&pipe.out).await,
             Framing::Empty => self.tell((&pipe.out, &[]), &mut ledger, &mut connection).await,
             Framing::Length(length) => {
-                self.relay_length(&mut ledger, &mut connection, length, pipe)
+                self.relay_length((&mut ledger, &mut connection), (length, ends), pipe)
                     .await
             }
             Framing::Chunked => self.relay_chunks(&mut ledger, &mut connection, pipe).await,
@@ -55,11 +57,11 @@ impl<S: Socket> Lane<'_, S> {
         Ok(goes_on)
     }
 
+    /// `ends`: so does the connection.
     async fn relay_length(
         &mut self,
-        ledger: &mut Ledger,
-        connection: &mut Plain,
-        length: u64,
+        (ledger, connection): (&mut Ledger, &mut Plain),
+        (length, ends): (u64, bool),
         pipe: &mut Pipe,
     ) -> bool {
         let mut left = length;
@@ -70,6 +72,10 @@ impl<S: Socket> Lane<'_, S> {
             ledger.received(taken);
             let is_told = if taken <= COPIED_MAX {
                 pipe.out.extend_from_slice(piece);
+                if ends && taken as u64 == left {
+                    pipe.input.take(taken);
+                    return self.tell_last(&pipe.out).await;
+                }
                 self.tell((&pipe.out, &[]), ledger, connection).await
             } else {
                 self.tell((&pipe.out, piece), ledger, connection).await
@@ -184,5 +190,12 @@ impl<S: Socket> Lane<'_, S> {
             poll
         })
         .await
+    }
+
+    /// Writes the last of a response that the connection ends with, and that is all there is of the request. False if the
+    /// client is gone.
+    async fn tell_last(&mut self, bytes: &[u8]) -> bool {
+        let mut written = 0;
+        poll_fn(|cx| self.stream.poll_write_last(cx, bytes, &mut written)).await
     }
 }

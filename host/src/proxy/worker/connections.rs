@@ -1,13 +1,15 @@
 //! The clients' connections of a worker, by their keys.
 //!
-//! Owns how they are kept. It must not know what happens on one.
+//! Owns how they are kept, and what is counted of them. It must not know what happens on one.
 
 use std::{
+    cell::Ref,
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     rc::Rc,
 };
 
+use super::WorkerState;
 use crate::proxy::{accept::ListenerState, client::Watch};
 
 /// A client's connection, and whose limits it is under.
@@ -36,6 +38,48 @@ impl Hasher for ByCount {
     #[inline]
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+impl WorkerState {
+    /// Watches a new connection until [`Self::forget`].
+    pub(in crate::proxy) fn register(&self, listener: &Rc<ListenerState>) -> (u64, Rc<Watch>) {
+        self.metrics().count(|metrics| &metrics.connections);
+        let (key, watch) = self.register_stream(listener);
+        if self.finishes.get() > 0 {
+            watch.stop_with_an_answer();
+        }
+        (key, watch)
+    }
+
+    /// Watches one of many requests on a connection until [`Self::forget_stream`].
+    pub(in crate::proxy) fn register_stream(&self, listener: &Rc<ListenerState>) -> (u64, Rc<Watch>) {
+        let watch = Rc::new(Watch::new(self.clock.clone()));
+        (self.watch(watch.clone(), listener), watch)
+    }
+
+    /// The same of one whose watch is there. Gives its key.
+    pub(in crate::proxy) fn watch(&self, watch: Rc<Watch>, listener: &Rc<ListenerState>) -> u64 {
+        let key = self.next_connection.get();
+        self.next_connection.set(key + 1);
+        self.connections
+            .borrow_mut()
+            .insert(key, (watch, listener.clone()));
+        key
+    }
+
+    pub(in crate::proxy) fn forget_stream(&self, stream: u64) {
+        self.connections.borrow_mut().remove(&stream);
+    }
+
+    pub(in crate::proxy) fn forget(&self, connection: u64) {
+        self.forget_stream(connection);
+        self.metrics().count(|metrics| &metrics.connections_closed);
+    }
+
+    /// Everything that is watched, by its key.
+    pub(in crate::proxy) fn connections(&self) -> Ref<'_, Connections> {
+        self.connections.borrow()
     }
 }
 

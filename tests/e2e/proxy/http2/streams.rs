@@ -240,3 +240,41 @@ async fn a_client_that_says_goodbye_is_served_until_it_closes() {
     assert_eq!(framed.until(kind::GOAWAY).await.unwrap().error(), NO_ERROR);
     framed.rest().await;
 }
+
+#[tokio::test]
+async fn a_request_has_nothing_of_the_one_whose_place_it_takes() {
+    let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let setup = Setup::to(origin.address())
+        .workers(1)
+        .listener("limits = { body_timeout = \"200ms\" }");
+    let balancer = setup.start().await;
+    let mut framed = Framed::connect(balancer.address).await;
+    let line = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        (":path", "/first"),
+    ];
+    let first = block(&[&line[..], &[("x-first", "one"), ("cookie", "of=first")]].concat());
+    framed.send(frame(kind::HEADERS, flag::BOTH, 1, &first)).await;
+    assert_eq!(framed.until(kind::HEADERS).await.unwrap().status(), Some(200));
+    // Its body does not come, and so its time runs out.
+    let post = block(&[(":method", "POST"), line[1], line[2], (":path", "/second")]);
+    framed
+        .send(frame(kind::HEADERS, flag::END_HEADERS, 3, &post))
+        .await;
+    assert_eq!(framed.until(kind::RST_STREAM).await.unwrap().stream, 3);
+    for stream in [5, 7, 9] {
+        framed
+            .send(frame(kind::HEADERS, flag::BOTH, stream, &get("/third")))
+            .await;
+        let head = framed.until(kind::HEADERS).await.unwrap();
+        assert_eq!((head.stream, head.status()), (stream, Some(200)));
+    }
+    let received = origin.received();
+    let thirds: Vec<&str> = received.split("GET /third ").skip(1).collect();
+    assert_eq!(thirds.len(), 3, "{received}");
+    for third in thirds {
+        assert!(!third.contains("first"), "{received}");
+    }
+}
