@@ -15,7 +15,7 @@ use trimtab::{
     fleet::{Phase, View},
 };
 use trimtab_tests::{
-    Balancer, Client, DEADLINE, Directory, LONG, RawOrigin, Response, Setup, ok, wait_until,
+    Balancer, Client, DEADLINE, Directory, LONG, RawOrigin, Response, Setup, guest::Guest, ok, wait_until,
 };
 
 use crate::{etcd::Etcd, wire::Wire};
@@ -152,11 +152,8 @@ async fn a_generation_reaches_all_by_way_of_the_canary_and_goes_back() {
     let nodes = three(&etcd.all(), &origin, &directory).await;
     let [a, b, c] = &nodes;
     // With a component, which nodes get by its digest.
-    let wasm = std::fs::read(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../plugins/dist/round-robin.wasm"
-    ))
-    .unwrap();
+    // A small one, which is soon compiled.
+    let wasm = Guest::default().build();
     let answer = b.post("/v1/fleet/policies", "application/wasm", &wasm).await;
     let answer: Value = serde_json::from_str(&answer.text()).unwrap();
     let digest = answer["digest"].as_str().unwrap().to_owned();
@@ -447,10 +444,10 @@ async fn e4_a_node_that_was_cut_off_catches_up() {
     .await;
 }
 
-/// E7, with fewer: what can no longer be gone back to is removed, from etcd and from each disk.
+/// E7: what can no longer be gone back to is removed, from etcd and from each disk.
 #[tokio::test]
 async fn e7_generations_and_components_do_not_pile_up() {
-    const PUBLISHED: u8 = 24;
+    const PUBLISHED: u8 = 100;
     const KEPT: usize = 20;
     let (etcd, directory, origin) = (Etcd::start().await, Directory::new(), origin().await);
     let node = Node::start("a", &etcd.all(), &origin, &directory, "").await;

@@ -1,6 +1,7 @@
 //! Three nodes with very different shares of the load: how well least connections does with and without the load of the others.
 //!
-//! `cargo test -p trimtab --test program load_view -- --nocapture` prints the table of `host/docs/peers.md`.
+//! `cargo test -p trimtab --test program load_view -- --nocapture` prints the table of `host/docs/peers.md`: of another build of the program
+//! if `TRIMTAB` names one, and with a line for `examples/peer-aware` if `PEER_AWARE` says where its component is.
 
 use std::{
     net::SocketAddr,
@@ -100,7 +101,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn start(backends: &[Backend], load_view: &str) -> Self {
+    fn start(backends: &[Backend], pool: &str) -> Self {
         let directory = Directory::new();
         directory.write("peers.key", "a secret of at least thirty-two bytes\n");
         let ports = [(); 6].map(|()| Port::new());
@@ -115,7 +116,7 @@ impl Nodes {
                 &format!("{node}.toml"),
                 format!(
                     "workers = 1\nadmin = {{ listen = \"{}\" }}\n[[listener]]\nlisten = \"{}\"\n[pool.main]\n\
-                     load_view = \"{load_view}\"\nbackends = {listed:?}\n[peers]\nlisten = \"{}\"\n\
+                     backends = {listed:?}\n{pool}\n[peers]\nlisten = \"{}\"\n\
                      key_file = \"peers.key\"\ninterval = \"20ms\"\nothers = {:?}\n",
                     admins[node],
                     addresses[node],
@@ -123,7 +124,7 @@ impl Nodes {
                     peers.map(|peer| peer.to_string()),
                 ),
             );
-            let mut command = Command::new(PROGRAM);
+            let mut command = Command::new(std::env::var_os("TRIMTAB").unwrap_or(PROGRAM.into()));
             command
                 .arg("run")
                 .arg(file)
@@ -197,12 +198,13 @@ impl Run {
     }
 }
 
-async fn run(load_view: &str) -> Run {
+/// With these lines in the table of the pool.
+async fn run(pool: &str) -> Run {
     let mut backends = Vec::new();
     for _ in 0..BACKENDS {
         backends.push(Backend::start().await);
     }
-    let nodes = Nodes::start(&backends, load_view);
+    let nodes = Nodes::start(&backends, pool);
     nodes.ready().await;
     let latencies = Arc::new(Mutex::new(Vec::new()));
     let mut clients = tokio::task::JoinSet::new();
@@ -254,12 +256,20 @@ async fn run(load_view: &str) -> Run {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_see_each_others_load_send_fewer_requests_to_busy_backends() {
-    let blind = run("node").await;
-    let seeing = run("cluster").await;
+    let blind = run("load_view = \"node\"").await;
+    let seeing = run("load_view = \"cluster\"").await;
     println!("| `load_view` | requests | met a busy backend | max / mean in flight | p50 | p99 |");
     println!("|---|---|---|---|---|---|");
     println!("{}", blind.line("`node`"));
     println!("{}", seeing.line("`cluster`"));
+    if let Some(component) = std::env::var_os("PEER_AWARE") {
+        // Believed for about as long as a backend takes for a request.
+        let policy = format!(
+            "policy = \"peers\"\n[policy.peers]\ncomponent = {component:?}\nconfig = {{ believe_ms = {} }}",
+            HELD_MS * 3 / 2
+        );
+        println!("{}", run(&policy).await.line("`cluster`, `peer-aware`"));
+    }
     let expected = CLIENTS.iter().sum::<usize>() * REQUESTS_EACH;
     assert_eq!((blind.requests, seeing.requests), (expected, expected));
     assert!(
