@@ -39,6 +39,7 @@ mod route;
 mod scratch;
 mod serve;
 mod session;
+mod spares;
 mod straight;
 mod tcp;
 mod upgrade;

@@ -29,16 +29,18 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     body::Arriving,
-    client::{ClientStream, Socket},
+    client::{ClientStream, Encrypted, Socket},
     guarded::Guarded,
     http2, introduction,
-    lane::{self, Next},
+    lane::{self, Desk, Next},
     pacing,
     places::{Full, Idle, Place},
     prefixed::Prefixed,
     relay,
     route::Route,
+    scratch::Scratch,
     serve::{Client, serve},
+    spares::Spares,
     tcp,
     worker::WorkerState,
 };
@@ -244,7 +246,7 @@ async fn connection(
     // Rules hold pools, and a connection may outlive those.
     drop(rules);
     match handshake {
-        None if is_http => lanes(client, stream).await,
+        None if is_http => lanes(client, stream, |scratch| &scratch.desks.0).await,
         None => tcp::serve(client, stream, None).await,
         // Boxed because it is large, and a plain connection never needs it.
         Some((config, within)) => Box::pin(encrypted(client, stream, config, within)).await,
@@ -292,7 +294,7 @@ async fn encrypted(client: Rc<Client>, stream: TcpStream, config: Arc<ServerConf
         Ok(stream) => {
             metrics.count(|metrics| &metrics.tls_handshakes);
             client.watch.handshake_ended();
-            agreed(client, stream).await;
+            agreed(client, Box::new(stream)).await;
         }
         Err(error) => {
             metrics.count(|metrics| &metrics.tls_handshake_failures);
@@ -321,7 +323,7 @@ async fn handshake(
 }
 
 /// Serves what the handshake said would be spoken.
-async fn agreed(client: Rc<Client>, stream: TlsStream<TcpStream>) {
+async fn agreed(client: Rc<Client>, stream: Encrypted) {
     let rules = client.listener.rules();
     if rules.config.protocol == Protocol::Tcp {
         drop(rules);
@@ -330,7 +332,7 @@ async fn agreed(client: Rc<Client>, stream: TlsStream<TcpStream>) {
     }
     drop(rules);
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
-        return lanes(client, stream).await;
+        return lanes(client, stream, |scratch| &scratch.desks.1).await;
     }
     let listener = client.listener.rules().config.clone();
     // It may have been turned off since.
@@ -340,9 +342,10 @@ async fn agreed(client: Rc<Client>, stream: TlsStream<TcpStream>) {
 }
 
 /// Serves the requests of a connection, in the way of the ordinary ones first.
-async fn lanes<S: Socket>(client: Rc<Client>, stream: S) {
-    let mut stream = ClientStream::new(stream, client.watch.clone());
-    let Next::Library { bytes, is_first } = lane::serve(&client, &mut stream).await else {
+async fn lanes<S: Socket + 'static>(client: Rc<Client>, stream: S, desks: fn(&Scratch) -> &Spares<Desk<S>>) {
+    let stream = ClientStream::new(stream, client.watch.clone());
+    let (mut stream, next) = lane::serve(&client, stream, desks(&client.worker.scratch)).await;
+    let Next::Library { bytes, is_first } = next else {
         return stream.close().await;
     };
     let listener = client.listener.rules().config.clone();
@@ -411,6 +414,24 @@ impl Drop for Registered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a connection holds while it waits for a request.
+    const WAITING_BYTES_MAX: usize = 640;
+
+    fn size_of_made<A, F>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_waits_has_no_room_for_a_request() {
+        let task = size_of_made(|(of, stream, address, place)| connection(of, stream, address, place));
+        assert!(task <= WAITING_BYTES_MAX, "{task}");
+        assert!(
+            size_of::<Client>() <= WAITING_BYTES_MAX / 2,
+            "{}",
+            size_of::<Client>()
+        );
+    }
 
     #[tokio::test]
     async fn what_is_accepted_sends_without_delay() {

@@ -22,7 +22,7 @@ mod stream;
 
 use pace::Pace;
 
-pub(super) use stream::{ClientStream, Socket};
+pub(super) use stream::{ClientStream, Encrypted, Socket};
 
 /// A client may take so long for its first bytes, or between two requests, before that counts as idle: a flood must not push out
 /// those that are just about to go on.

@@ -19,16 +19,21 @@ use super::{
     plain::{Pipe, Plain},
     route,
     serve::Client,
+    spares::Spares,
 };
 use crate::{
     config::PoolProtocol,
     http1::{Framing, Inbox, Received, Reply, write_answer},
 };
 
+mod desk;
 mod exchange;
 mod relay;
 mod upload;
 
+pub(super) use desk::Desk;
+
+use desk::Visit;
 use upload::Upload;
 
 /// What comes of a connection.
@@ -73,36 +78,48 @@ impl From<Error> for End {
 /// A client's connection on this way.
 struct Lane<'a, S> {
     client: &'a Rc<Client>,
-    stream: &'a mut ClientStream<S>,
-    inbox: Inbox,
+    stream: ClientStream<S>,
+    inbox: &'a mut Inbox,
     upload: Upload,
 }
 
 /// Serves the ordinary requests of a connection.
-pub(super) async fn serve<S: Socket>(client: &Rc<Client>, stream: &mut ClientStream<S>) -> Next {
+pub(super) async fn serve<S: Socket + 'static>(
+    client: &Rc<Client>,
+    mut stream: ClientStream<S>,
+    desks: &Spares<Desk<S>>,
+) -> (ClientStream<S>, Next) {
     let mut is_first = true;
     loop {
-        // An idle connection has no buffers.
-        let Some(inbox) = poll_fn(|cx| stream.poll_inbox(cx, &client.worker.scratch)).await else {
-            return Next::Close;
-        };
-        let mut lane = Lane {
-            client,
+        // An idle connection has no desk, and so no buffers and no room for what a request needs.
+        if poll_fn(|cx| stream.poll_readable(cx)).await.is_err() {
+            return (stream, Next::Close);
+        }
+        let mut desk = desks.take().unwrap_or_default();
+        desk.admit(Visit {
+            client: client.clone(),
             stream,
-            inbox,
-            upload: Upload::default(),
-        };
-        let next = lane.run(&mut is_first).await;
-        client.worker.scratch.put_inbox(lane.inbox);
-        if let Some(next) = next {
-            return next;
+            is_first,
+        });
+        let left = poll_fn(|cx| desk.poll_leave(cx)).await;
+        desks.put(desk);
+        (stream, is_first) = (left.stream, left.is_first);
+        if let Some(next) = left.next {
+            return (stream, next);
         }
     }
 }
 
 impl<S: Socket> Lane<'_, S> {
-    /// Serves what is in the inbox, and what arrives until it is empty. `None` if the connection then waits for more.
+    /// Serves what there is to read, and what arrives until all of it is served. `None` if the connection then waits for
+    /// more.
     async fn run(&mut self, is_first: &mut bool) -> Option<Next> {
+        match poll_fn(|cx| Poll::Ready(self.stream.poll_fill(cx, self.inbox))).await {
+            Poll::Ready(true) => {}
+            Poll::Ready(false) => return Some(Next::Close),
+            // It has come for nothing.
+            Poll::Pending => return None,
+        }
         loop {
             let rules = self.client.listener.rules();
             let limits = &rules.config.limits;
@@ -142,13 +159,13 @@ impl<S: Socket> Lane<'_, S> {
 
     /// More of the client. False at its end.
     async fn receive(&mut self) -> bool {
-        poll_fn(|cx| self.stream.poll_fill(cx, &mut self.inbox)).await
+        poll_fn(|cx| self.stream.poll_fill(cx, self.inbox)).await
     }
 
     /// Serves one request.
     async fn request(&mut self, rules: &Rules) -> Done {
         let mut journey = Journey::begin(self.client, self.inbox.head());
-        let mut pipe = self.client.worker.scratch.take_pipe();
+        let mut pipe = Pipe::HOLLOW;
         let done = self.handle(rules, &mut journey, &mut pipe).await;
         let goes_on = match done {
             Ok(goes_on) => {
@@ -221,7 +238,7 @@ impl<S: Socket> Lane<'_, S> {
             attempts.enqueue()?;
             poll_fn(|cx| match attempts.poll_turn(cx) {
                 Poll::Ready(turn) => Poll::Ready(turn.map_err(End::Error)),
-                Poll::Pending if self.stream.is_gone(cx, &mut self.inbox) => Poll::Ready(Err(End::Gone)),
+                Poll::Pending if self.stream.is_gone(cx, self.inbox) => Poll::Ready(Err(End::Gone)),
                 Poll::Pending => Poll::Pending,
             })
             .await?;

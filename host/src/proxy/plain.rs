@@ -175,20 +175,46 @@ pub(super) struct Pipe {
 
 impl Default for Pipe {
     fn default() -> Self {
-        let input = Input {
-            bytes: vec![0; INPUT_BYTES],
-            at: 0,
-            filled: 0,
-            narrow: Vec::new(),
-        };
-        Self {
-            input,
-            out: Vec::with_capacity(OUT_BYTES),
-        }
+        let mut pipe = Self::HOLLOW;
+        pipe.input.bytes = vec![0; INPUT_BYTES];
+        pipe.out = Vec::with_capacity(OUT_BYTES);
+        pipe
     }
 }
 
 impl Pipe {
+    /// One without buffers.
+    pub(super) const HOLLOW: Self = Self {
+        input: Input {
+            bytes: Vec::new(),
+            at: 0,
+            filled: 0,
+            narrow: Vec::new(),
+        },
+        out: Vec::new(),
+    };
+
+    /// Lends the buffers to others while a response is waited for, which takes longer than all else: so the same few go from
+    /// request to request, and stay in the processor's caches.
+    #[inline]
+    pub(super) fn lend(&mut self, scratch: &Scratch) {
+        scratch.put_pipe(std::mem::replace(self, Self::HOLLOW));
+    }
+
+    /// Has buffers again, whosever they were.
+    #[inline]
+    pub(super) fn take_back(&mut self, scratch: &Scratch) {
+        if self.is_hollow() {
+            *self = scratch.take_pipe();
+        }
+    }
+
+    /// Whether it has no buffers of its own.
+    #[inline]
+    pub(super) fn is_hollow(&self) -> bool {
+        self.input.bytes.is_empty()
+    }
+
     /// An attempt begins.
     #[inline]
     pub(super) fn begin(&mut self) {
@@ -231,6 +257,31 @@ mod tests {
             (pipe.input.space().len(), pipe.input.space()[0]),
             (INPUT_MAX, b'x')
         );
+    }
+
+    #[test]
+    fn buffers_that_are_lent_serve_another_meanwhile() {
+        let scratch = Scratch::default();
+        let (mut one, mut other) = (scratch.take_pipe(), Pipe::HOLLOW);
+        one.input.space()[0] = b'x';
+        one.out.push(b'y');
+        one.lend(&scratch);
+        assert!(one.is_hollow());
+        other.take_back(&scratch);
+        assert_eq!((other.input.space()[0], other.out.len()), (b'x', 0));
+        one.take_back(&scratch);
+        assert_eq!((one.input.space().len(), one.input.space()[0]), (INPUT_BYTES, 0));
+        // What has buffers keeps them.
+        one.input.space()[0] = b'z';
+        one.take_back(&scratch);
+        assert_eq!(one.input.space()[0], b'z');
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_has_no_buffers() {
+        let scratch = Scratch::default();
+        scratch.put_pipe(Pipe::HOLLOW);
+        assert!(!scratch.take_pipe().is_hollow());
     }
 
     #[test]

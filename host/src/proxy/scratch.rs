@@ -1,4 +1,4 @@
-//! What requests borrow from their worker: buffers, the date, and what serves those of HTTP/2.
+//! What requests borrow from their worker: buffers, desks, the date, and what serves those of HTTP/2.
 //!
 //! Owns their reuse, so that a request allocates none and an idle connection holds none.
 
@@ -9,14 +9,17 @@ use std::{
 
 use http::HeaderValue;
 
-use super::{
-    http2::Server,
-    plain::{INPUT_MAX, Pipe},
-};
-use crate::http1::{Head, Inbox, Known};
+use tokio::net::TcpStream;
 
-/// Buffers beyond these are given back to the system.
-const KEPT_MAX: usize = 256;
+use super::{
+    client::Encrypted,
+    http2::Server,
+    lane::Desk,
+    plain::{INPUT_MAX, Pipe},
+    spares::Spares,
+};
+use crate::http1::{Head, Known};
+
 /// For bytes that are passed on as they are: more a call, fewer calls.
 pub(super) const BLOCK_BYTES: usize = 32 << 10;
 /// Only tunnels whose one side is slower than the other hold any.
@@ -32,14 +35,14 @@ const HEAD_BYTES: usize = 4 << 10;
 const DATE_EVERY_MS: u64 = 500;
 
 /// A worker's spare buffers.
-#[derive(Default)]
 pub(super) struct Scratch {
-    inboxes: RefCell<Vec<Inbox>>,
-    pipes: RefCell<Vec<Pipe>>,
-    blocks: RefCell<Vec<Vec<u8>>>,
-    wide: RefCell<Vec<Vec<u8>>>,
-    servers: RefCell<Vec<Server>>,
-    heads: RefCell<Vec<Head>>,
+    /// Of plain connections, and of those with TLS.
+    pub(super) desks: (Spares<Desk<TcpStream>>, Spares<Desk<Encrypted>>),
+    pipes: Spares<Pipe>,
+    blocks: Spares<Vec<u8>>,
+    wide: Spares<Vec<u8>>,
+    servers: Spares<Server>,
+    heads: Spares<Head>,
     /// Of backends' responses.
     pub(super) known: RefCell<Known>,
     date: Cell<Date>,
@@ -47,86 +50,91 @@ pub(super) struct Scratch {
     dated_ms: Cell<u64>,
 }
 
-impl Scratch {
-    #[inline]
-    pub(super) fn take_inbox(&self) -> Inbox {
-        self.inboxes.borrow_mut().pop().unwrap_or_default()
-    }
-
-    pub(super) fn put_inbox(&self, mut inbox: Inbox) {
-        let mut kept = self.inboxes.borrow_mut();
-        if kept.len() < KEPT_MAX {
-            inbox.clear();
-            kept.push(inbox);
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            desks: Default::default(),
+            pipes: Spares::default(),
+            blocks: Spares::of(BLOCKS_MAX),
+            wide: Spares::of(WIDE_MAX),
+            servers: Spares::of(SERVERS_MAX),
+            heads: Spares::of(HEADS_MAX),
+            known: RefCell::default(),
+            date: Cell::default(),
+            date_value: RefCell::default(),
+            dated_ms: Cell::new(0),
         }
+    }
+}
+
+impl Scratch {
+    /// Lets go of what requests have had no need of since the last call.
+    pub(super) fn sweep(&self) {
+        self.desks.0.sweep();
+        self.desks.1.sweep();
+        self.pipes.sweep();
+        self.blocks.sweep();
+        self.wide.sweep();
+        self.servers.sweep();
+        self.heads.sweep();
     }
 
     #[inline]
     pub(super) fn take_pipe(&self) -> Pipe {
-        self.pipes.borrow_mut().pop().unwrap_or_default()
+        self.pipes.take().unwrap_or_default()
     }
 
     pub(super) fn put_pipe(&self, mut pipe: Pipe) {
         if let Some(wide) = pipe.shrink() {
             self.put_wide(wide);
         }
-        let mut kept = self.pipes.borrow_mut();
-        if kept.len() < KEPT_MAX {
-            kept.push(pipe);
+        if !pipe.is_hollow() {
+            self.pipes.put(pipe);
         }
     }
 
     /// For the pieces of a long body.
     pub(super) fn take_wide(&self) -> Vec<u8> {
-        let kept = self.wide.borrow_mut().pop();
-        kept.unwrap_or_else(|| vec![0; INPUT_MAX])
+        self.wide.take().unwrap_or_else(|| vec![0; INPUT_MAX])
     }
 
     /// Takes one back, if it is of that size.
     pub(super) fn put_wide(&self, wide: Vec<u8>) {
-        let mut kept = self.wide.borrow_mut();
-        if kept.len() < WIDE_MAX && wide.len() == INPUT_MAX {
-            kept.push(wide);
+        if wide.len() == INPUT_MAX {
+            self.wide.put(wide);
         }
     }
 
     #[inline]
     pub(super) fn take_block(&self) -> Vec<u8> {
-        let kept = self.blocks.borrow_mut().pop();
-        kept.unwrap_or_else(|| vec![0; BLOCK_BYTES])
+        self.blocks.take().unwrap_or_else(|| vec![0; BLOCK_BYTES])
     }
 
     /// Takes one back, if it is of that size.
     #[inline]
     pub(super) fn put_block(&self, block: Vec<u8>) {
-        let mut kept = self.blocks.borrow_mut();
-        if kept.len() < BLOCKS_MAX && block.len() == BLOCK_BYTES {
-            kept.push(block);
+        if block.len() == BLOCK_BYTES {
+            self.blocks.put(block);
         }
     }
 
     pub(super) fn take_server(&self) -> Server {
-        let kept = self.servers.borrow_mut().pop();
-        kept.unwrap_or_else(Server::new)
+        self.servers.take().unwrap_or_else(Server::new)
     }
 
     /// Takes one back that is done with its request.
     pub(super) fn put_server(&self, server: Server) {
-        let mut kept = self.servers.borrow_mut();
-        if kept.len() < SERVERS_MAX {
-            kept.push(server);
-        }
+        self.servers.put(server);
     }
 
     /// One whose parts are somebody else's.
     pub(super) fn take_head(&self) -> Head {
-        self.heads.borrow_mut().pop().unwrap_or_default()
+        self.heads.take().unwrap_or_default()
     }
 
     pub(super) fn put_head(&self, head: Head) {
-        let mut kept = self.heads.borrow_mut();
-        if kept.len() < HEADS_MAX && head.capacity() <= HEAD_BYTES {
-            kept.push(head);
+        if head.capacity() <= HEAD_BYTES {
+            self.heads.put(head);
         }
     }
 

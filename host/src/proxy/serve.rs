@@ -59,8 +59,8 @@ pub(super) struct Client {
     pub(super) is_stream: bool,
     /// The request that comes next has been counted on the other way already.
     pub(super) is_counted: Cell<bool>,
-    /// Where its bytes go once a backend has agreed to another protocol.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// Where its bytes go once a backend has agreed to another protocol. Boxed because it is large and rare.
+    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 impl Client {
@@ -332,7 +332,7 @@ pub(super) async fn forward(
     let mut response = exchange.send(request, freshness).await?;
     exchange.set_cookie(response.headers_mut());
     let wrong = if question.is_some_and(|question| question.is_agreed(&response)) {
-        *client.tunnel.borrow_mut() = exchange.into_tunnel(&mut response).await;
+        *client.tunnel.borrow_mut() = exchange.into_tunnel(&mut response).await.map(Box::new);
         return Ok(response.map(|_| ResponseBody::none()));
     } else if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         "backend switched protocols unasked"

@@ -9,7 +9,7 @@ use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Duration,
 };
 
@@ -42,16 +42,12 @@ use crate::{
 mod connections;
 mod finish;
 mod warm;
+mod watch;
 
 pub use finish::Idle;
+pub(super) use watch::SWEEP_EVERY_MS;
 
 use connections::Connections;
-
-/// Longest and shortest pause between two looks at what waits for too long. Time-outs are that much late at most.
-const WATCH_EVERY_MAX: Duration = Duration::from_millis(100);
-const WATCH_EVERY_MIN: Duration = Duration::from_millis(5);
-/// Unused upstream connections are looked at this often.
-pub(super) const SWEEP_EVERY_MS: u64 = 1000;
 
 /// What all workers share.
 #[derive(Clone)]
@@ -175,7 +171,7 @@ impl Worker {
             .build_local(tokio::runtime::LocalOptions::default())?;
         runtime.block_on(async move {
             let state = Rc::new(WorkerState::new(id, shared));
-            tokio::task::spawn_local(watch(state.clone()));
+            tokio::task::spawn_local(watch::run(state.clone()));
             while let Some(message) = messages.recv().await {
                 match message {
                     Message::Apply(plan, done) => {
@@ -246,7 +242,7 @@ impl WorkerState {
             connections: RefCell::default(),
             finishes: Cell::new(0),
             next_connection: Cell::new(0),
-            watch_every: Cell::new(WATCH_EVERY_MAX),
+            watch_every: Cell::new(watch::EVERY_MAX),
             room: Room::new(),
         }
     }
@@ -354,35 +350,6 @@ impl WorkerState {
         closed.into_values().for_each(|listener| listener.close());
     }
 
-    /// Short time-outs need closer watching.
-    fn set_watch_pace(&self) {
-        let listeners = self.listeners.borrow();
-        let pools = self.pools.borrow();
-        let client = listeners.values().flat_map(|listener| {
-            let limits = &listener.rules().config.limits;
-            [limits.header_timeout, limits.idle_timeout, limits.body_timeout]
-        });
-        let backend = pools.values().flat_map(|pool| {
-            let config = &pool.settings().config;
-            let retried = config.retry.try_timeout.unwrap_or(config.response_timeout);
-            let queued = config
-                .limits
-                .as_ref()
-                .map_or(retried, |limits| limits.queue_timeout);
-            let whole = config.request_timeout.unwrap_or(config.response_timeout);
-            [
-                config.response_timeout,
-                config.body_timeout,
-                retried,
-                queued,
-                whole,
-            ]
-        });
-        let shortest = client.chain(backend).min().unwrap_or(WATCH_EVERY_MAX);
-        self.watch_every
-            .set((shortest / 4).clamp(WATCH_EVERY_MIN, WATCH_EVERY_MAX));
-    }
-
     fn install(&self, pool: &str, deployment: Arc<Deployment>, instance: Instance) {
         if let Some(pool) = self.pools.borrow().get(pool) {
             pool.install_expected(deployment, instance);
@@ -428,7 +395,7 @@ impl WorkerState {
             if are_closed && self.connections.borrow().is_empty() {
                 return;
             }
-            tokio::time::sleep(WATCH_EVERY_MIN).await;
+            tokio::time::sleep(watch::EVERY_MIN).await;
         }
         // Closing what is idle cuts nothing.
         let cut = self.connections.borrow().len().saturating_sub(waiting);
@@ -438,28 +405,6 @@ impl WorkerState {
                 connections = cut,
                 "drain time is over, connections are cut"
             );
-        }
-    }
-}
-
-/// Looks for what waits too long, again and again.
-async fn watch(state: Rc<WorkerState>) {
-    let mut swept_ms = 0;
-    loop {
-        tokio::time::sleep(state.watch_every.get()).await;
-        let now_us = state.tick();
-        let now_ms = now_us / 1000;
-        state.metrics().ticked_us.store(now_us, Relaxed);
-        for (watch, listener) in state.connections.borrow().values() {
-            if watch.check(&listener.rules().config.limits) {
-                state.metrics().count(|metrics| &metrics.connections_expired);
-            }
-        }
-        let pools = state.pools.borrow();
-        pools.values().for_each(|pool| pool.relieve(state.id));
-        if now_ms >= swept_ms + SWEEP_EVERY_MS {
-            swept_ms = now_ms;
-            pools.values().for_each(|pool| pool.sweep(now_ms));
         }
     }
 }

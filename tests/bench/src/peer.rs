@@ -130,7 +130,7 @@ impl Plan {
 }
 
 /// Everything that can be measured. Ports are 8100, 8110, ... in this order.
-pub(crate) const PEERS: [Peer; 25] = [
+pub(crate) const PEERS: [Peer; 27] = [
     peer("floor", Policy::RoundRobin, None, floor),
     peer("trimtab-lc", Policy::LeastConnections, None, ours::plan),
     peer("trimtab-rr", Policy::RoundRobin, None, ours::plan),
@@ -170,6 +170,8 @@ pub(crate) const PEERS: [Peer; 25] = [
     peer("floor-busy", Policy::Named("busy"), None, floor),
     peer("floor-splice", Policy::Named("splice"), None, floor),
     peer("floor-uring", Policy::Named("uring"), None, floor),
+    peer("floor-two", Policy::Named("two"), None, floor),
+    peer("floor-steered", Policy::Named("steered"), None, floor),
     peer(
         "haproxy-p2c",
         Policy::Named("balance random(2)"),

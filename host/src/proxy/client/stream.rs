@@ -19,10 +19,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{Expired, Phase, Watch};
-use crate::{
-    http1::Inbox,
-    proxy::{plain::poll_write_two, scratch::Scratch},
-};
+use crate::{http1::Inbox, proxy::plain::poll_write_two};
 
 /// For the last bytes of a connection.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -88,7 +85,10 @@ impl Socket for TcpStream {
     }
 }
 
-impl Socket for TlsStream<TcpStream> {
+/// Boxed because it is large, and connections go to a desk for each request.
+pub(in crate::proxy) type Encrypted = Box<TlsStream<TcpStream>>;
+
+impl Socket for Encrypted {
     const SAYS_GOODBYE: bool = true;
 
     #[inline]
@@ -223,25 +223,8 @@ impl<S: Socket> ClientStream<S> {
 
 /// For those who read the bytes themselves (`lane.rs`).
 impl<S: Socket> ClientStream<S> {
-    /// The next request's first bytes, in an inbox that is only taken when there are some. `None` at the end.
-    pub(in crate::proxy) fn poll_inbox(
-        &mut self,
-        cx: &mut Context<'_>,
-        scratch: &Scratch,
-    ) -> Poll<Option<Inbox>> {
-        if ready!(self.poll_readable(cx)).is_err() {
-            return Poll::Ready(None);
-        }
-        let mut inbox = scratch.take_inbox();
-        let poll = self.poll_fill(cx, &mut inbox);
-        if poll == Poll::Ready(true) {
-            return Poll::Ready(Some(inbox));
-        }
-        scratch.put_inbox(inbox);
-        poll.map(|_| None)
-    }
-
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Waits for the next request's first bytes, or the end, without a buffer for them.
+    pub(in crate::proxy) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(end) = self.expire() {
             return Poll::Ready(end);
         }

@@ -76,7 +76,7 @@ impl<S: Socket> Lane<'_, S> {
                 Poll::Pending if self.client.watch.request_expired() => {
                     Poll::Ready(Some(Err(Error::RequestTimeout)))
                 }
-                Poll::Pending if self.stream.is_gone(cx, &mut self.inbox) => Poll::Ready(None),
+                Poll::Pending if self.stream.is_gone(cx, self.inbox) => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             })
             .await
@@ -103,6 +103,7 @@ impl<S: Socket> Lane<'_, S> {
         listener: &Listener,
         pipe: &mut Pipe,
     ) -> Result<(), Broken> {
+        pipe.take_back(&self.client.worker.scratch);
         pipe.begin();
         self.upload.begin();
         let Self {
@@ -217,7 +218,13 @@ impl<S: Socket> Lane<'_, S> {
             if let Err(broken) = self.pump(cx, ledger, connection) {
                 return Poll::Ready(Err(broken));
             }
-            match connection.poll_fill(cx, &mut pipe.input) {
+            let scratch = &self.client.worker.scratch;
+            pipe.take_back(scratch);
+            let poll = connection.poll_fill(cx, &mut pipe.input);
+            if poll.is_pending() && pipe.input.unread().is_empty() {
+                pipe.lend(scratch);
+            }
+            match poll {
                 Poll::Ready(Ok(0)) => Poll::Ready(Ok(Err(Error::Upstream("connection closed".into())))),
                 Poll::Ready(Ok(_)) => Poll::Ready(Ok(Ok(()))),
                 Poll::Ready(Err(error)) => Poll::Ready(Ok(Err(Error::Upstream(error.to_string())))),
@@ -236,7 +243,7 @@ impl<S: Socket> Lane<'_, S> {
     #[inline]
     pub(super) fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
         if self.has_uploaded() {
-            return self.stream.is_gone(cx, &mut self.inbox);
+            return self.stream.is_gone(cx, self.inbox);
         }
         self.client.watch.remember(cx.waker());
         false

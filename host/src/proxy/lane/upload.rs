@@ -104,7 +104,7 @@ impl<S: Socket> Lane<'_, S> {
             }
             let size = rest.min(upload.piece.len());
             let mut space = ReadBuf::new(&mut upload.piece[..size]);
-            let poll = Pin::new(&mut *self.stream).poll_read(cx, &mut space);
+            let poll = Pin::new(&mut self.stream).poll_read(cx, &mut space);
             let read = space.filled().len();
             watch.wait_for_body(poll.is_pending());
             match poll {
@@ -151,7 +151,7 @@ impl<S: Socket> Lane<'_, S> {
                 let rest = usize::try_from(self.inbox.rest()).unwrap_or(usize::MAX);
                 let size = rest.min(piece.len());
                 let mut space = ReadBuf::new(&mut piece[..size]);
-                let poll = Pin::new(&mut *self.stream).poll_read(cx, &mut space);
+                let poll = Pin::new(&mut self.stream).poll_read(cx, &mut space);
                 let read = space.filled().len() as u64;
                 if read == 0 || !matches!(poll, Poll::Ready(Ok(()))) {
                     break;

@@ -3,6 +3,7 @@
 //! What a balancer costs above it is what HTTP, the decision and the sharing of connections cost. Other ways to forward are
 //! tried here first: what the floor does not gain, no balancer can.
 
+mod shared;
 mod splice;
 mod uring;
 
@@ -37,6 +38,10 @@ pub(crate) enum Way {
     Splice,
     /// No readiness: receives and sends by io_uring.
     Uring,
+    /// As the first, by two workers between whom the kernel deals connections out.
+    Two,
+    /// The same, and a program in the kernel gives each to the worker that has fewer.
+    Steered,
 }
 
 /// Where it listens, and the first of how many backends.
@@ -54,18 +59,29 @@ static BUSY_US: u32 = 50;
 
 pub(crate) fn run(place: Place, way: Way) -> io::Result<()> {
     super::raise_file_limit()?;
-    on(place, way, listen(place.port)?)
+    on(place, way, way.listen(place.port)?)
+}
+
+impl Way {
+    fn listen(self, port: u16) -> io::Result<TcpListener> {
+        match self {
+            Self::Two | Self::Steered => shared::listen(port),
+            _ => listen(port),
+        }
+    }
 }
 
 fn on(place: Place, way: Way, listener: TcpListener) -> io::Result<()> {
     match way {
         Way::Splice => splice::run(place, &listener),
         Way::Uring => uring::run(place, listener),
-        Way::Epoll | Way::Batch | Way::Busy => forward(place, way, &listener),
+        Way::Two | Way::Steered => shared::run(place, way, listener),
+        Way::Epoll | Way::Batch | Way::Busy => forward(place, way, &listener, &|| {}),
     }
 }
 
-fn forward(place: Place, way: Way, listener: &TcpListener) -> io::Result<()> {
+/// Whoever wants to know is told of each connection that ended.
+fn forward(place: Place, way: Way, listener: &TcpListener, ended: &dyn Fn()) -> io::Result<()> {
     let Place { backends, count, .. } = place;
     let mut poll = Poll::new()?;
     poll.add(listener, LISTENER, false)?;
@@ -81,6 +97,7 @@ fn forward(place: Place, way: Way, listener: &TcpListener) -> io::Result<()> {
                     if sides[pair].take().is_some() {
                         sides[pair | 1] = None;
                         free.push(pair);
+                        ended();
                     }
                 }
                 continue;
@@ -91,6 +108,7 @@ fn forward(place: Place, way: Way, listener: &TcpListener) -> io::Result<()> {
                     break;
                 };
                 let Ok(backend) = TcpStream::connect((Ipv4Addr::LOCALHOST, backends + turn % count)) else {
+                    ended();
                     continue;
                 };
                 turn = (turn + 1) % count;

@@ -28,10 +28,10 @@ const PEERS: [&str; 6] = [
 const WORKERS: [usize; 2] = [1, 2];
 
 #[derive(Debug, Serialize)]
-struct Round {
-    sample: Sample,
+pub(super) struct Round {
+    pub(super) sample: Sample,
     /// Of the processor time of all threads, what the busiest took.
-    busiest: f64,
+    pub(super) busiest: f64,
 }
 
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
@@ -63,7 +63,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     bench.tell("s11", &table, raw)
 }
 
-fn measure(peer: &Started, seconds: f64) -> Result<Round> {
+pub(super) fn measure(peer: &Started, seconds: f64) -> Result<Round> {
     let before = machine::thread_seconds(peer.pid());
     let window = child::load(&usual(peer, seconds), Priority::Anywhere, Some(peer.pid()), || {})?;
     let used: Vec<f64> = machine::thread_seconds(peer.pid())

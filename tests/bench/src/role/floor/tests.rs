@@ -35,7 +35,7 @@ fn floor(way: Way) -> u16 {
             stream.write_all(&bytes).unwrap();
         }
     });
-    let listener = crate::role::listen(0).unwrap();
+    let listener = way.listen(0).unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || on(place, way, listener));
     port
