@@ -8,7 +8,11 @@
 //! and it renews the lease only while the workers run, so that a node whose workers hang is followed.
 //! Read next: `cluster/member.rs` (the thread), `cluster/link.rs` (what others see), `docs/cluster.md`.
 
-use std::{io, net::UdpSocket, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, UdpSocket},
+    sync::Arc,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
@@ -17,7 +21,7 @@ use trimtab_cluster::{Closing, Member as Voice, Role, Settings, WhenAlone, wire:
 use gate::Gate;
 
 use crate::{
-    config::{self, MemberRole, Takeover, WithoutWitness},
+    config::{self, GateKind, MemberRole, Takeover, WithoutWitness},
     metrics::Metrics,
     sched,
 };
@@ -31,7 +35,7 @@ mod view;
 pub use fitness::{Fitness, Trouble};
 pub use link::{Link, TransferError};
 pub use trimtab_cluster::Serves;
-pub use view::{Counters, Standing, View, WarmView};
+pub use view::{Counters, MemberView, Standing, View, WarmView};
 
 /// A key that could be guessed is none.
 pub const KEY_BYTES_MIN: usize = 32;
@@ -76,28 +80,50 @@ impl Cluster {
         let secrets = secrets.ok_or_else(|| io::Error::other("the key is empty"))?;
         let socket = UdpSocket::bind(config.members[config.me].address)?;
         socket.set_nonblocking(true)?;
-        let gate = match &config.takeover {
-            // A witness has the table of all, and answers for nothing.
-            Takeover::Address {
-                addresses,
-                interface,
-                gate,
-            } if config.role() == MemberRole::Node => {
-                Some(Gate::new(&config.name, *gate, interface, addresses)?)
-            }
-            Takeover::Address { .. } | Takeover::Bind | Takeover::RoleOnly => None,
-        };
+        let gate = with_gate(config, Gate::new)?;
         let (told, changes) = mpsc::unbounded_channel();
         let link = Arc::new(Link::new(config)?);
+        let ended = link.clone();
         let mut member = member::Member::new(config, (socket, secrets, gate), (link.clone(), told, metrics))?;
         std::thread::Builder::new()
             .name("trimtab-cluster".to_owned())
             .spawn(move || {
                 // A lease must not wait for whatever else has the core.
                 sched::take_slices_of(sched::SLICE_MIN);
-                member.run();
+                let waiting = member.run();
+                // The socket and the gate go with it, so that the next process can have them.
+                drop(member);
+                ended.end();
+                if let Some(waiting) = waiting {
+                    // Whoever does not wait any more sees it there.
+                    let _ = waiting.send(());
+                }
             })?;
         Ok(Self { link, changes })
+    }
+}
+
+/// Whether a member could be started here, as far as that can be seen while another process is it. Changes nothing.
+///
+/// # Errors
+/// What [`Cluster::start`] would fail with.
+pub fn check(config: &config::Cluster) -> io::Result<()> {
+    with_gate(config, Gate::check).map(drop)
+}
+
+/// Does it for a member that has a gate.
+fn with_gate<T>(
+    config: &config::Cluster,
+    make: impl FnOnce(&str, GateKind, &str, &[IpAddr]) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    match &config.takeover {
+        // A witness has the table of all, and answers for nothing.
+        Takeover::Address {
+            addresses,
+            interface,
+            gate,
+        } if config.role() == MemberRole::Node => make(&config.name, *gate, interface, addresses).map(Some),
+        Takeover::Address { .. } | Takeover::Bind | Takeover::RoleOnly => Ok(None),
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
 mod member;
 mod views;
 
-pub use views::{ListenerView, PoolView};
+pub use views::{ListenerView, PoolView, UpgradeStage, UpgradeView};
 
 /// What a reload did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -45,15 +45,6 @@ pub struct ReloadReport {
     pub pools: Vec<String>,
     /// Things that take a restart, and so did not change.
     pub warnings: Vec<String>,
-}
-
-/// What became of the last try to have another process take over.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UpgradeView {
-    /// It starts just now.
-    pub is_running: bool,
-    /// Why the last one does not serve, a line for each mistake.
-    pub last_error: Option<String>,
 }
 
 /// A component for pools to be promoted to.

@@ -17,7 +17,7 @@ mod tests;
 
 pub(crate) use inherited::is_at;
 pub use inherited::{Inheritance, Sockets};
-pub use successor::{Handover, Successor, Taken};
+pub use successor::{Handover, Started, Successor, Taken, Waiting};
 
 /// The admin listener's key among those of the listeners, which begin with `listener.`.
 pub const ADMIN: &str = "admin";

@@ -48,6 +48,7 @@ mod fleet;
 mod listeners;
 mod loading;
 mod peers;
+mod place;
 mod prepare;
 mod rebuild;
 mod recording;
@@ -249,7 +250,7 @@ impl Server {
             false => (admin, None),
         };
         control.admin = at_once.map(|admin| AdminTask::start(admin, handle.clone()));
-        if let Err(error) = control.start(config).await {
+        if let Err(error) = control.start(config, inheritance).await {
             control.stop(Duration::ZERO).await;
             return Err(error);
         }
@@ -363,10 +364,13 @@ impl Control {
                 Some(update) = discovered.recv() => self.discovered(&update).await,
                 _ = sampling.tick() => self.sample(),
                 turn = Seat::next(&mut self.seat) => self.take_turn(turn).await,
+                () = tokio::time::sleep(place::AGAIN), if self.has_lost_its_place() => self.sit_down_again(),
                 Some(rebuild) = rebuilds.recv() => self.rebuild(rebuild),
             }
         }
         drop(watcher);
+        // Ends a process that has not taken over yet, before anything is handed over to somebody else.
+        self.upgrades.starting.shutdown().await;
         self.hand_over().await;
         self.leave_fleet().await;
         // The process that follows wants the address.
@@ -385,7 +389,7 @@ impl Control {
     }
 
     /// The first configuration. Versions that were promoted before the restart are no reason not to start.
-    async fn start(&mut self, config: Config) -> Result<(), StartError> {
+    async fn start(&mut self, config: Config, inheritance: &mut Inheritance) -> Result<(), StartError> {
         let loaded = loading::load_policies(config.clone(), self.supply(), Vec::new()).await?;
         let mut result = self.put_into_service(loaded).await;
         if let Err(error) = &result
@@ -398,9 +402,9 @@ impl Control {
         }
         result.map(|report| reload::warn(&report))?;
         // Not before there is something to serve.
-        self.seat = Seat::take(&self.service.config, &self.handle)?;
-        self.tell_what_serves();
-        self.keep_warm()?;
+        self.wait_for_place(inheritance).await?;
+        self.sit_down()?;
+        self.listen_at_last().await?;
         self.join_fleet()?;
         self.join_peers()
     }

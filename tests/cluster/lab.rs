@@ -24,7 +24,7 @@ const SERVES: &str = "[[listener]]\nlisten = \"[::]:80\"\n[pool.main]\nbackends 
 pub(crate) const CONTROL_PORT: u16 = 7946;
 const KEY: &str = "the secret of the members of this lab";
 /// Members first, then the client and the two judges.
-const HOSTS: [&str; 6] = ["a", "b", "w", "c", "d", "e"];
+pub(crate) const HOSTS: [&str; 6] = ["a", "b", "w", "c", "d", "e"];
 /// When a wait is taken to be in vain.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
@@ -46,6 +46,8 @@ pub(crate) struct Lab {
     prefix: String,
     directory: Directory,
     processes: [Option<Child>; 3],
+    /// Of those that were upgraded in place, the process that is the member now.
+    pub(crate) successors: [Option<u32>; 3],
 }
 
 /// Labs of this process so far.
@@ -86,6 +88,7 @@ impl Lab {
             prefix: format!("tt{}x{}", std::process::id(), COUNT.fetch_add(1, Relaxed)),
             directory: Directory::new(),
             processes: [None, None, None],
+            successors: [None; 3],
         };
         lab.build();
         lab
@@ -283,7 +286,7 @@ impl Lab {
     }
 
     pub(crate) fn id(&self, member: usize) -> u32 {
-        self.processes[member].as_ref().unwrap().id()
+        self.successors[member].unwrap_or_else(|| self.processes[member].as_ref().unwrap().id())
     }
 
     pub(crate) fn signal(&self, member: usize, signal: &str) {
@@ -392,6 +395,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        for id in self.successors.iter().flatten() {
+            let _ = Command::new("kill").args(["-KILL", &id.to_string()]).output();
+        }
         for process in self.processes.iter_mut().flatten() {
             let _ = process.kill();
             let _ = process.wait();

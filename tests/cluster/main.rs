@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod held;
+mod in_place;
 mod keepalived;
 mod lab;
 mod probe;

@@ -111,6 +111,8 @@ pub(crate) enum Expected {
     Takeover,
     /// The other node takes over, and no request fails.
     Handover,
+    /// The same, and it may give back later.
+    HandoverOrTwo,
 }
 
 /// Clients and judges around one fault.
@@ -129,10 +131,10 @@ impl Watch {
         let judge_v6 = |host| Probe::start(lab, host, JUDGE_PACE, at(shared_v6, SHORT));
         let patience = match expected {
             Expected::Takeover => SHORT,
-            Expected::Stay | Expected::Handover => LONG,
+            Expected::Stay | Expected::Handover | Expected::HandoverOrTwo => LONG,
         };
         let mut clients = vec![Probe::start(lab, "c", CLIENT_PACE, anew(patience))];
-        if expected == Expected::Handover {
+        if matches!(expected, Expected::Handover | Expected::HandoverOrTwo) {
             clients.extend((0..4).map(|_| Probe::start(lab, "c", CLIENT_PACE, keeping(patience))));
         }
         let watch = Self {
@@ -166,7 +168,11 @@ impl Watch {
     pub(crate) fn end(self, row: &mut Row, fault: Instant) {
         let clients: Vec<_> = self.clients.into_iter().map(Probe::stop).collect();
         let [one, two] = self.judges.map(Probe::stop);
-        let expected = usize::from(self.expected != Expected::Stay);
+        let expected = match self.expected {
+            Expected::Stay => 0,
+            Expected::Takeover | Expected::Handover => 1,
+            Expected::HandoverOrTwo => moves(&[&one, &two]).clamp(1, 2),
+        };
         row.runs += 1;
         row.requests += clients.iter().map(Vec::len).sum::<usize>();
         let failed = |samples: &Vec<Sample>| samples.iter().filter(|sample| sample.by.is_none()).count();

@@ -34,7 +34,7 @@ const fn scenario(name: &'static str, run: fn(&mut Lab, &mut Row)) -> Scenario {
 }
 
 /// Each begins and ends with `a` active and all members there.
-pub(crate) const ALL: [Scenario; 15] = [
+pub(crate) const ALL: [Scenario; 17] = [
     scenario("F1 F15 killed, restarted", killed),
     scenario("F3 frozen, thawed", frozen),
     scenario("F4 a worker stuck", stuck),
@@ -48,12 +48,14 @@ pub(crate) const ALL: [Scenario; 15] = [
     scenario("F10 witness killed", witness_killed),
     scenario("F16 handed over by order", ordered),
     scenario("F17 all replaced in turn", replaced),
+    scenario("F17 all in place", upgraded),
+    scenario("F17 all in place at once", upgraded_at_once),
     scenario("F20 all killed", power_cut),
     scenario("F21 flooded", flooded),
 ];
 
 /// Where the kernel has no tables.
-pub(crate) const WITHOUT_TABLES: [Scenario; 9] = [
+pub(crate) const WITHOUT_TABLES: [Scenario; 10] = [
     scenario("F1 F15 killed, restarted", killed),
     scenario("F3 frozen, thawed", frozen),
     scenario("F3 frozen with a request", answered_late),
@@ -61,6 +63,7 @@ pub(crate) const WITHOUT_TABLES: [Scenario; 9] = [
     scenario("F8 control cut", silenced),
     scenario("F6 a and b parted", parted),
     scenario("F16 handed over by order", ordered),
+    scenario("F17 all in place", upgraded),
     scenario("F20 all killed", power_cut),
     scenario("F22 the address is kept", kept),
 ];
@@ -278,6 +281,51 @@ fn replaced(lab: &mut Lab, row: &mut Row) {
     watch.wait_for_takeover(lab);
     rest(calm(lab));
     watch.end(row, begun);
+    restore(lab);
+}
+
+/// The same, each member by the process that it is.
+fn upgraded(lab: &mut Lab, row: &mut Row) {
+    let watch = Watch::start(lab, Expected::Handover);
+    for member in [1, 2] {
+        lab.begin_upgrade(member);
+        lab.wait_for_upgrade(member);
+    }
+    let begun = Instant::now();
+    lab.begin_upgrade(0);
+    watch.wait_for_takeover(lab);
+    lab.wait_for_upgrade(0);
+    rest(calm(lab));
+    watch.end(row, begun);
+    adopt_all(lab, (1, "a"));
+}
+
+/// What somebody does who does not think of it: they go one after the other by themselves. Who is active at the end depends on which new
+/// process is ready first.
+fn upgraded_at_once(lab: &mut Lab, row: &mut Row) {
+    let watch = Watch::start(lab, Expected::HandoverOrTwo);
+    let begun = Instant::now();
+    (0..3).for_each(|member| lab.begin_upgrade(member));
+    watch.wait_for_takeover(lab);
+    (0..3).for_each(|member| lab.wait_for_upgrade(member));
+    rest(calm(lab));
+    watch.end(row, begun);
+    let is_active = |lab: &Lab, host: &str| lab.view(host)["role"] == "active";
+    lab.wait_until("one is active", |lab| is_active(lab, "a") || is_active(lab, "b"));
+    adopt_all(lab, if is_active(lab, "a") { (0, "b") } else { (1, "a") });
+}
+
+/// The active one last, when the other is there.
+fn adopt_all(lab: &mut Lab, (active, standby): (usize, &str)) {
+    for member in [1 - active, 2] {
+        lab.adopt(member);
+    }
+    let active_name = ["a", "b"][active];
+    lab.wait_until("the witness votes", |lab| {
+        lab.view("w")["votes_for"] == active_name
+    });
+    lab.wait_until("the standby is ready", |lab| lab.is_ready(active_name, standby));
+    lab.adopt(active);
     restore(lab);
 }
 

@@ -1,5 +1,6 @@
 //! A pair and its witness, each a process of its own: who serves when one is killed, stopped, started again or told to hand over.
 
+mod in_place;
 mod sessions;
 mod warm;
 

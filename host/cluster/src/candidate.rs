@@ -35,6 +35,8 @@ pub(crate) struct Candidate {
     pub(crate) is_fit: bool,
     /// When to ask next.
     pub(crate) next_us: u64,
+    /// When it became active last.
+    pub(crate) active_since_us: u64,
     /// Campaigns in a row that led nowhere.
     pub(crate) failures: u32,
     last_round: u64,
@@ -51,6 +53,7 @@ impl Candidate {
             state: State::Standby,
             is_fit: true,
             next_us: first_us,
+            active_since_us: 0,
             failures: 0,
             // After a restart on the same machine the clock has gone on, so rounds have too.
             last_round: now_us,

@@ -5,7 +5,8 @@
 
 use crate::{
     candidate::{Candidate, State},
-    message::{Ask, Beat, Message, Refusal, Serves},
+    message::{Ask, Beat, Message, Presence, Refusal, Serves},
+    parting::Parting,
     settings::{MemberId, Role, Settings, WhenAlone},
     voter::Voter,
 };
@@ -30,6 +31,8 @@ pub enum Event {
     Transfer(Option<MemberId>),
     /// The gate is closed, as [`Action::Close`] wanted.
     Closed,
+    /// This member is to begin anew in another process: it is to end as soon as the others can do without it. Or it is not any more.
+    Part(bool),
 }
 
 /// What is to be done.
@@ -48,6 +51,8 @@ pub enum Action {
     Close(Closing),
     /// A transfer was asked for, and there is nobody to follow, or nothing to give.
     NoSuccessor,
+    /// The others can do without this member: it has ended, and nothing follows from any event any more.
+    Part,
 }
 
 /// Why a gate is closed.
@@ -104,10 +109,13 @@ pub struct Core {
     pub(crate) serves: Option<Serves>,
     /// The last other node that was heard to have the lease.
     pub(crate) holder: Option<MemberId>,
+    /// When another node asked for a new lease last.
+    pub(crate) campaigned_us: u64,
     started_us: u64,
     pub(crate) next_beat_us: u64,
     /// `None` for a witness.
     pub(crate) candidate: Option<Candidate>,
+    pub(crate) parting: Option<Parting>,
     pub(crate) actions: Vec<Action>,
 }
 
@@ -122,9 +130,11 @@ impl Core {
             peers: vec![PeerView::default(); settings.members.len()],
             serves: None,
             holder: None,
+            campaigned_us: 0,
             started_us: now_us,
             next_beat_us: now_us,
             candidate: is_node.then(|| Candidate::new(now_us, first_us)),
+            parting: None,
             actions: Vec::new(),
             settings,
         }
@@ -132,6 +142,9 @@ impl Core {
 
     /// What follows from an event. May be called at any time, also with an event that means nothing any more.
     pub fn step(&mut self, now_us: u64, event: Event) -> Vec<Action> {
+        if self.has_parted() {
+            return Vec::new();
+        }
         // First of all: after a pause nothing that waited may count for a lease that is over.
         self.lapse(now_us);
         match event {
@@ -142,13 +155,20 @@ impl Core {
             Event::Serves(serves) => self.set_serves(now_us, serves),
             Event::Transfer(to) => self.transfer(now_us, to),
             Event::Closed => self.closed(now_us),
+            Event::Part(is_meant) => self.set_parting(now_us, is_meant),
         }
-        self.on_time(now_us);
+        self.part(now_us);
+        if !self.has_parted() {
+            self.on_time(now_us);
+        }
         std::mem::take(&mut self.actions)
     }
 
     /// When to call [`Self::step`] with [`Event::Tick`] if nothing else happens.
     pub fn wake_us(&self) -> u64 {
+        if self.has_parted() {
+            return u64::MAX;
+        }
         let next_us = match &self.candidate {
             Some(candidate) => match candidate.state {
                 State::Standby if !candidate.is_fit => u64::MAX,
@@ -158,7 +178,7 @@ impl Core {
             },
             None => u64::MAX,
         };
-        next_us.min(self.next_beat_us)
+        next_us.min(self.next_beat_us).min(self.next_look_us())
     }
 
     /// Where this member is.
@@ -203,8 +223,9 @@ impl Core {
         match message {
             Message::Ask(ask) => {
                 peer.beat.active = ask.holds;
-                if ask.holds {
-                    self.holder = Some(from);
+                match ask.holds {
+                    true => self.holder = Some(from),
+                    false => self.campaigned_us = now_us,
                 }
                 self.yield_to(from, &ask);
                 let answer = self.voter.answer(now_us, from, &ask);
@@ -236,10 +257,14 @@ impl Core {
 
     fn on_time(&mut self, now_us: u64) {
         if now_us >= self.next_beat_us {
-            self.next_beat_us = now_us + BEAT_EVERY * self.settings.heartbeat_us;
+            self.next_beat_us = self.next_beat_after(now_us);
+            let presence = self.presence(now_us);
+            let is_fit = self.candidate.as_ref().is_some_and(|candidate| candidate.is_fit);
             let beat = Message::Beat(Beat {
                 active: matches!(self.standing(), Standing::Active { .. }),
-                fit: self.candidate.as_ref().is_some_and(|candidate| candidate.is_fit),
+                // Whoever would hand over to a node that cannot ask yet would leave a gap.
+                fit: is_fit && presence == Presence::Here,
+                presence,
                 epoch: self.voter.seen(),
             });
             self.send_all(beat);
@@ -277,6 +302,9 @@ impl Core {
 
     /// Asks for the lease if this member's own vote is free.
     fn consider(&mut self, now_us: u64) {
+        if let Some(until_us) = self.told_until_us(now_us) {
+            return self.wait_until(until_us);
+        }
         let Some(patience_us) = self.patience_us() else {
             // What it serves with may become the same, which a sign of life tells.
             return self.wait_until(now_us + BEAT_EVERY * self.settings.heartbeat_us);
@@ -361,7 +389,10 @@ impl Core {
         };
         let until_us = agreed_us + settings.lease_us - settings.margin_us;
         let epoch = match candidate.state {
-            State::Asking { epoch, .. } if until_us > now_us => epoch,
+            State::Asking { epoch, .. } if until_us > now_us => {
+                candidate.active_since_us = now_us;
+                epoch
+            }
             State::Active { epoch, until_us: old } if until_us > old => epoch,
             _ => return,
         };
@@ -450,9 +481,12 @@ impl Core {
         let Some(peer) = self.settings.others().next() else {
             return majority;
         };
-        let heard_us = self.peers[usize::from(peer)].heard_us.max(self.started_us);
+        let PeerView { heard_us, beat, .. } = self.peers[usize::from(peer)];
+        let heard_us = heard_us.max(self.started_us);
         // Whoever serves decides before its lease ends; whoever does not, after the other's would have.
         let patience_us = match self.standing() {
+            // One that has just begun anew, or is about to, neither votes nor wants the lease.
+            Standing::Active { .. } if beat.presence != Presence::Here => 0,
             Standing::Active { .. } => self.settings.lease_us / 2,
             _ => self.settings.lease_us + self.settings.margin_us,
         };

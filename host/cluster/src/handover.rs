@@ -100,6 +100,9 @@ impl Core {
     }
 
     fn could_follow(&self, now_us: u64, id: MemberId) -> bool {
+        if self.keeps_its_lease(now_us) {
+            return false;
+        }
         let index = usize::from(id);
         let (Some(member), Some(peer)) = (self.settings.members.get(index), self.peers.get(index)) else {
             return false;

@@ -13,7 +13,7 @@
 //! counts the same lease from its *sending*, less the margin; and a voter that has begun anew says nothing for a lease and a margin.
 //! (Two nodes that were told to serve when alone gave up the invariant: [`WhenAlone::Serve`].)
 //! Read next: `voter.rs` (50 lines that safety rests on), `core.rs` (the doors), `candidate.rs` (the life of a node), `handover.rs`,
-//! `likeness.rs` (who is ready to follow).
+//! `likeness.rs` (who is ready to follow), `parting.rs` (how a member is replaced by the next process).
 
 #![warn(missing_docs)]
 
@@ -22,6 +22,7 @@ mod core;
 mod handover;
 mod likeness;
 mod message;
+mod parting;
 mod session;
 mod settings;
 #[cfg(test)]
@@ -30,6 +31,6 @@ mod voter;
 pub mod wire;
 
 pub use core::{Action, Closing, Core, Event, PeerView, Standing};
-pub use message::{Ask, Beat, Message, Refusal, Serves};
+pub use message::{Ask, Beat, Message, Presence, Refusal, Serves};
 pub use session::{Acquaintance, Session, Stamp, Verdict};
 pub use settings::{MEMBERS_MAX, Member, MemberId, Mutation, Role, Settings, Unlike, WhenAlone};

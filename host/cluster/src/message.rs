@@ -75,13 +75,27 @@ pub enum Refusal {
     Longer,
 }
 
+/// Whether a member's vote can be counted on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// It can. So it is with members that do not say it.
+    #[default]
+    Here,
+    /// It has begun lately, and votes for nobody yet.
+    Silent,
+    /// It is about to begin anew in another process.
+    Parting,
+}
+
 /// What a member tells of itself now and then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
     /// It has the lease.
     pub active: bool,
-    /// It could serve.
+    /// It could serve, and could have the lease at once.
     pub fit: bool,
+    /// Whether its vote can be counted on.
+    pub presence: Presence,
     /// The highest epoch that it knows of.
     pub epoch: u64,
 }

@@ -155,6 +155,7 @@ mod tests {
     const BEAT: Option<Message> = Some(Message::Beat(Beat {
         active: true,
         fit: true,
+        presence: crate::Presence::Here,
         epoch: 1,
     }));
 

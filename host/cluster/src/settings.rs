@@ -52,6 +52,8 @@ pub enum Mutation {
     NoSilence,
     /// A holder counts its lease from the receipt of the grant.
     FromReceipt,
+    /// A member that is to begin anew does not look at whether the others can do without it.
+    PartsAtOnce,
 }
 
 /// All of it, and who this member is.

@@ -260,6 +260,7 @@ fn a_transfer_closes_first_and_lets_the_other_ask_at_once() {
     let fit = Message::Beat(Beat {
         active: false,
         fit: true,
+        presence: Presence::Here,
         epoch: 1,
     });
     node.step(AWAKE + 3_000, Event::Received(1, fit));
@@ -391,6 +392,7 @@ fn nothing_is_handed_over_to_a_node_with_other_policies_unless_it_is_named() {
     let fit = Message::Beat(Beat {
         active: false,
         fit: true,
+        presence: Presence::Here,
         epoch: 1,
     });
     let hand_over = |unlike, to| {
@@ -415,6 +417,7 @@ fn a_better_node_is_preferred_when_it_has_been_ready_for_long_enough() {
         Message::Beat(Beat {
             active: false,
             fit,
+            presence: Presence::Here,
             epoch: 1,
         })
     };

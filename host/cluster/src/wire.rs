@@ -14,7 +14,7 @@ mod parcel;
 pub use parcel::{BODY_BYTES_MAX, Parcel, read_parcel, write_parcel};
 
 use crate::{
-    message::{Ask, Beat, Message, Refusal, Serves},
+    message::{Ask, Beat, Message, Presence, Refusal, Serves},
     settings::MemberId,
 };
 
@@ -157,7 +157,12 @@ fn write_message(message: &Message, bytes: &mut Vec<u8>) {
         }
         Message::Beat(beat) => {
             put(beat.epoch);
-            bytes.push(u8::from(beat.active) | u8::from(beat.fit) << 1);
+            let presence = match beat.presence {
+                Presence::Here => 0,
+                Presence::Silent => 1,
+                Presence::Parting => 2,
+            };
+            bytes.push(u8::from(beat.active) | u8::from(beat.fit) << 1 | presence << 2);
         }
         Message::Serves(serves) => {
             put(serves.config);
@@ -265,6 +270,11 @@ fn message(fields: &mut Fields<'_>, kind: u8) -> Option<Message> {
             Message::Beat(Beat {
                 active: flags & 1 != 0,
                 fit: flags & 2 != 0,
+                presence: match flags >> 2 & 3 {
+                    0 => Presence::Here,
+                    2 => Presence::Parting,
+                    _ => Presence::Silent,
+                },
                 epoch,
             })
         }

@@ -85,7 +85,8 @@ async fn route(context: &Context, request: Request<Incoming>) -> Result<Answer, 
             let last = context.handle.last_upgrade();
             Ok(answer::json(&serde_json::json!({
                 "pid": std::process::id(),
-                "running": last.is_running,
+                "running": last.stage.is_some(),
+                "stage": last.stage,
                 "last_error": last.last_error,
             })))
         }

@@ -68,6 +68,23 @@ impl Gate {
         })
     }
 
+    /// Whether it could be made. Another process may have it, and goes on with it.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub(super) fn check(
+        cluster: &str,
+        kind: GateKind,
+        interface: &str,
+        addresses: &[IpAddr],
+    ) -> io::Result<()> {
+        let link = (interface, Announcer::new(interface, addresses)?.interface());
+        match kind {
+            GateKind::Nftables => Table::check(cluster, link, addresses),
+            GateKind::Lifetime => Lifetimes::check(link, addresses),
+        }
+    }
+
     /// Opens it, or keeps it open, until then.
     pub(super) fn open(&mut self, until_us: u64) -> io::Result<()> {
         let is_open = match &mut self.hold {

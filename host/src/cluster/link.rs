@@ -10,12 +10,12 @@ use std::{
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
-use trimtab_cluster::Serves;
+use trimtab_cluster::{Presence, Serves};
 
 use super::{
     boot_us,
     fitness::Fitness,
-    view::{Counters, MemberView, Standing, View, WarmView, role_name},
+    view::{Counters, MemberView, Standing, View, WarmView, presence_name, role_name},
 };
 use crate::config;
 
@@ -64,12 +64,20 @@ pub(super) enum Order {
     /// What was under way is.
     Finished,
     Closed,
+    /// Another process is to be this member: end when the others can do without it.
+    Part(Parted),
+    /// It is not, after all.
+    Stay,
     Stop,
 }
 
+/// Told when nothing of the member is left; dropped when it goes on.
+pub(super) type Parted = oneshot::Sender<()>;
+
 /// A member as others in this process see it.
 pub struct Link {
-    orders: Mutex<Vec<Order>>,
+    /// `None` once the thread has ended: an order then has nobody who would answer.
+    orders: Mutex<Option<Vec<Order>>>,
     bell: OwnedFd,
     view: Mutex<View>,
     warm: Mutex<Option<WarmView>>,
@@ -93,6 +101,7 @@ impl Link {
             role: role_name(member.role),
             active: false,
             fit: false,
+            presence: presence_name(Presence::Here),
             config: None,
             policies: None,
             heard_ms: None,
@@ -104,7 +113,7 @@ impl Link {
             ..View::default()
         };
         Ok(Self {
-            orders: Mutex::default(),
+            orders: Mutex::new(Some(Vec::new())),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             view: Mutex::new(view),
             warm: Mutex::default(),
@@ -211,16 +220,42 @@ impl Link {
         self.order(Order::Closed);
     }
 
+    /// Another process is to be this member. Answers when this one has ended, which it does as soon as the others can do without it, and with
+    /// `false` if it goes on since it was told to stay.
+    pub async fn part(&self) -> bool {
+        let (done, parted) = oneshot::channel();
+        self.order(Order::Part(done));
+        parted.await.is_ok()
+    }
+
+    /// No other process is to be this member. Who was too late is told so by [`Self::has_ended`].
+    pub fn stay(&self) {
+        self.order(Order::Stay);
+    }
+
+    /// Whether the member is none any more.
+    pub fn has_ended(&self) -> bool {
+        self.orders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
+    }
+
+    /// The thread has ended: whoever still waits for an answer gets none.
+    pub(super) fn end(&self) {
+        *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The thread ends. A lease that it still has ends by itself.
     pub fn stop(&self) {
         self.order(Order::Stop);
     }
 
     fn order(&self, order: Order) {
-        self.orders
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(order);
+        match &mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(orders) => orders.push(order),
+            None => return,
+        }
         // The only failure is a bell that rings already.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
@@ -233,6 +268,7 @@ impl Link {
         let mut count = [0; 8];
         // Nothing to read means that it did not ring.
         let _ = rustix::io::read(&self.bell, &mut count);
-        std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }

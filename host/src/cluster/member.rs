@@ -21,9 +21,9 @@ use super::{
     Change, boot_us,
     fitness::{GateRest, Trouble},
     gate::Gate,
-    link::{Link, Order, Target, TransferError, Transferred},
+    link::{Link, Order, Parted, Target, TransferError, Transferred},
     settings,
-    view::{self, View},
+    view::{self, View, presence_name},
 };
 use crate::{
     config::{self, Takeover},
@@ -69,6 +69,9 @@ pub(super) struct Member {
     transfer: Option<(MemberId, Transferred)>,
     /// Who follows once nothing is under way here.
     successor: Option<MemberId>,
+    /// Who waits for this member to end.
+    parting: Option<Parted>,
+    has_parted: bool,
     leases: u64,
     /// Since when this node has its lease.
     active_since_us: u64,
@@ -106,6 +109,8 @@ impl Member {
             mend_us: 0,
             transfer: None,
             successor: None,
+            parting: None,
+            has_parted: false,
             leases: 0,
             active_since_us: 0,
             preempt_after_us: config.preempt_after.map(|after| after.as_micros() as u64),
@@ -114,9 +119,9 @@ impl Member {
         })
     }
 
-    /// Runs until it is told to stop.
-    pub(super) fn run(&mut self) {
-        loop {
+    /// Runs until it is told to stop, or has ended since another process is to be this member: who is to be told once nothing of it is left.
+    pub(super) fn run(&mut self) -> Option<Parted> {
+        while !self.has_parted {
             self.look();
             self.step(Event::Tick);
             for order in self.link.take_orders() {
@@ -129,7 +134,16 @@ impl Member {
                     }
                     Order::Serves(serves) => self.step(Event::Serves(serves)),
                     Order::Closed => self.step(Event::Closed),
-                    Order::Stop => return,
+                    Order::Part(done) => {
+                        self.parting = Some(done);
+                        self.step(Event::Part(true));
+                    }
+                    Order::Stay if !self.has_parted => {
+                        self.parting = None;
+                        self.step(Event::Part(false));
+                    }
+                    Order::Stay => {}
+                    Order::Stop => return None,
                 }
             }
             self.prefer();
@@ -139,11 +153,12 @@ impl Member {
             self.show();
             self.wait();
             for _ in 0..DATAGRAMS_AT_ONCE {
-                if !self.receive() {
+                if self.has_parted || !self.receive() {
                     break;
                 }
             }
         }
+        self.parting.take()
     }
 
     /// Until something comes, or it is time.
@@ -190,6 +205,7 @@ impl Member {
                 }
             }
             Action::Close(why) => self.close(why),
+            Action::Part => self.has_parted = true,
             Action::NoSuccessor => {
                 if let Some((_, done)) = self.transfer.take() {
                     let _ = done.send(Err(TransferError::NoSuccessor));
@@ -448,10 +464,12 @@ impl Member {
                 member.config = serves.map(|serves| digest(serves.config));
                 member.policies = serves.map(|serves| digest(serves.policies));
                 if id == usize::from(self.me) {
+                    member.presence = presence_name(self.core.presence(now_us));
                     member.active = role == view::Standing::Active;
                     member.fit = self.trouble.is_none() && member.role == "node";
                     continue;
                 }
+                member.presence = presence_name(peer.beat.presence);
                 member.active = peer.beat.active;
                 member.fit = peer.beat.fit;
                 let heard = (peer.heard_us > 0).then(|| now_us.saturating_sub(peer.heard_us) / 1_000);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Serialize;
+use trimtab_cluster::Presence;
 
 use crate::config::MemberRole;
 
@@ -56,6 +57,15 @@ pub struct View {
     pub(super) until_us: u64,
 }
 
+impl View {
+    /// Whether another node is there that cannot follow yet: it has just started, or is about to.
+    pub fn somebody_comes(&self) -> bool {
+        let others = self.members.iter().filter(|member| member.name != self.node);
+        let mut nodes = others.filter(|member| member.role == "node" && member.heard_ms.is_some());
+        nodes.any(|member| member.presence != "here")
+    }
+}
+
 /// What a standby was told by the active node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WarmView {
@@ -86,6 +96,8 @@ pub struct MemberView {
     pub active: bool,
     /// Whether it could serve, as it said last.
     pub fit: bool,
+    /// Whether its vote can be counted on: `here`, `silent` (it began lately), or `parting` (another process is about to be this member).
+    pub presence: &'static str,
     /// Digest of its configuration, but for what belongs to one node, if it said so.
     pub config: Option<String>,
     /// Digest of the policies in service, if it said so.
@@ -99,6 +111,14 @@ pub(super) fn role_name(role: MemberRole) -> &'static str {
     match role {
         MemberRole::Node => "node",
         MemberRole::Witness => "witness",
+    }
+}
+
+pub(super) fn presence_name(presence: Presence) -> &'static str {
+    match presence {
+        Presence::Here => "here",
+        Presence::Silent => "silent",
+        Presence::Parting => "parting",
     }
 }
 

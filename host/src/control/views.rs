@@ -1,6 +1,6 @@
 //! What is in service, as the rest of the process sees it.
 //!
-//! Owns the views of a pool and of a listener. It must not know who puts them there.
+//! Owns the views of a pool, of a listener and of an upgrade. It must not know who puts them there.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -28,4 +28,25 @@ pub struct ListenerView {
     pub address: SocketAddr,
     /// What is counted of it.
     pub counters: Arc<metrics::Listener>,
+}
+
+/// What became of the last try to have another process take over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeView {
+    /// How far it is; `None` if there is none just now.
+    pub stage: Option<UpgradeStage>,
+    /// Why the last one does not serve, a line for each mistake.
+    pub last_error: Option<String>,
+}
+
+/// How far a process is that is to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpgradeStage {
+    /// It reads, compiles and tries.
+    Starting,
+    /// It could serve; this process gives up its place in the cluster first, and its lease before that.
+    Leaving,
+    /// It takes that place.
+    Joining,
 }

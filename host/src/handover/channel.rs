@@ -49,8 +49,14 @@ pub(super) enum Word {
         /// The last good set.
         backends: Vec<Backend>,
     },
+    /// Old to new: this process is a member of a cluster, and gives its place to whoever asks for it.
+    Member,
     /// Old to new: that was all.
     All,
+    /// New to old: it could serve, and waits for the member's place.
+    Waits,
+    /// Old to new: nobody is that member any more.
+    Place,
     /// New to old: it serves.
     Ready,
     /// New to old: it does not, and why.
@@ -78,6 +84,11 @@ impl Channel {
     pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
         self.0.set_read_timeout(Some(patience))?;
         self.0.set_write_timeout(Some(patience))
+    }
+
+    /// What is said next may take as long as it takes.
+    pub(super) fn wait_for_ever(&self) -> io::Result<()> {
+        self.0.set_read_timeout(None)
     }
 
     pub(super) fn say(&mut self, word: &Word, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

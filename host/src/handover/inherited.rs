@@ -30,6 +30,8 @@ pub struct Inheritance {
     pub standings: BTreeMap<String, Vec<Standing>>,
     /// What each pool's source named last.
     pub found: BTreeMap<String, Vec<Backend>>,
+    /// The process before is a member of a cluster.
+    is_member: bool,
     predecessor: Option<Channel>,
 }
 
@@ -60,8 +62,14 @@ impl Inheritance {
                 }
                 Word::Standings { pool, standings } => drop(heard.standings.insert(pool, standings)),
                 Word::Found { pool, backends } => drop(heard.found.insert(pool, backends)),
+                Word::Member => heard.is_member = true,
                 Word::All => break,
-                Word::Ready | Word::Refused { .. } | Word::Yours | Word::Unknown => {}
+                Word::Ready
+                | Word::Refused { .. }
+                | Word::Yours
+                | Word::Waits
+                | Word::Place
+                | Word::Unknown => {}
             }
         }
         heard.predecessor = Some(channel);
@@ -71,6 +79,26 @@ impl Inheritance {
     /// Whether another process serves until this one says that it does.
     pub fn has_predecessor(&self) -> bool {
         self.predecessor.is_some()
+    }
+
+    /// Whether the process before is a member of a cluster: its place has to be waited for.
+    pub fn has_place(&self) -> bool {
+        self.is_member && self.predecessor.is_some()
+    }
+
+    /// Tells the process before that this one could serve, and waits until that one is no member any more. Blocks, for as long as the
+    /// other takes to hand over what it serves.
+    ///
+    /// # Errors
+    /// When it has gone meanwhile: then it is no member either.
+    pub fn wait_for_place(&mut self) -> io::Result<()> {
+        let Some(channel) = &mut self.predecessor else {
+            return Ok(());
+        };
+        channel.wait_for_ever()?;
+        channel.say(&Word::Waits, &[])?;
+        while channel.hear()?.0 != Word::Place {}
+        channel.set_patience(PATIENCE)
     }
 
     /// Takes an admin listener's socket: the process before had it, or the service manager has opened this address.

@@ -44,6 +44,45 @@ pub struct Handover {
     pub standings: Vec<(String, Vec<Standing>)>,
     /// What each pool's source named last.
     pub found: Vec<(String, Vec<Backend>)>,
+    /// This process is a member of a cluster.
+    pub is_member: bool,
+}
+
+/// What has become of a new process.
+#[derive(Debug)]
+pub enum Started {
+    /// It serves.
+    Serves(Taken),
+    /// It could, and waits for this process's place in the cluster.
+    Waits(Waiting),
+}
+
+/// A new process that waits for a place. Whoever drops it ends the process.
+#[derive(Debug)]
+pub struct Waiting {
+    guarded: Guarded,
+    channel: Channel,
+}
+
+impl Waiting {
+    /// Tells it that this process is no member any more, and waits until it serves.
+    ///
+    /// # Errors
+    /// Why it does not. It is gone then.
+    pub async fn admit(self) -> Result<Taken, String> {
+        let Self { guarded, mut channel } = self;
+        let talking = tokio::task::spawn_blocking(move || {
+            channel.say(&Word::Place, &[])?;
+            first(channel)
+        });
+        match guarded
+            .judge(talking.await.map_err(|error| error.to_string())?)
+            .await?
+        {
+            Started::Serves(taken) => Ok(taken),
+            Started::Waits(_) => Err("it asks for a place that it has".to_owned()),
+        }
+    }
 }
 
 /// A new process that serves, beside this one.
@@ -64,6 +103,7 @@ impl Taken {
 }
 
 /// Ends the process unless told otherwise.
+#[derive(Debug)]
 struct Guarded(Option<Child>);
 
 impl Drop for Guarded {
@@ -76,11 +116,11 @@ impl Drop for Guarded {
 }
 
 impl Successor {
-    /// Starts the new process and waits until it serves.
+    /// Starts the new process and waits until it serves, or waits for a place.
     ///
     /// # Errors
     /// Why it does not. It is gone then.
-    pub async fn start(&self, handover: Handover) -> Result<Taken, String> {
+    pub async fn start(&self, handover: Handover) -> Result<Started, String> {
         let broken = |error: io::Error| format!("cannot start {}: {error}", self.program.display());
         let (ours, theirs) = UnixStream::pair().map_err(broken)?;
         let mut command = Command::new(&self.program);
@@ -88,29 +128,41 @@ impl Successor {
             .arg0(&self.name)
             .args(&self.arguments)
             .stdin(Stdio::from(OwnedFd::from(theirs)));
-        let mut guarded = Guarded(Some(command.spawn().map_err(broken)?));
+        let guarded = Guarded(Some(command.spawn().map_err(broken)?));
         // The command has a copy of the other end, and the end of the new process would not be heard.
         drop(command);
         let talking = tokio::task::spawn_blocking(move || talk(ours, &handover));
-        let heard = talking.await.map_err(|error| error.to_string())?;
+        guarded
+            .judge(talking.await.map_err(|error| error.to_string())?)
+            .await
+    }
+}
+
+impl Guarded {
+    /// What a word means for the process.
+    async fn judge(mut self, heard: io::Result<(Word, Channel)>) -> Result<Started, String> {
         match heard {
             Ok((Word::Refused { reason }, _)) => {
-                guarded.ended().await;
+                self.ended().await;
                 Err(reason)
             }
+            Ok((Word::Waits, channel)) => Ok(Started::Waits(Waiting {
+                guarded: self,
+                channel,
+            })),
             Ok((_, channel)) => {
-                let child = guarded.0.take().ok_or("the new process is gone")?;
-                Ok(Taken {
+                let child = self.0.take().ok_or("the new process is gone")?;
+                Ok(Started::Serves(Taken {
                     pid: child.id().ok_or("the new process ended")?,
                     channel,
                     _child: child,
-                })
+                }))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 Err(format!("it does not serve after {READY_WITHIN:?}"))
             }
             Err(error) => {
-                let ended = guarded.ended().await;
+                let ended = self.ended().await;
                 Err(ended.map_or_else(
                     || format!("it does not answer: {error}"),
                     |status| format!("it ended with {status}, without a word"),
@@ -118,9 +170,7 @@ impl Successor {
             }
         }
     }
-}
 
-impl Guarded {
     /// How it ended, if it does.
     async fn ended(&mut self) -> Option<std::process::ExitStatus> {
         let child = self.0.as_mut()?;
@@ -134,9 +184,14 @@ fn talk(stream: UnixStream, handover: &Handover) -> io::Result<(Word, Channel)> 
     let mut channel = Channel::new(stream);
     channel.set_patience(READY_WITHIN)?;
     say_all(&mut channel, handover)?;
+    first(channel)
+}
+
+/// The first word that says what becomes of the process.
+fn first(mut channel: Channel) -> io::Result<(Word, Channel)> {
     loop {
         let (word, _) = channel.hear()?;
-        if matches!(word, Word::Ready | Word::Refused { .. }) {
+        if matches!(word, Word::Ready | Word::Waits | Word::Refused { .. }) {
             return Ok((word, channel));
         }
     }
@@ -161,6 +216,9 @@ pub(super) fn say_all(channel: &mut Channel, handover: &Handover) -> io::Result<
             backends: backends.clone(),
         };
         channel.say(&word, &[])?;
+    }
+    if handover.is_member {
+        channel.say(&Word::Member, &[])?;
     }
     channel.say(&Word::All, &[])
 }

@@ -35,6 +35,7 @@ fn sockets_and_standings_arrive_as_they_were() {
         sockets: sockets.collect(),
         standings: vec![("main".into(), vec![standing()])],
         found: Vec::new(),
+        is_member: false,
     };
     let old = std::thread::spawn(move || {
         let mut channel = Channel::new(old);
@@ -52,6 +53,44 @@ fn sockets_and_standings_arrive_as_they_were() {
     assert_eq!(inheritance.standings["main"], [standing()]);
     inheritance.confirm().unwrap();
     assert_eq!(old.join().unwrap(), Word::Ready);
+}
+
+#[test]
+fn a_place_is_waited_for_before_the_new_process_serves() {
+    let (old, new) = UnixStream::pair().unwrap();
+    let old = std::thread::spawn(move || {
+        let mut channel = Channel::new(old);
+        let handover = super::Handover {
+            is_member: true,
+            ..super::Handover::default()
+        };
+        super::successor::say_all(&mut channel, &handover).unwrap();
+        let first = channel.hear().unwrap().0;
+        channel.say(&Word::Place, &[]).unwrap();
+        let second = channel.hear().unwrap().0;
+        channel.say(&Word::Yours, &[]).unwrap();
+        [first, second]
+    });
+    let mut inheritance = Inheritance::hear(new).unwrap();
+    assert!(inheritance.has_place());
+    inheritance.wait_for_place().unwrap();
+    inheritance.confirm().unwrap();
+    assert_eq!(old.join().unwrap(), [Word::Waits, Word::Ready]);
+}
+
+#[test]
+fn no_place_is_waited_for_where_the_old_process_has_none_or_is_gone() {
+    let (old, new) = UnixStream::pair().unwrap();
+    Channel::new(old).say(&Word::All, &[]).unwrap();
+    assert!(!Inheritance::hear(new).unwrap().has_place());
+    let (old, new) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(old);
+    for word in [Word::Member, Word::All] {
+        channel.say(&word, &[]).unwrap();
+    }
+    let mut inheritance = Inheritance::hear(new).unwrap();
+    drop(channel);
+    assert!(inheritance.wait_for_place().is_err());
 }
 
 #[test]

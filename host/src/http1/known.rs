@@ -75,7 +75,7 @@ mod tests {
         let mut known = Known::default();
         for round in 0..3 {
             for number in 0..500 {
-                let (name, value) = (format!("X-{}", number % 7), format!("{number}"));
+                let (name, value) = (format!("X-{}", number / 100), format!("{number}"));
                 let (found, said) = known.field(name.as_bytes(), value.as_bytes()).unwrap();
                 assert_eq!(found, name.to_lowercase().as_str(), "{round}");
                 assert_eq!(said, value, "{round}");

@@ -76,6 +76,11 @@ fn status(view: &Value) -> String {
         if member["role"] == "node" && member["fit"] == false {
             about.push("not ready".to_owned());
         }
+        match member["presence"].as_str() {
+            Some("silent") => about.push("just started".to_owned()),
+            Some("parting") => about.push("about to be replaced".to_owned()),
+            _ => {}
+        }
         for (key, what) in [
             ("config", "another configuration"),
             ("policies", "other policies"),

@@ -3,7 +3,12 @@
 //! Owns listening only while active, handing over before a stop, the probe through a listener, and what is run at a change of role.
 //! Who is active is decided in `cluster`.
 
-use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -15,13 +20,13 @@ use tokio::{
 };
 
 use super::{
-    Control, StartError,
+    Control, StartError, WorkerHandle,
     sockets::{Held, Newcomers, welcome},
 };
 use crate::{
     cluster::{Change, Cluster, KEY_BYTES_MIN, Link, Serves, Standing, TransferError, Trouble},
     config::{self, Config, GateKind, Hooks, MemberRole, Mistakes, NamedFile, Takeover},
-    proxy::Message,
+    proxy::{ListenerPlan, Message},
 };
 
 /// Between two tries to listen where another process still does.
@@ -36,6 +41,8 @@ const ARRIVAL: Duration = Duration::from_millis(20);
 const FINISH_MAX: Duration = Duration::from_millis(1500);
 /// New connections are turned away for so long at most, as by a table (`cluster/gate/table.rs`).
 const QUIET_MAX: Duration = Duration::from_secs(2);
+/// A node that is being replaced or has just started takes less to be ready to follow.
+const LEASES_TO_COME: u32 = 4;
 /// A name in the environment of whatever is run at a change of role.
 const ROLE: &str = "TRIMTAB_ROLE";
 
@@ -43,7 +50,9 @@ const ROLE: &str = "TRIMTAB_ROLE";
 pub(super) struct Seat {
     pub(super) link: Arc<Link>,
     changes: mpsc::UnboundedReceiver<Change>,
-    config: config::Cluster,
+    /// As it was at the start: another file takes a restart.
+    pub(super) config: config::Cluster,
+    key: Vec<u8>,
     probe: Option<tokio::task::JoinHandle<()>>,
     /// Tries to listen, and when to try again; `None` when there is nothing to try.
     listening: Option<u32>,
@@ -62,17 +71,31 @@ impl Seat {
             return Ok(None);
         };
         let key = read_key(&config.key)?;
+        Self::of(config, key, handle).map(Some)
+    }
+
+    /// The same member again, by the same file.
+    pub(super) fn again(&self, handle: &crate::control::Handle) -> Result<Self, StartError> {
+        Self::of(self.config.clone(), self.key.clone(), handle)
+    }
+
+    fn of(
+        config: config::Cluster,
+        key: Vec<u8>,
+        handle: &crate::control::Handle,
+    ) -> Result<Self, StartError> {
         let address = config.members[config.me].address;
         let cluster = Cluster::start(&config, &key, handle.metrics().clone());
         let Cluster { link, changes } = cluster.map_err(|error| StartError::Cluster { address, error })?;
         handle.set_cluster(link.clone());
-        Ok(Some(Self {
+        Ok(Self {
             link,
             changes,
             config,
+            key,
             probe: None,
             listening: None,
-        }))
+        })
     }
 
     /// The next thing to do; never without a cluster.
@@ -92,7 +115,12 @@ impl Seat {
         self.config.role() == MemberRole::Node
     }
 
-    fn binds(&self) -> bool {
+    /// For giving the lease to another node, with what is under way.
+    pub(super) fn handing_over_max(&self, drain: Duration) -> Duration {
+        drain + FINISH_MAX + self.config.lease * 2
+    }
+
+    pub(super) fn binds(&self) -> bool {
         self.config.takeover == Takeover::Bind
     }
 
@@ -172,10 +200,22 @@ async fn probe(address: SocketAddr) -> std::io::Result<()> {
     Ok(())
 }
 
-fn welcome_at(listeners: &Held, newcomers: Newcomers) {
+pub(super) fn welcome_at(listeners: &Held, newcomers: Newcomers) {
     for sockets in listeners.values() {
         if let Err(error) = welcome(sockets, newcomers) {
             tracing::warn!(%error, "what becomes of new connections cannot be changed");
+        }
+    }
+}
+
+/// Gives the lease away, and waits until then for a node that has only just started.
+async fn leave(link: &Link, until: Instant) -> Result<String, TransferError> {
+    loop {
+        match link.leave().await {
+            Err(TransferError::NoSuccessor) if link.view().somebody_comes() && Instant::now() < until => {
+                tokio::time::sleep(LISTEN_AGAIN).await;
+            }
+            outcome => return outcome,
         }
     }
 }
@@ -295,18 +335,22 @@ impl Control {
         // Policies before the first request; rates when there are listeners to have them.
         let known = self.take_known();
         self.go_on_with(known.as_ref(), true);
-        let mut waiting = Vec::new();
-        for (worker, plans) in self.workers.iter().zip(plans) {
-            let (done, applied) = oneshot::channel();
-            // A worker that is gone has logged why.
-            let _ = worker.messages.send(Message::Listen(plans, done));
-            waiting.push(applied);
-        }
+        let waiting = self.have_workers_listen(plans);
         self.go_on_with(known.as_ref(), false);
         for applied in waiting {
             let _ = applied.await;
         }
         self.probe();
+    }
+
+    pub(super) fn have_workers_listen(&self, plans: Vec<Vec<ListenerPlan>>) -> Vec<oneshot::Receiver<()>> {
+        let listen = |(worker, plans): (&WorkerHandle, Vec<ListenerPlan>)| {
+            let (done, applied) = oneshot::channel();
+            // A worker that is gone has logged why.
+            let _ = worker.messages.send(Message::Listen(plans, done));
+            applied
+        };
+        self.workers.iter().zip(plans).map(listen).collect()
     }
 
     /// Watches the first listener that a connection without a request leaves no trace of.
@@ -395,10 +439,12 @@ impl Control {
 
     /// Gives the lease to another node before this one stops, if there is another. In any case it asks for none again.
     pub(super) async fn hand_over(&mut self) {
-        let Some(seat) = &self.seat else { return };
+        let Some(seat) = self.seat.as_ref().filter(|seat| !seat.link.has_ended()) else {
+            return;
+        };
         let link = seat.link.clone();
-        let limit = self.service.config.drain + FINISH_MAX + seat.config.lease * 2;
-        match link.leave().await {
+        let limit = seat.handing_over_max(self.service.config.drain);
+        match leave(&link, Instant::now() + seat.config.lease * LEASES_TO_COME).await {
             Ok(to) => {
                 tracing::info!(to, "handing over before the stop");
                 if tokio::time::timeout(limit, self.until_left(&link)).await.is_err() {

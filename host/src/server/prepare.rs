@@ -38,7 +38,7 @@ use crate::{
 pub(super) struct Service {
     pub(super) config: Arc<Config>,
     pub(super) access_log: Option<AccessLog>,
-    /// Whether listeners are bound; a standby's may not be.
+    /// Whether listeners are bound; a standby's may not be, nor a process' that is no member yet.
     pub(super) is_listening: bool,
     pub(super) listeners: Vec<Arc<config::Listener>>,
     /// Where each listener really listens, by its key; differs from what is configured for port 0.
@@ -90,15 +90,22 @@ type Company<'a> = (
 impl Service {
     /// Nothing yet, but what another process leaves.
     pub(super) fn empty(config: &Config, inheritance: &mut Inheritance, discovery: Discovery) -> Self {
-        let held = sockets::inherited(config, inheritance);
+        let binds_when_active = config
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.takeover == config::Takeover::Bind);
+        let waits = config.cluster.is_some() && inheritance.has_place();
+        let held = match binds_when_active {
+            true => Held::new(),
+            false => sockets::inherited(config, inheritance),
+        };
         let config = Config {
             listeners: Vec::new(),
             pools: BTreeMap::new(),
             ..config.clone()
         };
-        let binds_when_active = |cluster: &config::Cluster| cluster.takeover == config::Takeover::Bind;
         Self {
-            is_listening: !config.cluster.as_ref().is_some_and(binds_when_active),
+            is_listening: !binds_when_active && !waits,
             config: Arc::new(config),
             access_log: None,
             listeners: Vec::new(),
@@ -385,13 +392,13 @@ impl Service {
         self.listeners.iter().any(|listener| listener.key() == key)
     }
 
-    /// Binds all listeners, those of a standby that becomes active. Answers with what each worker gets.
+    /// Binds all listeners, or takes what another process has left: when a standby becomes active, or a new process is the member. Answers with what each worker gets.
     ///
     /// # Errors
     /// The first address that cannot be listened on.
     pub(super) fn listen(&mut self, workers: usize) -> Result<Vec<Vec<ListenerPlan>>, StartError> {
         self.is_listening = true;
-        let opened = self.sockets(&self.config, workers);
+        let opened = self.open(&self.config, workers, |_| false);
         self.is_listening = opened.is_ok();
         let (mut sockets, held) = opened?;
         self.held = held;

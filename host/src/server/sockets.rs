@@ -47,20 +47,27 @@ pub(super) fn inherited(config: &Config, inheritance: &mut Inheritance) -> Held 
 impl Service {
     /// Sockets for the listeners that are new, and copies of all.
     pub(super) fn sockets(&self, config: &Config, workers: usize) -> Result<(Sockets, Held), StartError> {
+        match self.is_listening {
+            true => self.open(config, workers, |key| self.has_listener(key)),
+            // What another process has left waits.
+            false => Ok((Sockets::new(), self.held.clone())),
+        }
+    }
+
+    /// The same, where `is_open` says which listeners are not new.
+    pub(super) fn open(
+        &self,
+        config: &Config,
+        workers: usize,
+        is_open: impl Fn(&str) -> bool,
+    ) -> Result<(Sockets, Held), StartError> {
         let mut sockets = Sockets::new();
         let mut held = Held::new();
-        if !self.is_listening {
-            return Ok((sockets, held));
-        }
         for listener in &config.listeners {
             let key = listener.key();
-            let failed = |error| StartError::Bind {
-                name: format!("listener.{}", listener.name),
-                address: listener.listen,
-                error,
-            };
+            let failed = |error| cannot_listen(listener, error);
             let kept = self.held.get(&key).cloned();
-            if let Some(kept) = kept.clone().filter(|_| self.has_listener(&key)) {
+            if let Some(kept) = kept.clone().filter(|_| is_open(&key)) {
                 held.insert(key, kept);
                 continue;
             }
@@ -79,6 +86,17 @@ impl Service {
         Ok((sockets, held))
     }
 
+    /// Whether the addresses of listeners can be listened on that no other process has left.
+    pub(super) fn check_addresses(&self) -> Result<(), StartError> {
+        let config = &self.config;
+        let is_new = |listener: &&config::Listener| !self.held.contains_key(&listener.key());
+        for listener in config.listeners.iter().filter(is_new) {
+            let bound = bind_all(listener.listen, presence(config, listener.listen), 1);
+            bound.map_err(|error| cannot_listen(listener, error))?;
+        }
+        Ok(())
+    }
+
     /// Copies of all sockets, for another process.
     pub(super) fn copies(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
         let all = self
@@ -87,6 +105,14 @@ impl Service {
             .flat_map(|(key, sockets)| sockets.iter().map(move |socket| (key, socket)));
         all.map(|(key, socket)| Ok((listener_key(key), socket.try_clone()?.into())))
             .collect()
+    }
+}
+
+fn cannot_listen(listener: &config::Listener, error: std::io::Error) -> StartError {
+    StartError::Bind {
+        name: format!("listener.{}", listener.name),
+        address: listener.listen,
+        error,
     }
 }
 
@@ -191,7 +217,11 @@ pub(super) fn welcome(sockets: &[TcpListener], newcomers: Newcomers) -> std::io:
         .map(socket2::SockRef::from)
         .try_for_each(|socket| match newcomers {
             Newcomers::TurnedAway => socket.attach_filter(&no_first_packets),
-            Newcomers::Welcome => socket.detach_filter(),
+            Newcomers::Welcome => match socket.detach_filter() {
+                // Nobody was turned away.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            },
         })
 }
 

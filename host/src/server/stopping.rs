@@ -88,8 +88,6 @@ impl Control {
     pub(super) async fn stop(mut self, drain: Duration) -> End {
         self.handle.set_ready(false);
         self.steps.abort_all();
-        // Ends a process that has not taken over yet.
-        self.upgrades.starting.abort_all();
         let (end, idle) = match self.upgrades.taken {
             Some(_) => (End::Replaced, Idle::Answer),
             None => (End::Stopped, Idle::Close),

@@ -1,7 +1,7 @@
 //! The change from one process to the next, without a moment in which nobody listens.
 //!
 //! Owns when the new process is started and what becomes of this one: it ends in order once the new one serves, and goes
-//! on as if nothing had happened otherwise. How the two talk is in `handover.rs`.
+//! on as if nothing had happened otherwise. How the two talk is in `handover.rs`; the place of a member of a cluster, in `place.rs`.
 //!
 //! Invariant: while a new process starts, no configuration goes into service here, so that both have the same listeners.
 
@@ -11,8 +11,8 @@ use tokio::{sync::oneshot, task::JoinSet};
 
 use super::Control;
 use crate::{
-    control::{PoolView, UpgradeView},
-    handover::{ADMIN, Handover, Successor, Taken},
+    control::{PoolView, UpgradeStage, UpgradeView},
+    handover::{ADMIN, Handover, Started, Successor, Taken},
 };
 
 pub(super) type Answer = oneshot::Sender<Result<u32, String>>;
@@ -26,6 +26,8 @@ pub(super) struct Upgrades {
     answers: Vec<Answer>,
     /// It is to begin when the reload under way has ended.
     is_due: bool,
+    /// That this process could not yet be the member again is in the log.
+    pub(super) is_told: bool,
     /// It serves, and this process is to end.
     pub(super) taken: Option<Taken>,
 }
@@ -76,10 +78,20 @@ impl Control {
         tracing::info!(program = %successor.program.display(), "starting the process that takes over");
         match self.handover() {
             Ok(handover) => {
-                self.publish_upgrade(true, None);
-                self.upgrades
-                    .starting
-                    .spawn(async move { successor.start(handover).await });
+                self.publish_upgrade(Some(UpgradeStage::Starting), None);
+                self.upgrades.is_told = false;
+                let place = self.place();
+                self.upgrades.starting.spawn(async move {
+                    match successor.start(handover).await? {
+                        Started::Serves(taken) => Ok(taken),
+                        Started::Waits(waiting) => {
+                            let place =
+                                place.ok_or("it asks for a place in a cluster, and there is none here")?;
+                            place.give().await?;
+                            waiting.admit().await
+                        }
+                    }
+                });
             }
             Err(error) => self.refuse_upgrade(&format!("the sockets cannot be copied: {error}")),
         }
@@ -119,22 +131,24 @@ impl Control {
         for line in reason.lines() {
             tracing::error!("{line}");
         }
-        self.publish_upgrade(false, Some(reason.to_owned()));
+        self.publish_upgrade(None, Some(reason.to_owned()));
         for answer in self.upgrades.answers.drain(..) {
             // Whoever asked may have gone.
             let _ = answer.send(Err(reason.to_owned()));
         }
     }
 
-    fn publish_upgrade(&self, is_running: bool, last_error: Option<String>) {
-        self.handle.set_upgrade(UpgradeView {
-            is_running,
-            last_error,
-        });
+    fn publish_upgrade(&self, stage: Option<UpgradeStage>, last_error: Option<String>) {
+        self.handle.set_upgrade(UpgradeView { stage, last_error });
     }
 
     fn handover(&self) -> std::io::Result<Handover> {
-        let mut sockets = self.service.copies()?;
+        let member = self.seat.as_ref().filter(|seat| !seat.link.has_ended());
+        let mut sockets = match member {
+            // As long as anybody has one, the next node cannot listen.
+            Some(seat) if seat.binds() => Vec::new(),
+            _ => self.service.copies()?,
+        };
         if let Some(admin) = &self.admin_socket {
             sockets.push((ADMIN.to_owned(), admin.try_clone()?.into()));
         }
@@ -150,6 +164,7 @@ impl Control {
             sockets,
             standings: standings.collect(),
             found: found.collect(),
+            is_member: member.is_some(),
         })
     }
 }

@@ -55,6 +55,13 @@ pub(super) struct Warmth {
     tasks: [AbortHandle; 2],
 }
 
+impl Warmth {
+    /// What has the socket for questions.
+    pub(super) fn answering(&self) -> AbortHandle {
+        self.tasks[0].clone()
+    }
+}
+
 impl Drop for Warmth {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
@@ -76,9 +83,7 @@ impl Control {
         let Some(seat) = self.seat.as_ref().filter(|seat| seat.serves()) else {
             return Ok(());
         };
-        let Some(config) = &self.service.config.cluster else {
-            return Ok(());
-        };
+        let config = &seat.config;
         let secret = cluster::derived(config, "warm standby")?;
         let key =
             Key::new(&secret).ok_or_else(|| StartError::Engine("bug: a derived key is no key".to_owned()))?;

@@ -48,6 +48,19 @@ fn all() -> Vec<Letter> {
         Message::Beat(Beat {
             active: false,
             fit: true,
+            presence: Presence::Here,
+            epoch: 8,
+        }),
+        Message::Beat(Beat {
+            active: false,
+            fit: false,
+            presence: Presence::Silent,
+            epoch: 8,
+        }),
+        Message::Beat(Beat {
+            active: false,
+            fit: false,
+            presence: Presence::Parting,
             epoch: 8,
         }),
         Message::Serves(Serves {

@@ -2,7 +2,8 @@
 //!
 //! A run is a row of episodes, each with a seed of its own. An episode begins with a cluster that just started, goes through a
 //! storm of faults, and ends in a calm. At every instant of it at most one gate may be open, and only with a majority's votes; in
-//! the calm there has to be an active node within two leases, and then it stays. Whoever fails is told with its seed.
+//! the calm there has to be an active node within two leases, and then it stays. At last all members are to begin anew at once, as in an
+//! upgrade in place: they have to do it one after the other, and no lease may lapse meanwhile. Whoever fails is told with its seed.
 
 mod clock;
 mod network;
@@ -90,26 +91,33 @@ fn five_members_never_have_two_open_gates() {
     holds(FIVE, 3 << 20);
 }
 
-/// The judge itself: with this bug in the protocol the very same run fails.
-fn catches(mutation: Mutation) {
+/// The judge itself: with this bug in the protocol the very same run fails, and says one of these.
+fn catches(mutation: Mutation, told: &[&str]) {
     let mutation = Some(mutation);
     let mutant = Shape { mutation, ..PAIR };
     let found = run(mutant, 1, SECONDS_TO_CATCH).expect_err("the simulation sees it");
     eprintln!("{mutation:?}: {found}");
-    assert!(
-        found.contains("open gate") || found.contains("majority"),
-        "{found}"
-    );
+    assert!(told.iter().any(|told| found.contains(told)), "{found}");
 }
+
+const DUAL: [&str; 2] = ["open gate", "majority"];
 
 #[test]
 fn a_voter_without_silence_is_caught() {
-    catches(Mutation::NoSilence);
+    catches(Mutation::NoSilence, &DUAL);
 }
 
 #[test]
 fn a_lease_that_counts_from_receipt_is_caught() {
-    catches(Mutation::FromReceipt);
+    catches(Mutation::FromReceipt, &DUAL);
+}
+
+#[test]
+fn a_member_that_begins_anew_when_it_is_needed_is_caught() {
+    catches(
+        Mutation::PartsAtOnce,
+        &["lapsed while members began anew", "nobody was active"],
+    );
 }
 
 #[test]

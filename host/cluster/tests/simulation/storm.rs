@@ -12,7 +12,7 @@ impl World {
     /// A fault, and when the next one comes.
     pub(crate) fn blow(&mut self) -> u64 {
         let member = self.random.usize(..self.members.len());
-        match self.random.u8(..10) {
+        match self.random.u8(..11) {
             0 | 1 => {
                 let other = self.random.usize(..self.members.len());
                 self.links[member][other] = Link::bad(&mut self.random);
@@ -36,6 +36,10 @@ impl World {
                 self.crash(member, pause_us);
             }
             8 => self.order_transfer(member),
+            9 => {
+                let is_meant = self.random.u8(..3) > 0;
+                self.order_parting(member, is_meant);
+            }
             _ => {
                 let is_fit = self.random.u8(..3) > 0;
                 self.set_fit(member, is_fit);
@@ -73,6 +77,7 @@ impl World {
 
     fn crash(&mut self, member: usize, pause_us: u64) {
         self.members[member].core = None;
+        self.members[member].is_to_part = false;
         self.members[member].waiting.clear();
         let at_us = self.now_us() + pause_us;
         self.plan(at_us, Happening::Start(member));
@@ -91,6 +96,7 @@ impl World {
             }
             self.thaw(member);
             self.set_fit(member, true);
+            self.order_parting(member, false);
         }
     }
 }

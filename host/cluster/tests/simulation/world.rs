@@ -3,7 +3,7 @@
 use std::collections::BinaryHeap;
 
 use trimtab_cluster::{
-    Action, Core, Event, Member, MemberId, Message, Mutation, Role, Settings, Standing, WhenAlone,
+    Action, Closing, Core, Event, Member, MemberId, Message, Mutation, Role, Settings, Standing, WhenAlone,
 };
 
 use crate::{clock::Clock, network::Link};
@@ -15,6 +15,12 @@ const MARGIN_US: u64 = 50_000;
 const LATE_MAX_US: u64 = 15_000;
 const STORM_US: std::ops::Range<u64> = 1_000_000..60_000_000;
 const CALM_US: std::ops::Range<u64> = 2_000_000..10_000_000;
+/// For all members to begin anew, one after the other.
+const REPLACED_WITHIN_US: u64 = 15_000_000;
+/// Between two gates at a transfer.
+const HANDED_OVER_WITHIN_US: u64 = 100_000;
+/// Until the next process is the member.
+const REPLACED_US: u64 = 100_000;
 
 /// What cluster is simulated.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +46,9 @@ pub(crate) struct Machine {
     vote: Option<(MemberId, u64, u32)>,
     /// The wake-up that counts.
     wake_us: u64,
+    pub(crate) is_to_part: bool,
+    /// How often it parted, to begin anew.
+    parted: u32,
 }
 
 #[derive(Debug)]
@@ -50,6 +59,8 @@ pub(crate) enum Happening {
     Closed(usize, u32),
     Thaw(usize),
     Start(usize),
+    /// Whoever is active hands over if it is to part.
+    HandOver,
     Fault,
 }
 
@@ -93,6 +104,10 @@ pub(crate) struct World {
     wrong: Option<String>,
     /// Who began the last lease.
     holder: Option<usize>,
+    /// Leases that nobody renewed.
+    lapsed: u64,
+    /// How long no gate was open.
+    idle_us: u64,
     /// Leases that began.
     pub(crate) leases: u64,
     pub(crate) steps: u64,
@@ -110,6 +125,8 @@ impl World {
             gate_us: 0,
             vote: None,
             wake_us: u64::MAX,
+            is_to_part: false,
+            parted: 0,
         };
         let count = shape.roles.len();
         let mut world = Self {
@@ -122,6 +139,8 @@ impl World {
             planned: 0,
             wrong: None,
             holder: None,
+            lapsed: 0,
+            idle_us: 0,
             leases: 0,
             steps: 0,
         };
@@ -171,7 +190,60 @@ impl World {
                 self.holder
             ));
         }
+        self.replace_all()
+    }
+
+    /// Everybody is to begin anew, all at the same time. They do it one after the other, and there is somebody active meanwhile.
+    fn replace_all(&mut self) -> Result<(), String> {
+        // Of two that both have to vote, neither can be missed. Other bugs show in storms.
+        let is_meant = matches!(self.shape.mutation, None | Some(Mutation::PartsAtOnce));
+        let can_be_missed = self.shape.roles.len() > 2 || self.shape.when_alone == WhenAlone::Serve;
+        if !can_be_missed || !is_meant {
+            return Ok(());
+        }
+        let (lapsed, leases, idle_us) = (self.lapsed, self.leases, self.idle_us);
+        for member in 0..self.members.len() {
+            self.members[member].parted = 0;
+            self.order_parting(member, true);
+        }
+        self.plan(self.now_us, Happening::HandOver);
+        self.run_until(self.now_us + REPLACED_WITHIN_US)?;
+        let parted: Vec<_> = self.members.iter().map(|machine| machine.parted).collect();
+        if parted.iter().any(|count| *count != 1) {
+            return Err(format!("of the members that were to begin anew did: {parted:?}"));
+        }
+        if self.lapsed != lapsed {
+            return Err("a lease lapsed while members began anew".to_owned());
+        }
+        let (leases, idle_us) = (self.leases - leases, self.idle_us - idle_us);
+        // Whoever is active hands over once, and rarely again: when two cross that tell it at once.
+        let nodes = self
+            .shape
+            .roles
+            .iter()
+            .filter(|role| **role == Role::Node)
+            .count() as u64;
+        if leases == 0 || leases > 2 * nodes || self.open_gates().count() != 1 {
+            return Err(format!("{leases} leases while members began anew"));
+        }
+        if idle_us > LEASE_US + leases * HANDED_OVER_WITHIN_US {
+            return Err(format!(
+                "nobody was active for {idle_us} us while members began anew"
+            ));
+        }
         Ok(())
+    }
+
+    /// As the server does while it has a process that waits for its place.
+    fn hand_over(&mut self) {
+        for member in 0..self.members.len() {
+            let machine = &self.members[member];
+            let standing = machine.core.as_ref().map(Core::standing);
+            if machine.is_to_part && matches!(standing, Some(Standing::Active { .. })) {
+                self.order_transfer(member);
+            }
+        }
+        self.plan(self.now_us + 20_000, Happening::HandOver);
     }
 
     fn run_until(&mut self, end_us: u64) -> Result<(), String> {
@@ -181,6 +253,7 @@ impl World {
             let Some(Planned { at_us, what, .. }) = self.agenda.pop() else {
                 break;
             };
+            self.note_idle(at_us);
             self.now_us = self.now_us.max(at_us);
             match what {
                 Happening::Deliver(to, event) => self.give(to, event),
@@ -202,6 +275,7 @@ impl World {
                         self.start(member);
                     }
                 }
+                Happening::HandOver => self.hand_over(),
                 Happening::Fault => {
                     let next_us = self.blow();
                     self.plan(next_us, Happening::Fault);
@@ -211,8 +285,15 @@ impl World {
                 return Err(wrong);
             }
         }
+        self.note_idle(end_us);
         self.now_us = end_us;
         Ok(())
+    }
+
+    fn note_idle(&mut self, until_us: u64) {
+        let open_until_us = self.members.iter().map(|machine| machine.gate_us).max();
+        let since_us = open_until_us.unwrap_or(0).max(self.now_us);
+        self.idle_us += until_us.saturating_sub(since_us);
     }
 
     pub(crate) fn start(&mut self, member: usize) {
@@ -256,6 +337,11 @@ impl World {
         self.give(member, Event::Transfer(None));
     }
 
+    pub(crate) fn order_parting(&mut self, member: usize, is_meant: bool) {
+        self.members[member].is_to_part = is_meant && self.members[member].core.is_some();
+        self.give(member, Event::Part(is_meant));
+    }
+
     pub(crate) fn set_fit(&mut self, member: usize, is_fit: bool) {
         self.give(member, Event::Fit(is_fit));
     }
@@ -294,13 +380,26 @@ impl World {
                     self.holder = Some(member);
                 }
             }
-            Action::Close(_) => {
+            Action::Close(why) => {
+                self.lapsed += u64::from(why == Closing::Lapsed);
                 let late_us = self.random.u64(..LATE_MAX_US);
                 let machine = &self.members[member];
                 let happening = Happening::Closed(member, machine.boot);
                 self.plan(now_us + late_us, happening);
             }
             Action::NoSuccessor => {}
+            Action::Part => {
+                let machine = &mut self.members[member];
+                if machine.gate_us > now_us {
+                    self.wrong = Some(format!("at {now_us} us {member} parted with an open gate"));
+                }
+                machine.core = None;
+                machine.waiting.clear();
+                machine.is_to_part = false;
+                machine.parted += 1;
+                let pause_us = self.random.u64(..REPLACED_US);
+                self.plan(now_us + pause_us, Happening::Start(member));
+            }
         }
     }
 

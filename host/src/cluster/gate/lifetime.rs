@@ -53,6 +53,22 @@ impl Lifetimes {
     /// # Errors
     /// When one of them is here for good, or elsewhere, or they may not be changed.
     pub(super) fn new((interface, index): (&str, u32), addresses: &[IpAddr]) -> io::Result<Self> {
+        let mut lifetimes = Self::of((interface, index), addresses)?;
+        lifetimes.close().map_err(|error| {
+            io::Error::other(format!("addresses of {interface}: {error} (needs CAP_NET_ADMIN)"))
+        })?;
+        Ok(lifetimes)
+    }
+
+    /// Whether they could be taken.
+    ///
+    /// # Errors
+    /// As of [`Self::new`], as far as it can be seen without a change.
+    pub(super) fn check(link: (&str, u32), addresses: &[IpAddr]) -> io::Result<()> {
+        Self::of(link, addresses).map(drop)
+    }
+
+    fn of((interface, index): (&str, u32), addresses: &[IpAddr]) -> io::Result<Self> {
         let mut lifetimes = Self {
             netlink: Netlink::open(ROUTE)?,
             index,
@@ -68,9 +84,6 @@ impl Lifetimes {
                 )));
             }
         }
-        lifetimes.close().map_err(|error| {
-            io::Error::other(format!("addresses of {interface}: {error} (needs CAP_NET_ADMIN)"))
-        })?;
         Ok(lifetimes)
     }
 

@@ -63,7 +63,7 @@ impl Table {
     ) -> io::Result<Self> {
         let name = table_name(cluster);
         let rules = rules(&name, interface, addresses);
-        run_nft(&rules)?;
+        run_nft(Nft::Change, &rules)?;
         Ok(Self {
             name,
             rules,
@@ -71,6 +71,14 @@ impl Table {
             netlink: Netlink::open(Some(NETFILTER))?,
             until_us: 0,
         })
+    }
+
+    /// Whether it could be made.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub(super) fn check(cluster: &str, (interface, _): (&str, u32), addresses: &[IpAddr]) -> io::Result<()> {
+        run_nft(Nft::Check, &rules(&table_name(cluster), interface, addresses))
     }
 
     /// Makes it again if somebody has taken it away, as open as it was.
@@ -87,7 +95,7 @@ impl Table {
             table = self.name,
             "somebody has taken the table of the kernel's gate away (nft flush ruleset?); it is made again"
         );
-        run_nft(&self.rules)
+        run_nft(Nft::Change, &self.rules)
     }
 
     fn is_there(&mut self) -> io::Result<bool> {
@@ -260,8 +268,20 @@ fn rules(table: &str, interface: &str, addresses: &[IpAddr]) -> String {
     )
 }
 
-fn run_nft(rules: &str) -> io::Result<()> {
-    let child = Command::new("nft")
+/// What is done with rules.
+#[derive(Clone, Copy)]
+enum Nft {
+    Change,
+    /// Nothing, but everything that could be wrong is found.
+    Check,
+}
+
+fn run_nft(what: Nft, rules: &str) -> io::Result<()> {
+    let mut command = Command::new("nft");
+    if let Nft::Check = what {
+        command.arg("-c");
+    }
+    let child = command
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
