@@ -17,10 +17,11 @@ struct Figures<'a>(&'a Value);
 type Judge = fn(&Report) -> Result<Effect>;
 
 /// The examples with a scenario.
-pub(crate) const EFFECTS: [(&str, Judge); 8] = [
+pub(crate) const EFFECTS: [(&str, Judge); 9] = [
     ("canary-by-header", canary),
     ("cost-aware", cost),
     ("deadline-aware", deadline),
+    ("peer-aware", peers),
     ("prefix-affinity", prefix),
     ("shuffle-sharding", shards),
     ("sticky-bounded", sticky),
@@ -164,6 +165,17 @@ fn deadline(report: &Report) -> Result<Effect> {
              peak-ewma {ewma:.2} %"
         ),
         is_shown: own < ewma * 0.5 && own < two * 0.5 && refused < 600.0,
+    })
+}
+
+fn peers(report: &Report) -> Result<Effect> {
+    let late = |name: &str| report.of(name)?.p99_ms();
+    let (own, herd) = (late("peer-aware")?, late("least-connections")?);
+    Ok(Effect {
+        seen: format!(
+            "p99 {own:.0} ms with news of 200 ms; least-connections, which believes them, {herd:.0} ms"
+        ),
+        is_shown: own * 5.0 < herd,
     })
 }
 
