@@ -49,4 +49,4 @@ mod worker;
 pub use access::{AccessLog, AccessWriter};
 pub use error::{Error, Fault};
 pub use route::takes;
-pub use worker::{CanaryPlan, Idle, ListenerPlan, Message, Plan, PoolPlan, Shared, Worker};
+pub use worker::{Arrivals, CanaryPlan, Idle, ListenerPlan, Message, Plan, PoolPlan, Shared, Worker};

@@ -44,7 +44,7 @@ mod finish;
 mod warm;
 mod watch;
 
-pub use finish::Idle;
+pub use finish::{Arrivals, Idle};
 pub(super) use watch::SWEEP_EVERY_MS;
 
 use connections::Connections;
@@ -92,7 +92,7 @@ pub enum Message {
     Withdraw(oneshot::Sender<()>),
     /// Have the connections that there are now end with their next response, and those that come meanwhile with their first.
     /// Answered when the former have, or after this time.
-    Finish(Duration, oneshot::Sender<()>),
+    Finish(Duration, Arrivals, oneshot::Sender<()>),
     /// Tell what another node would lack that takes this one's place; what policies have learned, too, or not.
     Tell(bool, oneshot::Sender<WorkerWarm>),
     /// Go on with what another node knew at this time, on this process's clock; with what its policies had learned, or without.
@@ -195,8 +195,8 @@ impl Worker {
                         state.withdraw().await;
                         let _ = done.send(());
                     }
-                    Message::Finish(within, done) => {
-                        tokio::task::spawn_local(state.clone().finish(within, done));
+                    Message::Finish(within, arrivals, done) => {
+                        tokio::task::spawn_local(state.clone().finish(within, arrivals, done));
                     }
                     Message::Tell(with_states, done) => {
                         let _ = done.send(state.tell(with_states));

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     cluster::{Change, Cluster, KEY_BYTES_MIN, Link, Serves, Standing, TransferError, Trouble},
     config::{self, Config, GateKind, Hooks, MemberRole, Mistakes, NamedFile, Takeover},
-    proxy::{ListenerPlan, Message},
+    proxy::{Arrivals, ListenerPlan, Message},
 };
 
 /// Between two tries to listen where another process still does.
@@ -35,7 +35,7 @@ const LISTEN_AGAIN: Duration = Duration::from_millis(20);
 const LISTEN_TRIES: u32 = 100;
 /// A probe may take so many heartbeats, and its fellows too.
 const PROBE_EVERY: u32 = 2;
-/// A connection whose first packet passed is with a worker by then.
+/// A connection whose first packet passed is in a listener's queue by then.
 const ARRIVAL: Duration = Duration::from_millis(20);
 /// The last connections of a node that hands over have so long. Whoever is turned away meanwhile tries again after a second.
 const FINISH_MAX: Duration = Duration::from_millis(1500);
@@ -388,15 +388,15 @@ impl Control {
             .map(|worker| worker.messages.clone())
             .collect();
         tokio::spawn(async move {
-            for (within, is_last) in [(drain, false), (FINISH_MAX, true)] {
-                if is_last {
+            for (within, arrivals) in [(drain, Arrivals::GoOn), (FINISH_MAX, Arrivals::AreOver)] {
+                if arrivals == Arrivals::AreOver {
                     link.hush().await;
                     welcome_at(&quiet, Newcomers::TurnedAway);
                     tokio::time::sleep(ARRIVAL).await;
                 }
                 let finish = |worker: &mpsc::UnboundedSender<Message>| {
                     let (done, finished) = oneshot::channel();
-                    let _ = worker.send(Message::Finish(within, done));
+                    let _ = worker.send(Message::Finish(within, arrivals, done));
                     finished
                 };
                 let waiting: Vec<_> = workers.iter().map(finish).collect();

@@ -20,6 +20,18 @@ pub enum Idle {
     Answer,
 }
 
+/// Whether connections come while others end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrivals {
+    /// They do, and are not waited for: there would be no end to it.
+    GoOn,
+    /// They are turned away, so that whatever is still found was here before, perhaps in a listener's queue.
+    AreOver,
+}
+
+/// The driver of sockets hands over what waits in a queue at one look, and who accepts it may have its turn after that.
+const LOOKS_WITHOUT_ARRIVALS: u32 = 3;
+
 impl WorkerState {
     /// Ends listening, at once; connections end by and by.
     pub(super) async fn withdraw(&self) {
@@ -34,20 +46,34 @@ impl WorkerState {
 
     /// Ends the connections that there are now with an answer each, and those that come meanwhile with their first. None is
     /// closed before that or the time is over: a request that crosses the end of its connection would be lost.
-    pub(super) async fn finish(self: Rc<Self>, within: Duration, done: oneshot::Sender<()>) {
+    pub(super) async fn finish(
+        self: Rc<Self>,
+        within: Duration,
+        arrivals: Arrivals,
+        done: oneshot::Sender<()>,
+    ) {
         self.finishes.set(self.finishes.get() + 1);
         for (watch, _) in self.connections.borrow().values() {
             watch.stop_with_an_answer();
         }
         let next = self.next_connection.get();
         let deadline = tokio::time::Instant::now() + within;
-        let is_under_way = || self.connections.borrow().keys().any(|key| *key < next);
-        while is_under_way() && tokio::time::Instant::now() < deadline {
+        let is_meant = |key: u64| arrivals == Arrivals::AreOver || key < next;
+        let is_under_way = || self.connections.borrow().keys().any(|key| is_meant(*key));
+        let mut looks = match arrivals {
+            Arrivals::GoOn => 0,
+            Arrivals::AreOver => LOOKS_WITHOUT_ARRIVALS,
+        };
+        while (is_under_way() || looks > 0) && tokio::time::Instant::now() < deadline {
+            if is_under_way() && arrivals == Arrivals::AreOver {
+                looks = LOOKS_WITHOUT_ARRIVALS;
+            }
             tokio::time::sleep(WITHDRAW_LOOK).await;
+            looks = looks.saturating_sub(1);
         }
         // Whoever is idle still should hear of the end while there is a way to tell.
         for (key, (watch, _)) in self.connections.borrow().iter() {
-            if *key < next {
+            if is_meant(*key) {
                 watch.finish();
             }
         }
