@@ -47,7 +47,12 @@ impl Known {
             return None;
         }
         let place = self.places.get_mut(place_of(name, value))?;
-        if place.sent != name || place.sent.is_empty() || place.value != value {
+        if place.sent == name && !name.is_empty() {
+            // A name that is said with another value each time is not made again.
+            if place.value != value {
+                place.value = HeaderValue::from_bytes(value).ok()?;
+            }
+        } else {
             *place = Place {
                 sent: name.to_vec(),
                 name: HeaderName::from_bytes(name).ok()?,
