@@ -57,20 +57,10 @@ impl WorkerState {
             watch.stop_with_an_answer();
         }
         let next = self.next_connection.get();
-        let deadline = tokio::time::Instant::now() + within;
         let is_meant = |key: u64| arrivals == Arrivals::AreOver || key < next;
         let is_under_way = || self.connections.borrow().keys().any(|key| is_meant(*key));
-        let mut looks = match arrivals {
-            Arrivals::GoOn => 0,
-            Arrivals::AreOver => LOOKS_WITHOUT_ARRIVALS,
-        };
-        while (is_under_way() || looks > 0) && tokio::time::Instant::now() < deadline {
-            if is_under_way() && arrivals == Arrivals::AreOver {
-                looks = LOOKS_WITHOUT_ARRIVALS;
-            }
-            tokio::time::sleep(WITHDRAW_LOOK).await;
-            looks = looks.saturating_sub(1);
-        }
+        // What takes longer is not waited for.
+        let _ = tokio::time::timeout(within, until_over(is_under_way, arrivals)).await;
         // Whoever is idle still should hear of the end while there is a way to tell.
         for (key, (watch, _)) in self.connections.borrow().iter() {
             if is_meant(*key) {
@@ -80,5 +70,50 @@ impl WorkerState {
         tokio::time::sleep(WITHDRAW_LOOK).await;
         self.finishes.set(self.finishes.get() - 1);
         let _ = done.send(());
+    }
+}
+
+/// Looks until nothing is under way, and, where nothing more can come, nothing was at several looks either.
+async fn until_over(is_under_way: impl Fn() -> bool, arrivals: Arrivals) {
+    let wanted = match arrivals {
+        Arrivals::GoOn => 0,
+        Arrivals::AreOver => LOOKS_WITHOUT_ARRIVALS,
+    };
+    let mut empty = 0;
+    loop {
+        empty = if is_under_way() { 0 } else { empty + 1 };
+        if empty > wanted {
+            return;
+        }
+        tokio::time::sleep(WITHDRAW_LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// How many looks it takes at what says each time whether something is under way, and nothing after that.
+    async fn looks(seen: &[bool], arrivals: Arrivals) -> usize {
+        let looked = Cell::new(0);
+        let look = || {
+            looked.set(looked.get() + 1);
+            seen.get(looked.get() - 1).copied().unwrap_or(false)
+        };
+        until_over(look, arrivals).await;
+        looked.get()
+    }
+
+    #[tokio::test]
+    async fn what_was_in_a_queue_when_nothing_more_comes_is_waited_for() {
+        let late = [false, false, true, true, false];
+        assert!(looks(&late, Arrivals::AreOver).await > late.len());
+    }
+
+    #[tokio::test]
+    async fn while_more_come_it_is_over_when_those_are_gone_that_were_there() {
+        assert_eq!(looks(&[true, true, false, true], Arrivals::GoOn).await, 3);
     }
 }
