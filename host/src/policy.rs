@@ -20,6 +20,8 @@ mod components;
 mod engine;
 mod fallback;
 mod fault;
+#[cfg(test)]
+mod fixture;
 mod grants;
 mod imports;
 mod instance;

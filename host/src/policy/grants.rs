@@ -218,21 +218,14 @@ fn needs(function: &str, grants: &Grants) -> Option<(&'static str, Grant)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fixture, *};
 
     fn restricted(change: impl FnOnce(&mut Grants), hash_on: &[HashOn]) -> Option<Box<Restrictions>> {
         let mut grants = Grants::everything();
         change(&mut grants);
         let spec = config::Policy {
-            name: "p".into(),
-            tenant: None,
-            source: config::PolicySource::File("p.wasm".into()),
-            memory_bytes: 0,
-            deadline: std::time::Duration::ZERO,
-            wasi: config::Wasi::None,
             grants,
-            config_json: String::new(),
-            line: None,
+            ..fixture::spec("p")
         };
         Restrictions::of(&spec, hash_on)
     }

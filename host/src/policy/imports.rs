@@ -420,14 +420,14 @@ impl diagnostics::Host for Guest {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use trimtab_tests::guest::Guest as Module;
 
     use super::*;
     use crate::{
         config::{self, Grant},
-        policy::{Answer, Candidate, Engine, Trial},
+        policy::{Answer, Candidate, Engine, Trial, fixture as policies},
         pool::{Figures, fixture},
     };
 
@@ -450,18 +450,11 @@ mod tests {
             ..Module::default()
         };
         let spec = config::Policy {
-            name: "p".into(),
-            tenant: None,
-            source: config::PolicySource::File("p.wasm".into()),
-            memory_bytes: 16 << 20,
-            deadline: Duration::from_secs(1),
-            wasi: config::Wasi::None,
             grants: config::Grants {
                 load,
                 ..config::Grants::everything()
             },
-            config_json: "{}".to_owned(),
-            line: None,
+            ..policies::spec("p")
         };
         let engine = Engine::new().unwrap();
         let candidate = Candidate::compile(&engine, spec.into(), &module.bare()).unwrap();

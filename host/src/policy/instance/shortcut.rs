@@ -104,24 +104,12 @@ mod tests {
     use crate::{
         config,
         http1::Head,
-        policy::{Candidate, Engine, Instance, builtin_component},
+        policy::{
+            Candidate, Engine, Instance,
+            fixture::{builtin, candidate},
+        },
         pool::{Figures, View, fixture},
     };
-
-    fn candidate(engine: &Engine, name: &str, wasm: &[u8]) -> Candidate {
-        let spec = config::Policy {
-            name: name.into(),
-            tenant: None,
-            source: config::PolicySource::Builtin(name.into()),
-            memory_bytes: 32 << 20,
-            deadline: std::time::Duration::from_secs(1),
-            wasi: config::Wasi::None,
-            grants: config::Grants::everything(),
-            config_json: "{}".into(),
-            line: None,
-        };
-        Candidate::compile(engine, spec.into(), wasm).unwrap()
-    }
 
     /// Two instances under the same load, one of which has no shortcut. So many of its answers are the same.
     fn compare(candidate: &Candidate, backends: usize, picks: u64) {
@@ -184,7 +172,7 @@ mod tests {
     fn every_built_in_picks_the_same_by_either_way() {
         let engine = Engine::new().unwrap();
         for name in config::BUILTIN_POLICIES {
-            let candidate = candidate(&engine, name, builtin_component(name).unwrap());
+            let candidate = builtin(&engine, name);
             for (backends, picks) in [(1, 20), (3, 400), (64, 100), (100, 300)] {
                 compare(&candidate, backends, picks);
             }
@@ -194,10 +182,7 @@ mod tests {
     #[test]
     fn least_connections_is_told_what_changed_on_the_way() {
         let engine = Engine::new().unwrap();
-        let told = |name| {
-            let candidate = candidate(&engine, name, builtin_component(name).unwrap());
-            candidate.shortcut.unwrap().is_told
-        };
+        let told = |name| builtin(&engine, name).shortcut.unwrap().is_told;
         assert!(told("least-connections"));
         assert!(!told("round-robin"));
     }

@@ -9,7 +9,7 @@ use super::{recordings::lock, *};
 use crate::{
     config,
     http1::Head,
-    policy::{Candidate, Engine, Facts, FaultKind, Instance, Trial, Tried, builtin_component},
+    policy::{Candidate, Engine, Facts, FaultKind, Instance, Trial, Tried, fixture as policies},
     pool::{Pool, fixture},
 };
 
@@ -24,19 +24,7 @@ fn candidate(engine: &Engine) -> Arc<Candidate> {
 }
 
 fn builtin(engine: &Engine, name: &str) -> Arc<Candidate> {
-    let spec = config::Policy {
-        name: name.into(),
-        tenant: None,
-        source: config::PolicySource::Builtin(name.into()),
-        memory_bytes: 32 << 20,
-        deadline: std::time::Duration::from_secs(1),
-        wasi: config::Wasi::None,
-        grants: config::Grants::everything(),
-        config_json: "{}".into(),
-        line: None,
-    };
-    let bytes = builtin_component(name).unwrap();
-    Arc::new(Candidate::compile(engine, spec.into(), bytes).unwrap())
+    Arc::new(policies::builtin(engine, name))
 }
 
 fn segment(engine: &Engine, picks: u32) -> Segment {
