@@ -59,8 +59,14 @@ async fn i4_i10_a_flood_up_to_the_limit_of_open_files_stops_nobody() {
     let turned_away = metric(&running, "trimtab_listener_connections_refused_total").await
         + metric(&running, "trimtab_listener_connections_evicted_total").await;
     assert!(turned_away > 0, "128 files have no room for all");
-    let open = metric(&running, "trimtab_listener_connections{").await;
-    assert!(open < 96, "{open} clients; a quarter of the files is for others");
+    let have_room = async |when: &str| {
+        let open = metric(&running, "trimtab_listener_connections{").await;
+        assert!(
+            open < 96,
+            "{open} clients {when}; a quarter of the files is for others"
+        );
+    };
+    have_room("while none is idle").await;
 
     // The flood goes on sitting there, and makes room as soon as it is idle.
     let mut new = Vec::new();
@@ -75,7 +81,12 @@ async fn i4_i10_a_flood_up_to_the_limit_of_open_files_stops_nobody() {
         }
     };
     trimtab_tests::within("new clients are let in", DEADLINE, arriving).await;
-    assert_eq!(used.get("/").await.status, 200);
+    have_room("after many took the place of others").await;
+    assert_eq!(
+        used.get("/").await.status,
+        200,
+        "silence does not push out what is of use"
+    );
     origin.release();
     assert_eq!(
         held.response().await.status,

@@ -144,6 +144,12 @@ impl ListenerState {
         self.close.notify_waiters();
     }
 
+    /// Whether as many connections are open as may be.
+    pub(super) fn is_full(&self) -> bool {
+        let limit = self.rules.borrow().config.limits.connections;
+        limit.is_some_and(|limit| self.counters.open() >= u64::from(limit))
+    }
+
     /// Whether accepting has stopped, and with it the sockets are gone.
     pub(super) fn is_closed(&self) -> bool {
         self.open.get() == 0
@@ -188,9 +194,12 @@ async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, sock
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok(accepted) => {
+            Ok((mut stream, address)) => {
+                if Place::is_scarce(worker, listener, &stream) {
+                    stream = worker.room.settle(worker, stream).await;
+                }
                 // The next ones wait in the system's queue, which costs us nothing.
-                if let_in(accepted) == Err(Full::Files) {
+                if let_in((stream, address)) == Err(Full::Files) {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -199,8 +208,10 @@ async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, sock
                 if worker.room.may_complain(worker.coarse_ms()) {
                     tracing::warn!(%error, "cannot accept, trying again");
                 }
-                worker.room.make(worker);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                match worker.room.make(worker) {
+                    true => tokio::task::yield_now().await,
+                    false => tokio::time::sleep(ACCEPT_PAUSE).await,
+                }
             }
         }
     }

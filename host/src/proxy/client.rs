@@ -57,6 +57,12 @@ pub(super) struct Idleness {
     since_ms: u64,
 }
 
+impl Idleness {
+    pub(super) fn is_used(self) -> bool {
+        self.is_used
+    }
+}
+
 /// Why a connection was ended by the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expired {
@@ -338,6 +344,11 @@ impl Watch {
         let is_free = self.expired.get().is_none() && !self.is_stopping();
         let is_free = is_free && self.clock.get() >= since_ms + IDLE_MS;
         is_free.then_some(Idleness { is_used, since_ms })
+    }
+
+    /// Whether it has not sent anything yet.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self.phase.get(), Phase::Handshake | Phase::Fresh)
     }
 
     /// Ends an idle connection for the sake of others.

@@ -56,6 +56,33 @@ impl Room {
         }
     }
 
+    /// The socket of a newcomer, when others have had their turn: a worker with nothing but newcomers sees no connection
+    /// end. Where clients have all the files that they may have, one that is idle is closed for it.
+    pub(super) async fn settle(&self, worker: &WorkerState, stream: TcpStream) -> TcpStream {
+        tokio::task::yield_now().await;
+        let stream = self.lower(stream);
+        // What is idle is judged by the clock, which may stand still for a while in a worker that has nothing else to do.
+        worker.tick();
+        if !self.is_of_others(&stream) || !self.make(worker) {
+            return stream;
+        }
+        // What was closed has its turn to end.
+        tokio::task::yield_now().await;
+        self.lower(stream)
+    }
+
+    /// With the lowest number that is free, if that may be a client's. So no client keeps a number that it should not
+    /// have, and numbers go on telling how many are open.
+    fn lower(&self, stream: TcpStream) -> TcpStream {
+        if !self.is_of_others(&stream) {
+            return stream;
+        }
+        match rustix::io::fcntl_dupfd_cloexec(&stream, 0) {
+            Ok(lower) if !self.is_of_others(&lower) => TcpStream::from_std(lower.into()).unwrap_or(stream),
+            _ => stream,
+        }
+    }
+
     /// Closes what has been idle for longest, whoever's it is. False if nothing is.
     pub(super) fn make(&self, worker: &WorkerState) -> bool {
         self.idle.close_longest(worker, None)
@@ -71,8 +98,9 @@ impl Room {
         may
     }
 
-    fn is_short_of_files(&self, stream: &TcpStream) -> bool {
-        u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= self.files_max)
+    /// Whether a client's socket has a number that it should not have.
+    fn is_of_others(&self, socket: &impl AsRawFd) -> bool {
+        u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= self.files_max)
     }
 }
 
@@ -83,6 +111,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether there may be no place for a newcomer, so that it has to be [settled](Room::settle) first.
+    pub(super) fn is_scarce(worker: &WorkerState, listener: &ListenerState, stream: &TcpStream) -> bool {
+        worker.room.is_of_others(stream) || listener.is_full()
+    }
+
     /// A place for a new connection, which an idle one may have to give up.
     pub(super) fn take(
         worker: &Rc<WorkerState>,
@@ -104,13 +137,10 @@ impl Place {
             }
             why
         };
-        if worker.room.is_short_of_files(stream) && !worker.room.make(worker) {
+        if worker.room.is_of_others(stream) {
             return Err(refused(Full::Files));
         }
-        let limit = listener.rules().config.limits.connections;
-        if limit.is_some_and(|limit| listener.counters.open() >= u64::from(limit))
-            && !listener.idle.close_longest(worker, Some(listener))
-        {
+        if listener.is_full() && !listener.idle.close_longest(worker, Some(listener)) {
             return Err(refused(Full::Listener));
         }
         counters.count(|counters| &counters.connections);
@@ -165,11 +195,20 @@ impl Idle {
             return false;
         }
         let connections = worker.connections();
-        let mut found: Vec<_> = connections
-            .iter()
-            .filter(|(_, (_, listener))| of.is_none_or(|of| Rc::ptr_eq(of, listener)))
-            .filter_map(|(key, (watch, _))| Some((watch.idleness()?, *key)))
-            .collect();
+        let mut found = Vec::new();
+        let (mut all, mut silent) = (0_usize, 0_usize);
+        for (key, (watch, listener)) in connections.iter() {
+            if of.is_some_and(|of| !Rc::ptr_eq(of, listener)) {
+                continue;
+            }
+            all += 1;
+            silent += usize::from(watch.is_silent());
+            found.extend(watch.idleness().map(|idleness| (idleness, *key)));
+        }
+        // Where most have said nothing yet, one more of them is no reason to close what has been of use.
+        if silent > all / 2 {
+            found.retain(|(idleness, _)| !idleness.is_used());
+        }
         if found.len() > REMEMBERED {
             found.select_nth_unstable(REMEMBERED);
             found.truncate(REMEMBERED);
