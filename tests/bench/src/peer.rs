@@ -130,7 +130,7 @@ impl Plan {
 }
 
 /// Everything that can be measured. Ports are 8100, 8110, ... in this order.
-pub(crate) const PEERS: [Peer; 27] = [
+pub(crate) const PEERS: [Peer; 28] = [
     peer("floor", Policy::RoundRobin, None, floor),
     peer("trimtab-lc", Policy::LeastConnections, None, ours::plan),
     peer("trimtab-rr", Policy::RoundRobin, None, ours::plan),
@@ -178,6 +178,7 @@ pub(crate) const PEERS: [Peer; 27] = [
         None,
         haproxy::plan,
     ),
+    peer("floor-spread", Policy::Named("spread"), None, floor),
 ];
 
 const fn peer(

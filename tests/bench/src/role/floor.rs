@@ -5,6 +5,7 @@
 
 mod shared;
 mod splice;
+mod spread;
 mod uring;
 
 use std::{
@@ -36,6 +37,8 @@ pub(crate) enum Way {
     Busy,
     /// Readiness by epoll, and bytes that stay in the kernel.
     Splice,
+    /// As the first, and each request goes to another backend.
+    Spread,
     /// No readiness: receives and sends by io_uring.
     Uring,
     /// As the first, by two workers between whom the kernel deals connections out.
@@ -74,6 +77,7 @@ impl Way {
 fn on(place: Place, way: Way, listener: TcpListener) -> io::Result<()> {
     match way {
         Way::Splice => splice::run(place, &listener),
+        Way::Spread => spread::run(place, &listener),
         Way::Uring => uring::run(place, listener),
         Way::Two | Way::Steered => shared::run(place, way, listener),
         Way::Epoll | Way::Batch | Way::Busy => forward(place, way, &listener, &|| {}),

@@ -22,8 +22,9 @@ const PEERS: [&str; 6] = [
     "pingora-rr",
     "caddy-lc",
 ];
-const THOUSAND: [&str; 6] = [
+const THOUSAND: [&str; 7] = [
     "floor",
+    "floor-spread",
     "trimtab-lc",
     "nginx-lc",
     "haproxy-lc",
@@ -257,7 +258,8 @@ fn thousand_table(rounds: &BTreeMap<&'static str, Vec<[Sample; 2]>>) -> Table {
     table.notes.push(
         "\"Adds\" is the median of the rounds' differences. More than the decision: a thousand connections take turns, and \
          trimtab checks a thousand backends' health. The decision alone: cargo bench -p trimtab --bench pick. The floor \
-         has a connection to a backend for each client, so 64 of them."
+         has a connection to a backend for each client, so 64 of them; floor-spread sends each request to the next backend, over \
+         connections that stay, and so is what any balancer pays for turns."
             .to_owned(),
     );
     table
