@@ -95,6 +95,12 @@ impl Inbox {
         self.filled < self.head.bytes.len()
     }
 
+    /// Whether it has not grown.
+    #[inline]
+    pub fn is_small(&self) -> bool {
+        self.head.bytes.len() <= INITIAL_BYTES
+    }
+
     /// Whether nothing is in it.
     #[inline]
     pub fn is_empty(&self) -> bool {

@@ -86,6 +86,15 @@ enum Stopping {
     WithAnAnswer,
 }
 
+/// Whether a connection that waits for its next request has room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    No,
+    Yes,
+    /// It has waited for so long that it should give it back.
+    Over,
+}
+
 /// The watched state of one connection. Times are in milliseconds of the worker's coarse clock; 0 is "not waiting".
 pub(super) struct Watch {
     phase: Cell<Phase>,
@@ -103,6 +112,7 @@ pub(super) struct Watch {
     request_expired: Cell<bool>,
     expired: Cell<Option<Expired>>,
     stopping: Cell<Stopping>,
+    stay: Cell<Stay>,
     /// What the client sent as a body was none.
     body_failed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -128,6 +138,7 @@ impl Watch {
             request_expired: Cell::new(false),
             expired: Cell::new(None),
             stopping: Cell::new(Stopping::No),
+            stay: Cell::new(Stay::No),
             body_failed: Cell::new(false),
             waker: RefCell::new(None),
             gate: Gate::default(),
@@ -200,6 +211,18 @@ impl Watch {
     /// The client has, or has no longer, something to take before more of a response can be handed on.
     pub(super) fn wait_for_client(&self, waiting: bool) {
         self.write_wait_ms.set(if waiting { self.clock.get() } else { 0 });
+    }
+
+    /// The connection has room for its next request while it waits for that, or no longer.
+    #[inline]
+    pub(super) fn stay(&self, stays: bool) {
+        self.stay.set(if stays { Stay::Yes } else { Stay::No });
+    }
+
+    /// Whether it has waited for too long to keep that.
+    #[inline]
+    pub(super) fn has_stayed(&self) -> bool {
+        self.stay.get() == Stay::Over
     }
 
     /// What the client sent after its last request is a part of the next.
@@ -406,6 +429,10 @@ impl Watch {
         if whole > 0 && now > whole && !self.request_expired.replace(true) {
             self.wake();
         }
+        if self.stay.get() == Stay::Yes && now >= self.since_ms.get() + IDLE_MS {
+            self.stay.set(Stay::Over);
+            self.wake();
+        }
         let drips = self.body_wait_ms.get() > 0 && self.pace.is_too_slow(now, limits);
         let waits = drips
             || over(self.body_wait_ms.get(), limits.body_timeout)
@@ -455,3 +482,6 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,16 @@ enum Done {
     Library,
 }
 
+/// How waiting at the desk ends.
+enum Stayed {
+    /// Something has come.
+    More,
+    /// It waits for longer, and does so elsewhere.
+    Leaves,
+    /// The connection is over.
+    Ended,
+}
+
 /// Why a request ended early.
 enum End {
     /// There is an answer to it.
@@ -91,7 +101,7 @@ pub(super) async fn serve<S: Socket + 'static>(
 ) -> (ClientStream<S>, Next) {
     let mut is_first = true;
     loop {
-        // An idle connection has no desk, and so no buffers and no room for what a request needs.
+        // A connection that is idle for longer has no desk, and so no buffers and no room for what a request needs.
         if poll_fn(|cx| stream.poll_readable(cx)).await.is_err() {
             return (stream, Next::Close);
         }
@@ -150,11 +160,41 @@ impl<S: Socket> Lane<'_, S> {
                     });
                 }
             }
-            if !self.inbox.finish() {
-                return None;
+            drop(rules);
+            if self.inbox.finish() {
+                self.client.watch.head_began();
+                continue;
             }
-            self.client.watch.head_began();
+            match self.stay().await {
+                Stayed::More => {}
+                Stayed::Leaves => return None,
+                Stayed::Ended => return Some(Next::Close),
+            }
         }
+    }
+
+    /// Waits for the next request without leaving the desk, which costs less if it comes soon.
+    async fn stay(&mut self) -> Stayed {
+        let watch = &self.client.watch;
+        let Some(_place) = self
+            .client
+            .worker
+            .scratch
+            .stay()
+            .filter(|_| self.inbox.is_small())
+        else {
+            return Stayed::Leaves;
+        };
+        watch.stay(true);
+        let stayed = poll_fn(|cx| match self.stream.poll_fill(cx, self.inbox) {
+            Poll::Ready(true) => Poll::Ready(Stayed::More),
+            Poll::Ready(false) => Poll::Ready(Stayed::Ended),
+            Poll::Pending if watch.has_stayed() => Poll::Ready(Stayed::Leaves),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        watch.stay(false);
+        stayed
     }
 
     /// More of the client. False at its end.

@@ -31,6 +31,8 @@ const SERVERS_MAX: usize = 64;
 /// Heads of requests that the library has read, and how large one that is kept may be.
 const HEADS_MAX: usize = 64;
 const HEAD_BYTES: usize = 4 << 10;
+/// Connections that wait for a next request at their desks, each with some KiB.
+const STAYING_MAX: usize = 128;
 /// The date is looked up again after this time.
 const DATE_EVERY_MS: u64 = 500;
 
@@ -45,9 +47,19 @@ pub(super) struct Scratch {
     heads: Spares<Head>,
     /// Of backends' responses.
     pub(super) known: RefCell<Known>,
+    staying: Cell<usize>,
     date: Cell<Date>,
     date_value: RefCell<Option<(u64, HeaderValue)>>,
     dated_ms: Cell<u64>,
+}
+
+/// Given back when it is dropped.
+pub(super) struct Staying<'a>(&'a Cell<usize>);
+
+impl Drop for Staying<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Default for Scratch {
@@ -60,6 +72,7 @@ impl Default for Scratch {
             servers: Spares::of(SERVERS_MAX),
             heads: Spares::of(HEADS_MAX),
             known: RefCell::default(),
+            staying: Cell::new(0),
             date: Cell::default(),
             date_value: RefCell::default(),
             dated_ms: Cell::new(0),
@@ -77,6 +90,16 @@ impl Scratch {
         self.wide.sweep();
         self.servers.sweep();
         self.heads.sweep();
+    }
+
+    /// A place at a desk while there is nothing to do, if one is left.
+    #[inline]
+    pub(super) fn stay(&self) -> Option<Staying<'_>> {
+        let staying = self.staying.get();
+        (staying < STAYING_MAX).then(|| {
+            self.staying.set(staying + 1);
+            Staying(&self.staying)
+        })
     }
 
     #[inline]
