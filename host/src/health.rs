@@ -8,6 +8,7 @@
 //! Read next: `health/tally.rs` (when checks count), `health/supervisor.rs` (what happens then), `pool.rs`.
 
 mod outlier;
+mod plain;
 mod probe;
 mod stream;
 mod supervisor;

@@ -25,6 +25,6 @@ pub use guard::{Guard, POISON, Passage};
 pub use head::Head;
 pub use known::Known;
 pub use request::{Inbox, Received};
-pub use response::{Framing, Malformed, Reply, Rules, read_fields, read_reply};
+pub use response::{Framing, Malformed, Reply, Rules, read_fields, read_reply, skim_reply};
 pub(crate) use target::{HostForm, host_form, settle_host, settle_path};
 pub use write::{Peer, is_straight, via_name, write_answer, write_request, write_straight};

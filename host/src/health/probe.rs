@@ -19,10 +19,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::TokioExecutor;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -32,16 +29,17 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::stream::Stream;
+use super::{plain, stream::Stream};
 use crate::{
     config::{Health, HealthKind, PoolProtocol},
+    http1::Malformed,
     pool::{Backend, Pool},
     proxy_header,
     tls::{ALPN_H2, Offer, Originator},
 };
 
 /// As much of a body is read as lets an ordinary backend finish its answer undisturbed. The rest is cut off.
-const BODY_BYTES_MAX: usize = 16 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// First checks are spread over the interval, but nobody should wait longer than this to learn what works.
 const FIRST_CHECK_MAX: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!("trimtab-health/", env!("CARGO_PKG_VERSION"));
@@ -61,7 +59,7 @@ pub struct CheckResult {
 
 /// Why a check is bad. All of them count alike.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     /// Nobody listens there.
     #[error("connect refused")]
     Refused,
@@ -85,7 +83,16 @@ enum Failure {
     },
     /// The connection ended before the answer did, or the answer was not HTTP.
     #[error("broken answer: {0}")]
+    Broken(#[source] io::Error),
+    /// The same over HTTP/2.
+    #[error("broken answer: {0}")]
     Answer(#[from] hyper::Error),
+    /// It was HTTP that no client would get from here.
+    #[error("broken answer: {}", .0.reason())]
+    Malformed(#[from] Malformed),
+    /// Its head does not end.
+    #[error("broken answer: its head is too long")]
+    LongHead,
     /// The configured path or host cannot be sent.
     #[error("the request cannot be made: {0}")]
     Request(#[from] http::Error),
@@ -220,18 +227,13 @@ impl Probe {
         };
         let request = self.request(path, host.as_deref(), is_http2)?;
         let status = match is_http2 {
-            false => get(Stream(stream), request, expect).await?,
-            true => get_http2(Stream(stream), request, expect).await?,
+            false => plain::get(stream, &request, expect).await?,
+            true => get_http2(Stream(stream), request.map(|()| Empty::new()), expect).await?,
         };
         Ok(format!("status {status}"))
     }
 
-    fn request(
-        &self,
-        path: &str,
-        host: Option<&str>,
-        is_http2: bool,
-    ) -> Result<Request<Empty<Bytes>>, http::Error> {
+    fn request(&self, path: &str, host: Option<&str>, is_http2: bool) -> Result<Request<()>, http::Error> {
         let host = host.unwrap_or(&self.address);
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         match is_http2 {
@@ -239,26 +241,15 @@ impl Probe {
                 .header(header::HOST, host)
                 .header(header::USER_AGENT, USER_AGENT)
                 .header(header::CONNECTION, "close")
-                .body(Empty::new()),
+                .body(()),
             true => Request::get(format!("{scheme}://{host}{path}"))
                 .header(header::USER_AGENT, USER_AGENT)
-                .body(Empty::new()),
+                .body(()),
         }
     }
 }
 
-/// Asks over a connection that is used for nothing else, and gives the status if it is as expected.
-async fn get<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: Stream<S>,
-    request: Request<Empty<Bytes>>,
-    expected: &RangeInclusive<u16>,
-) -> Result<u16, Failure> {
-    let (mut sender, connection) = http1::handshake(stream).await?;
-    let exchange = async { judge(sender.send_request(request).await?, expected).await };
-    drive_until(exchange, connection).await
-}
-
-/// The same over HTTP/2.
+/// As [`plain::get`], over HTTP/2.
 async fn get_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: Stream<S>,
     request: Request<Empty<Bytes>>,

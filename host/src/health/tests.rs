@@ -38,6 +38,8 @@ const MS: Duration = Duration::from_millis(1);
 enum Answer {
     /// With this, as it is.
     Raw(&'static str),
+    /// With this, and then it hangs up.
+    Last(&'static str),
     /// It hangs up at once.
     HangUp,
     /// It reads and says nothing.
@@ -100,8 +102,11 @@ async fn serve(mut stream: tokio::net::TcpStream, answer: Answer, heard: &watch:
         }
     }
     heard.send_replace(String::from_utf8(request).unwrap());
-    if let Answer::Raw(text) = answer {
+    if let Answer::Raw(text) | Answer::Last(text) = answer {
         let _ = stream.write_all(text.as_bytes()).await;
+    }
+    if matches!(answer, Answer::Last(_)) {
+        return;
     }
     // Until the other side goes away.
     let _ = stream.read_u8().await;

@@ -132,6 +132,15 @@ pub fn read_fields(
     })
 }
 
+/// Reads a response's head of which nobody gets the fields.
+///
+/// # Errors
+/// When it could not be passed on.
+pub fn skim_reply(bytes: &[u8]) -> Result<Option<Reply>, Malformed> {
+    let read = read(bytes, false, |_, _, _| Ok(()))?;
+    Ok(read.map(|(reply, ())| reply))
+}
+
 /// Reads a head, and lets somebody look at it.
 #[inline]
 fn read<T>(

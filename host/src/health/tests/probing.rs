@@ -125,6 +125,67 @@ async fn hanging_up_or_nonsense_is_bad() {
 }
 
 #[tokio::test]
+async fn interim_answers_are_none() {
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+    let text = format!("HTTP/1.1 100 Continue\r\n\r\n{early}HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(
+        found(Answer::Raw(text.leak()), &rule(http("/"))).await,
+        (true, "status 204".into())
+    );
+    // No other answer follows this one.
+    let changed =
+        Answer::Raw("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n");
+    assert_eq!(
+        found(changed, &rule(http("/"))).await,
+        (false, "status 101 (expected 200-399)".into())
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_early_is_bad() {
+    let cut = "broken answer: the connection ended before it";
+    for (text, good) in [
+        ("HTTP/1.1 200 OK\r\n\r\nup to the end", true),
+        ("HTTP/1.0 200 OK\r\n\r\n", true),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhal", false),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nfour\r\n",
+            false,
+        ),
+        ("HTTP/1.1 200 OK\r\nx: y\r\n", false),
+        ("HTTP/1.1 100 Continue\r\n\r\n", false),
+    ] {
+        let expected = if good { "status 200" } else { cut };
+        assert_eq!(
+            found(Answer::Last(text), &rule(http("/"))).await,
+            (good, expected.into()),
+            "{text:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_no_client_would_get_is_bad() {
+    let long = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(70_000)).leak();
+    for (text, reason) in [
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+            "response with two lengths",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nz\r\n",
+            "malformed chunk",
+        ),
+        (long, "its head is too long"),
+    ] {
+        assert_eq!(
+            found(Answer::Raw(text), &rule(http("/"))).await,
+            (false, format!("broken answer: {reason}"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_tcp_check_asks_nothing() {
     let origin = Origin::start(Answer::Silence).await;
     let result = check(origin.address, &rule(config::HealthKind::Tcp)).await;
