@@ -7,14 +7,16 @@
 //! Invariant: written by its worker only. Atomics (always relaxed) make it shareable with the guest's host functions
 //! without a lock or `unsafe`; they cost what plain numbers do.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::{Snapshot, load::LatencySum, others::Told};
 
 /// Merging is taken to cost some 40 ns a backend (an estimate); once in 4 us a backend keeps it near 1 % of a core.
 const MERGE_US_PER_BACKEND: usize = 4;
-/// Latency and throughput move slowly and cost more to merge: every eighth time.
+/// Latency and throughput move slowly and cost more to merge: every eighth time, if anybody reads them.
 const SLOW_COLUMNS_EVERY: u64 = 8;
+/// While nobody has read them, not more often than this: whoever begins to finds nothing older, if requests come often.
+const UNREAD_COLUMNS_MS: u64 = 1000;
 
 /// Changes of requests in flight that are remembered: those of many picks, and few enough to be told one by one.
 const RECENT: usize = 128;
@@ -32,6 +34,10 @@ pub struct View {
     active_total: AtomicU32,
     merged_ms: AtomicU64,
     merges: AtomicU64,
+    /// When latency and throughput were merged, ...
+    slow_ms: AtomicU64,
+    /// ... and whether anybody has read them.
+    is_slow_read: AtomicBool,
     /// Whose `active` was written last, at the place of the write's number: backends by their index.
     recent: [AtomicU32; RECENT],
     /// How many writes there were.
@@ -69,6 +75,8 @@ impl View {
             active_total: AtomicU32::new(0),
             merged_ms: AtomicU64::new(0),
             merges: AtomicU64::new(0),
+            slow_ms: AtomicU64::new(0),
+            is_slow_read: AtomicBool::new(false),
             recent: [const { AtomicU32::new(0) }; RECENT],
             writes: AtomicU64::new(0),
         }
@@ -152,12 +160,18 @@ impl View {
             total = u32::saturating_add(total, active);
         }
         self.active_total.store(total, Relaxed);
-        if merges.is_multiple_of(SLOW_COLUMNS_EVERY) {
+        if merges == 0 || merges.is_multiple_of(SLOW_COLUMNS_EVERY) && self.is_slow_due(now_us / 1000) {
             self.merge_slow_columns(snapshot, now_us);
         }
     }
 
+    /// Most policies never read latency or throughput, whose merging touches most of what there is of each backend.
+    fn is_slow_due(&self, now_ms: u64) -> bool {
+        self.is_slow_read.load(Relaxed) || now_ms >= self.slow_ms.load(Relaxed) + UNREAD_COLUMNS_MS
+    }
+
     fn merge_slow_columns(&self, snapshot: &Snapshot, now_us: u64) {
+        self.slow_ms.store(now_us / 1000, Relaxed);
         for (index, member) in snapshot.members.iter().enumerate() {
             let latency = member.backend.loads().map(|load| load.latency(now_us));
             let latency = latency
@@ -258,15 +272,22 @@ impl View {
         self.active_total.load(Relaxed)
     }
 
+    #[inline]
+    fn note_slow_read(&self) {
+        self.is_slow_read.store(true, Relaxed);
+    }
+
     /// Average latency of a backend in microseconds; 0 unmeasured or out of range.
     #[inline]
     pub fn latency_us(&self, index: usize) -> u32 {
+        self.note_slow_read();
         self.latency_us.get(index).map_or(0, |value| value.load(Relaxed))
     }
 
     /// Body bytes per second of a backend; 0 out of range.
     #[inline]
     pub fn throughput(&self, index: usize) -> u64 {
+        self.note_slow_read();
         self.throughput.get(index).map_or(0, |value| value.load(Relaxed))
     }
 
@@ -284,11 +305,43 @@ impl View {
 
     /// A copy of the latency column.
     pub fn latency_column(&self) -> Vec<u32> {
+        self.note_slow_read();
         self.latency_us.iter().map(|value| value.load(Relaxed)).collect()
     }
 
     /// A copy of the throughput column.
     pub fn throughput_column(&self) -> Vec<u64> {
+        self.note_slow_read();
         self.throughput.iter().map(|value| value.load(Relaxed)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::{super::fixture, *};
+
+    #[test]
+    fn latency_is_merged_once_a_second_until_somebody_reads_it() {
+        let pool = fixture::pool(fixture::config(&["127.0.0.1:1"]), None, Instant::now());
+        let snapshot = pool.snapshot();
+        let mut now_ms = 1000;
+        let view = View::new(&snapshot, now_ms * 1000);
+        let mut after = |merges, latency_us| {
+            let load = snapshot.members[0].backend.load(0);
+            load.record_latency(latency_us, now_ms * 1000);
+            for _ in 0..merges {
+                now_ms += 1;
+                view.refresh(&snapshot, now_ms * 1000);
+            }
+            // Not by its function, which would be a read.
+            view.latency_us[0].load(Relaxed)
+        };
+        assert_eq!(after(900, 500), 0);
+        assert!((400..=500).contains(&after(100 + SLOW_COLUMNS_EVERY, 500)));
+        assert!(after(SLOW_COLUMNS_EVERY, 100_000) <= 500);
+        assert!(view.latency_us(0) <= 500);
+        assert!(after(SLOW_COLUMNS_EVERY, 100_000) > 500);
     }
 }
