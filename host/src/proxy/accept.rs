@@ -208,10 +208,9 @@ async fn accept_all(worker: &Rc<WorkerState>, listener: &Rc<ListenerState>, sock
                 if worker.room.may_complain(worker.coarse_ms()) {
                     tracing::warn!(%error, "cannot accept, trying again");
                 }
-                match worker.room.make(worker) {
-                    true => tokio::task::yield_now().await,
-                    false => tokio::time::sleep(ACCEPT_PAUSE).await,
-                }
+                // One at a time: what is closed over HTTP/2 or TLS may take a while to be gone.
+                worker.room.make(worker);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
