@@ -16,6 +16,7 @@ mod body;
 mod budget;
 mod canary;
 mod client;
+mod discard;
 mod error;
 mod forward;
 mod gate;

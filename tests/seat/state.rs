@@ -171,3 +171,15 @@ fn versions_of_one_policy_have_one_schema_or_none() {
         new.check_follows(old).expect("nothing is lost by mistake");
     }
 }
+
+#[test]
+fn backends_are_shown_again_only_by_another_pool() {
+    let mut stage = Stage::new("round-robin", &builtin("round-robin"));
+    let now_us = stage.now_us;
+    let same = stage.pool.clone();
+    stage.seat.set_pool(same);
+    assert!(!stage.seat.sync(now_us));
+    stage.seat.set_pool(Arc::new(pool("round-robin")));
+    assert!(stage.seat.sync(now_us));
+    assert!(!stage.seat.sync(now_us));
+}

@@ -90,6 +90,14 @@ impl Loader {
         Ok(code)
     }
 
+    /// The code of the component with this digest, if it was loaded and is still here. It may be larger than
+    /// what is let in by now.
+    pub fn loaded(&self, digest: &str) -> Option<Arc<Code>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = known.get(digest)?.try_lock().ok()?;
+        code.upgrade()
+    }
+
     /// Where the loading of this component is agreed upon.
     fn place(&self, digest: &Arc<str>) -> Arc<Place> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,4 +178,22 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Refusal::Compiler(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::builtin_component;
+
+    #[tokio::test]
+    async fn what_is_loaded_is_found_by_its_digest() {
+        let engine = Arc::new(Engine::new().unwrap());
+        let loader = Loader::new(engine, Compiler::InProcess, None, 1);
+        let wasm: Arc<[u8]> = builtin_component("round-robin").unwrap().into();
+        let digest = digest(&wasm);
+        assert!(loader.loaded(&digest).is_none());
+        let code = loader.load_builtin(&wasm, &config::Compile::default()).await.unwrap();
+        assert!(Arc::ptr_eq(&loader.loaded(&digest).unwrap(), &code));
+        assert!(loader.loaded("another").is_none());
+    }
 }

@@ -175,6 +175,10 @@ impl Seat {
 
     /// A reload made a new pool out of the old one; the policy goes on.
     pub fn set_pool(&mut self, pool: Arc<Pool>) {
+        // Nothing is new after a change elsewhere, and to show a policy a thousand backends takes a while.
+        if Arc::ptr_eq(&self.pool, &pool) {
+            return;
+        }
         self.algorithm = algorithm(&pool);
         self.pool = pool;
         self.is_stale = true;

@@ -14,6 +14,7 @@ use std::{
 use super::{
     budget::Budget,
     canary::Canary,
+    discard::discard,
     forward::Target,
     queue::Queue,
     upstream::{Dialing, Upstream},
@@ -326,7 +327,7 @@ impl WorkerPool {
         } else if let Some(canary) = &mut *self.canary.borrow_mut()
             && canary.expects(&deployment)
         {
-            drop_elsewhere(canary.install(deployment, instance));
+            discard(canary.install(deployment, instance));
         }
     }
 
@@ -336,7 +337,7 @@ impl WorkerPool {
         if seat.sync(clock::now_us()) {
             self.resync(&seat);
         }
-        drop_elsewhere(seat.install(deployment, instance));
+        discard(seat.install(deployment, instance));
     }
 
     /// Has backends that get nothing new any more end what they have, in time.
@@ -359,7 +360,7 @@ impl WorkerPool {
     /// Begins a trial, or ends the one that is.
     pub(super) fn set_canary(&self, canary: Option<Canary>) {
         if let Some(old) = self.canary.replace(canary) {
-            drop_elsewhere(old);
+            discard(old);
         }
     }
 
@@ -374,7 +375,7 @@ impl WorkerPool {
         let mut seat = self.seat.borrow_mut();
         seat.flush_recording();
         if let Some(unneeded) = seat.sweep(now_ms * 1000) {
-            drop_elsewhere(unneeded);
+            discard(unneeded);
         }
         drop(seat);
         self.budget.roll();
@@ -384,12 +385,4 @@ impl WorkerPool {
             .iter()
             .for_each(|upstream| upstream.sweep(longest_ms, now_ms));
     }
-}
-
-/// Unmapping a big guest's memory takes a while, which need not be this worker's. If no thread can be had, the closure
-/// is dropped here with what is in it.
-fn drop_elsewhere(unneeded: impl Send + 'static) {
-    let _ = std::thread::Builder::new()
-        .name("trimtab-drop".into())
-        .spawn(move || drop(unneeded));
 }

@@ -74,6 +74,9 @@ impl Archive {
     ) {
         versions.trim(pools, versions_max, self.bytes_max);
         let wanted = versions.digests();
+        if self.index.is_none() && found.is_empty() {
+            return self.components.retain(&wanted);
+        }
         let (components, index) = (self.components.clone(), self.index.clone());
         let text = serde_json::to_vec(versions);
         let written = tokio::task::spawn_blocking(move || {

@@ -451,6 +451,12 @@ async fn load(
     version: &Version,
 ) -> Result<Arc<Code>, Denial> {
     let refused = |refusal: Refusal| Denial::Refused(refusal.to_string());
+    // No need to read and to hash it again, unless it would be refused now.
+    if let Some(code) = loader.loaded(&version.digest)
+        && code.bytes <= limits.size_bytes
+    {
+        return Ok(code);
+    }
     if let Some(wasm) = version.builtin() {
         return loader.load_builtin(&wasm.into(), limits).await.map_err(refused);
     }

@@ -17,6 +17,8 @@ use crate::control::Command;
 
 /// A file that did not change for this long is taken to be complete. Longer than any sensible pause in writing one.
 const SETTLE: Duration = Duration::from_millis(150);
+/// Between two looks that find nothing.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Looking again without an event: file systems without events, events that were lost, directories made anew.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,8 @@ async fn watch(
         }
         let mut seen = stamps(&files);
         if seen == known {
+            // A log in the same directory would have it look all the time.
+            tokio::time::sleep(PAUSE).await;
             continue;
         }
         seen = settled(&files, seen).await;
