@@ -262,13 +262,18 @@ fn steady_rows(samples: &Samples) -> Vec<Vec<String>> {
             .get(name)
             .map(|samples| middle(samples, |sample| sample.cpu_us_per_request))
     };
-    let floor = cpu("floor").unwrap_or(f64::NAN);
     let mut names: Vec<&str> = samples.keys().copied().collect();
     names.sort_by(|a, b| cpu(a).partial_cmp(&cpu(b)).unwrap_or(std::cmp::Ordering::Equal));
     let row = |name: &str| {
         let of = &samples[name];
         let own = cpu(name).unwrap_or(f64::NAN);
-        let native = Peer::find(name).ok().and_then(|peer| cpu(peer.native?));
+        // Of each round, since the machine may be another one in the next.
+        let beside = |other: &str, compare: fn(f64, f64) -> f64| {
+            let others = samples.get(other).map_or(&[][..], Vec::as_slice);
+            let pairs = of.iter().zip(others);
+            median(pairs.map(|(own, other)| compare(own.cpu_us_per_request, other.cpu_us_per_request)))
+        };
+        let native = Peer::find(name).ok().and_then(|peer| peer.native);
         let each = of.iter().map(|sample| sample.cpu_us_per_request);
         vec![
             name.to_owned(),
@@ -279,8 +284,11 @@ fn steady_rows(samples: &Samples) -> Vec<Vec<String>> {
             number(own, 2),
             number(each.clone().fold(f64::INFINITY, f64::min), 2),
             number(each.fold(0.0, f64::max), 2),
-            number(own / floor, 2),
-            number(native.map_or(f64::NAN, |native| own - native), 2),
+            number(beside("floor", |own, floor| own / floor), 2),
+            number(
+                native.map_or(f64::NAN, |native| beside(native, |own, native| own - native)),
+                2,
+            ),
             number(100.0 * middle(of, |sample| sample.own_share), 0),
             of.iter()
                 .map(|sample| sample.figures.failed())
@@ -305,4 +313,33 @@ fn usual(peer: &Started, seconds: f64) -> Order {
 
 fn many() -> Vec<u16> {
     (MANY..MANY + 1000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balancers_are_compared_within_a_round() {
+        let of = |times: [f64; 3]| {
+            let sample = |cpu_us_per_request| Sample {
+                figures: Figures::default(),
+                cpu_seconds: 1.0,
+                cpu_us_per_request,
+                own_share: 1.0,
+                other_share: 0.0,
+            };
+            times.map(sample).into()
+        };
+        // The machine is slow from the second round on, and of ours from the third.
+        let samples = Samples::from([
+            ("floor", of([10.0, 20.0, 20.0])),
+            ("trimtab-rr", of([12.0, 12.0, 24.0])),
+            ("trimtab-program", of([13.0, 13.0, 26.0])),
+        ]);
+        let rows = steady_rows(&samples);
+        let row = |name: &str| rows.iter().find(|row| row[0] == name).unwrap();
+        assert_eq!(row("trimtab-program")[2..7], ["13.00", "13.00", "26.00", "1.30", "1.00"]);
+        assert_eq!(row("trimtab-rr")[5..7], ["1.20", "-"]);
+    }
 }
