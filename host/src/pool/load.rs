@@ -25,27 +25,29 @@ pub(crate) fn add(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
-/// Counters of one worker for one backend.
+/// Counters of one worker for one backend. In this order a request needs three cache lines of them, and of many backends
+/// none is at hand.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Load {
     active: AtomicU32,
     connections: AtomicU32,
     failures_in_a_row: AtomicU32,
     /// Times this backend was picked.
     pub picks: AtomicU64,
-    /// Attempts that ended without a response head.
-    pub failures: AtomicU64,
-    /// Responses by hundreds of their status: index 1 is 1xx.
-    pub responses: [AtomicU64; 6],
     /// Body bytes towards the backend.
     pub bytes_sent: AtomicU64,
     /// Body bytes from the backend.
     pub bytes_received: AtomicU64,
+    window_tick: AtomicU64,
+    latency_at_us: AtomicU64,
     latency_sum: AtomicU64,
     latency_weight: AtomicU64,
-    latency_at_us: AtomicU64,
+    /// Responses by hundreds of their status: index 1 is 1xx.
+    pub responses: [AtomicU64; 6],
+    /// Attempts that ended without a response head.
+    pub failures: AtomicU64,
     window: [AtomicU64; BUCKETS],
-    window_tick: AtomicU64,
 }
 
 /// A decayed sum of latencies; sums of several workers can be added.

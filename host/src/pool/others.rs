@@ -4,7 +4,15 @@
 //!
 //! Invariant: written by one task only, and read by all workers; what is too old counts for nothing, even if nobody writes any more.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Whether anybody ever told anything in this process. Where nobody does, nobody need look.
+static IS_ANY_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// What the static says.
+pub(super) fn is_any_told() -> bool {
+    IS_ANY_TOLD.load(Relaxed)
+}
 
 /// Figures of all other nodes together.
 #[derive(Debug, Default)]
@@ -62,6 +70,7 @@ impl Others {
         self.rate.store(elsewhere.rate, Relaxed);
         self.told_ms.store(elsewhere.told_ms, Relaxed);
         self.until_ms.store(until_ms, Relaxed);
+        IS_ANY_TOLD.store(true, Relaxed);
     }
 
     /// What counts now; `None` if nothing does.

@@ -9,7 +9,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::{Snapshot, load::LatencySum, others::Told};
+use super::{
+    Snapshot,
+    load::LatencySum,
+    others::{Told, is_any_told},
+};
 
 /// Merging is taken to cost some 40 ns a backend (an estimate); once in 4 us a backend keeps it near 1 % of a core.
 const MERGE_US_PER_BACKEND: usize = 4;
@@ -146,13 +150,17 @@ impl View {
         let merges = self.merges.load(Relaxed);
         self.merges.store(merges + 1, Relaxed);
         self.merged_ms.store(now_us / 1000, Relaxed);
+        let is_any_told = is_any_told();
         let mut total = 0;
         for (index, (member, column)) in snapshot.members.iter().zip(&self.active).enumerate() {
             let own: u32 = member.backend.active();
-            let told = member.backend.others.told(now_us / 1000);
-            self.set_others(index, told);
-            // Nobody vouches for the sum of what others said.
-            let active = own.saturating_add(told.active);
+            let mut active = own;
+            if is_any_told {
+                let told = member.backend.others.told(now_us / 1000);
+                self.set_others(index, told);
+                // Nobody vouches for the sum of what others said.
+                active = own.saturating_add(told.active);
+            }
             if column.load(Relaxed) != active {
                 column.store(active, Relaxed);
                 self.note(index);

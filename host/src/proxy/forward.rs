@@ -166,15 +166,15 @@ impl Exchange {
             watch,
             worker,
             settings,
-            told,
             ..
         } = &self.ledger;
+        let how = self.ledger.how();
         let protocol = match settings.config.protocol {
             PoolProtocol::Auto if self.needs_http1 => PoolProtocol::Http1,
             protocol => protocol,
         };
-        let place = || upstream.take_place(*told).map(Carrier::Shared);
-        let idle = || upstream.take_idle(*told, watch).map(Carrier::Own);
+        let place = || upstream.take_place(how.1).map(Carrier::Shared);
+        let idle = || upstream.take_idle(how.1.as_ref(), watch).map(Carrier::Own);
         let stored = || match protocol {
             PoolProtocol::Http1 => idle(),
             PoolProtocol::Http2 => place(),
@@ -186,7 +186,6 @@ impl Exchange {
             return Ok(stored);
         }
         worker.metrics().count(|metrics| &metrics.upstream_connects);
-        let how = (&settings.dialing, *told);
         let opening = async {
             Ok(match protocol {
                 PoolProtocol::Http1 => Carrier::Own(upstream.connect(how).await?),
@@ -290,9 +289,9 @@ impl Exchange {
     #[inline]
     pub(super) fn complete(mut self) {
         if let Some(Carrier::Own(connection)) = self.carrier.take() {
-            let keep = self.ledger.unused_kept();
-            let now_ms = self.ledger.worker.coarse_ms();
-            self.ledger.upstream.put_idle(connection, keep, now_ms);
+            let ledger = &self.ledger;
+            let bound = (ledger.unused_kept(), ledger.worker.coarse_ms());
+            ledger.upstream.put_idle(connection, ledger.told.as_ref(), bound);
         }
     }
 }

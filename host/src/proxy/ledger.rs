@@ -15,7 +15,7 @@ use super::{
     plain::Plain,
     pool::{Decider, PoolSettings, WorkerPool},
     serve::Client,
-    upstream::Upstream,
+    upstream::{How, Upstream},
     worker::WorkerState,
 };
 use crate::{clock, policy::Ended, proxy_header::Endpoints};
@@ -30,7 +30,7 @@ pub(super) struct Ledger {
     pub(super) upstream: Rc<Upstream>,
     pub(super) watch: Rc<Watch>,
     /// The client, if the backend's connection begins with a word about it and is for nobody else.
-    pub(super) told: Option<Endpoints>,
+    pub(super) told: Option<Rc<Endpoints>>,
     pool: Rc<WorkerPool>,
     /// What the client gets with the answer to keep its session, if anything.
     pub(super) cookie: Option<String>,
@@ -67,7 +67,7 @@ impl Ledger {
             settings: attempts.settings.clone(),
             upstream: target.upstream.clone(),
             watch: client.watch.clone(),
-            told: attempts.settings.config.send_proxy.map(|_| client.endpoints()),
+            told: attempts.settings.config.send_proxy.map(|_| Rc::new(client.endpoints())),
             cookie: attempts.cookie(target),
             pool: attempts.pool.clone(),
             generation: target.generation,
@@ -134,8 +134,13 @@ impl Ledger {
     /// The exchange is complete, and its connection can carry another.
     #[inline]
     pub(super) fn keep(&self, connection: Plain) {
-        let keep = self.unused_kept();
-        self.upstream.put_plain(connection, keep, self.worker.coarse_ms());
+        let bound = (self.unused_kept(), self.worker.coarse_ms());
+        self.upstream.put_plain(connection, self.told.as_ref(), bound);
+    }
+
+    /// How a connection for this attempt is opened.
+    pub(super) fn how(&self) -> How<'_> {
+        (&self.settings.dialing, self.told.as_deref().copied())
     }
 
     /// How many unused connections to the backend are kept: none while other workers wait for one.

@@ -11,7 +11,6 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{scratch::Scratch, upstream::Wire};
-use crate::proxy_header::Endpoints;
 
 /// Room for most responses.
 const INPUT_BYTES: usize = 16 << 10;
@@ -24,18 +23,15 @@ pub(super) struct Plain {
     wire: Wire,
     /// When it was opened, as its store counts.
     pub(super) era: u64,
-    /// The client that it is for, if it is for one only.
-    pub(super) told: Option<Endpoints>,
     /// It has carried a request before, so the backend may have closed it meanwhile.
     pub(super) is_reused: bool,
 }
 
 impl Plain {
-    pub(super) fn new(wire: Wire, era: u64, told: Option<Endpoints>) -> Self {
+    pub(super) fn new(wire: Wire, era: u64) -> Self {
         Self {
             wire,
             era,
-            told,
             is_reused: false,
         }
     }

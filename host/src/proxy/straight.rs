@@ -87,7 +87,7 @@ pub(super) async fn exchange(
 
 async fn connection(ledger: &Ledger, freshness: Freshness) -> Result<Plain, Error> {
     if freshness == Freshness::Any
-        && let Some(connection) = ledger.upstream.take_plain(ledger.told)
+        && let Some(connection) = ledger.upstream.take_plain(ledger.told.as_deref())
     {
         return Ok(connection);
     }
@@ -95,9 +95,8 @@ async fn connection(ledger: &Ledger, freshness: Freshness) -> Result<Plain, Erro
         .worker
         .metrics()
         .count(|metrics| &metrics.upstream_connects);
-    let how = (&ledger.settings.dialing, ledger.told);
     // Boxed because it is large and rare, and would make every request's future larger.
-    let mut connecting = Box::pin(ledger.upstream.connect_plain(how));
+    let mut connecting = Box::pin(ledger.upstream.connect_plain(ledger.how()));
     poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(opened) => Poll::Ready(opened.map_err(|error| Error::Connect(error.to_string()))),
         Poll::Pending if ledger.watch.request_expired() => Poll::Ready(Err(Error::RequestTimeout)),

@@ -91,8 +91,7 @@ async fn connect(
         let mut ledger = attempts.begin(&target);
         let metrics = client.worker.metrics();
         metrics.count(|metrics| &metrics.upstream_connects);
-        let how = (&attempts.settings.dialing, ledger.told);
-        match ledger.upstream.connect_bytes(how).await {
+        match ledger.upstream.connect_bytes(ledger.how()).await {
             Ok(wire) => {
                 ledger.record(Some(OPENED));
                 return Ok(Tunnel::new(wire, [], Exchange::of_bytes(ledger)));

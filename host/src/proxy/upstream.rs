@@ -40,21 +40,23 @@ pub(super) use wire::{Dialing, Wire};
 /// How a connection is opened, and the client that it is for if it is for one only.
 pub(super) type How<'a> = (&'a Dialing, Option<Endpoints>);
 
-/// One backend as one worker sees it.
+/// One backend as one worker sees it. What each request needs comes first, so that it is on one cache line.
+#[repr(C)]
 pub(super) struct Upstream {
     pub(super) backend: Arc<Backend>,
-    /// The most recently used at the back, which is taken first, so that surplus ones age at the front.
-    idle: RefCell<Store<Box<Connection>>>,
-    /// The same for those without a library around them.
+    /// Counts how often the way of opening connections has changed. Those of another time are not kept.
+    era: Cell<u64>,
+    /// Without a library around them; the most recently used at the back, which is taken first, so that surplus ones age at
+    /// the front.
     idle_plain: RefCell<Store<Plain>>,
+    /// The same for those with one.
+    idle: RefCell<Store<Box<Connection>>>,
     /// Those with HTTP/2, each for many requests.
     shared: SharedConnections,
     /// Who passes bytes over one of its connections.
     tunnels: RefCell<Vec<Weak<Watch>>>,
     /// Since when it gets nothing new; 0 while it does.
     leaving_ms: Cell<u64>,
-    /// Counts how often the way of opening connections has changed. Those of another time are not kept.
-    era: Cell<u64>,
 }
 
 /// A connection of HTTP/1.1 or a place on one of HTTP/2, whichever the backend chose.
@@ -69,7 +71,6 @@ pub(super) struct Connection {
     driver: http1::Connection<TokioIo<Wire>, RequestBody>,
     is_done: bool,
     era: u64,
-    told: Option<Endpoints>,
     /// It has carried a request before, so the backend may have closed it meanwhile.
     pub(super) is_reused: bool,
 }
@@ -104,7 +105,7 @@ impl Upstream {
     }
 
     /// An unused connection that is still good, as far as can be known without asking the network.
-    pub(super) fn take_idle(&self, told: Option<Endpoints>, watch: &Watch) -> Option<Box<Connection>> {
+    pub(super) fn take_idle(&self, told: Option<&Endpoints>, watch: &Watch) -> Option<Box<Connection>> {
         let mut cx = Context::from_waker(watch.gate.waker());
         let mut idle = self.idle.borrow_mut();
         while let Some(mut connection) = idle.take(told) {
@@ -118,7 +119,7 @@ impl Upstream {
 
     /// An unused plain connection that is still good, as far as can be known without asking the network.
     #[inline]
-    pub(super) fn take_plain(&self, told: Option<Endpoints>) -> Option<Plain> {
+    pub(super) fn take_plain(&self, told: Option<&Endpoints>) -> Option<Plain> {
         let mut idle = self.idle_plain.borrow_mut();
         while let Some(mut connection) = idle.take(told) {
             if connection.is_quiet() {
@@ -132,7 +133,7 @@ impl Upstream {
     /// Opens a plain connection.
     pub(super) async fn connect_plain(&self, how: How<'_>) -> io::Result<Plain> {
         let wire = self.open(how, Offer::Http1).await?;
-        Ok(Plain::new(wire, self.era.get(), how.1))
+        Ok(Plain::new(wire, self.era.get()))
     }
 
     /// Opens a connection for bytes that we do not look at.
@@ -173,12 +174,11 @@ impl Upstream {
         while self.shared.drop_unused() {}
     }
 
-    /// Stores a plain connection after a complete exchange.
+    /// Stores a plain connection after a complete exchange, and not more than so many.
     #[inline]
-    pub(super) fn put_plain(&self, connection: Plain, keep: usize, now_ms: u64) {
+    pub(super) fn put_plain(&self, connection: Plain, told: Option<&Rc<Endpoints>>, bound: (usize, u64)) {
         if connection.era == self.era.get() {
-            let told = connection.told;
-            self.idle_plain.borrow_mut().put(connection, told, (keep, now_ms));
+            self.idle_plain.borrow_mut().put(connection, told.cloned(), bound);
         }
     }
 
@@ -196,7 +196,7 @@ impl Upstream {
     /// Opens a connection.
     pub(super) async fn connect(&self, how: How<'_>) -> io::Result<Box<Connection>> {
         let wire = self.open(how, Offer::Http1).await?;
-        self.begin(wire, how.1).await
+        self.begin(wire).await
     }
 
     /// Opens a connection of the kind that the backend chooses.
@@ -204,11 +204,11 @@ impl Upstream {
         let wire = self.open(how, Offer::Either).await?;
         match wire.speaks_http2() {
             true => self.shared.open(wire, how.1).await.map(Either::Shared),
-            false => self.begin(wire, how.1).await.map(Either::Own),
+            false => self.begin(wire).await.map(Either::Own),
         }
     }
 
-    async fn begin(&self, wire: Wire, told: Option<Endpoints>) -> io::Result<Box<Connection>> {
+    async fn begin(&self, wire: Wire) -> io::Result<Box<Connection>> {
         let handshake = http1::Builder::new().handshake(TokioIo::new(wire)).await;
         let (sender, driver) = handshake.map_err(io::Error::other)?;
         Ok(Box::new(Connection {
@@ -216,16 +216,19 @@ impl Upstream {
             driver,
             is_done: false,
             era: self.era.get(),
-            told,
             is_reused: false,
         }))
     }
 
     /// Stores a connection after a complete exchange.
-    pub(super) fn put_idle(&self, connection: Box<Connection>, keep: usize, now_ms: u64) {
+    pub(super) fn put_idle(
+        &self,
+        connection: Box<Connection>,
+        told: Option<&Rc<Endpoints>>,
+        bound: (usize, u64),
+    ) {
         if !connection.is_done && connection.era == self.era.get() {
-            let told = connection.told;
-            self.idle.borrow_mut().put(connection, told, (keep, now_ms));
+            self.idle.borrow_mut().put(connection, told.cloned(), bound);
         }
     }
 

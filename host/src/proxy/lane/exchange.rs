@@ -50,7 +50,7 @@ impl<S: Socket> Lane<'_, S> {
 
     async fn connection(&mut self, ledger: &mut Ledger, freshness: Freshness) -> Result<Plain, Broken> {
         if freshness == Freshness::Any
-            && let Some(connection) = ledger.upstream.take_plain(ledger.told)
+            && let Some(connection) = ledger.upstream.take_plain(ledger.told.as_deref())
         {
             return Ok(connection);
         }
@@ -64,11 +64,7 @@ impl<S: Socket> Lane<'_, S> {
             .metrics()
             .count(|metrics| &metrics.upstream_connects);
         let connected = {
-            let mut connecting = pin!(
-                ledger
-                    .upstream
-                    .connect_plain((&ledger.settings.dialing, ledger.told))
-            );
+            let mut connecting = pin!(ledger.upstream.connect_plain(ledger.how()));
             poll_fn(|cx| match connecting.as_mut().poll(cx) {
                 Poll::Ready(connected) => {
                     Poll::Ready(Some(connected.map_err(|error| Error::Connect(error.to_string()))))

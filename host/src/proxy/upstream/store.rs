@@ -4,7 +4,7 @@
 //!
 //! Invariant: a connection that began with a word about a client is only ever given out for that client's connection.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, rc::Rc};
 
 use crate::proxy_header::Endpoints;
 
@@ -13,7 +13,8 @@ pub(super) struct Store<C>(VecDeque<Idle<C>>);
 
 struct Idle<C> {
     connection: C,
-    told: Option<Endpoints>,
+    /// Elsewhere because it is large and rare: most stores would be several times as long for nothing.
+    told: Option<Rc<Endpoints>>,
     since_ms: u64,
 }
 
@@ -25,15 +26,15 @@ impl<C> Default for Store<C> {
 
 impl<C> Store<C> {
     #[inline]
-    pub(super) fn take(&mut self, told: Option<Endpoints>) -> Option<C> {
+    pub(super) fn take(&mut self, told: Option<&Endpoints>) -> Option<C> {
         // Usually nobody is told anything, and the first one looked at fits.
-        let at = self.0.iter().rposition(|idle| idle.told == told)?;
+        let at = self.0.iter().rposition(|idle| idle.told.as_deref() == told)?;
         self.0.remove(at).map(|idle| idle.connection)
     }
 
     /// Keeps a connection, if there are fewer than `keep`.
     #[inline]
-    pub(super) fn put(&mut self, connection: C, told: Option<Endpoints>, (keep, now_ms): (usize, u64)) {
+    pub(super) fn put(&mut self, connection: C, told: Option<Rc<Endpoints>>, (keep, now_ms): (usize, u64)) {
         if self.0.len() >= keep {
             // Those for clients that have gone would otherwise keep the others out.
             if told.is_none() || keep == 0 {
@@ -72,11 +73,11 @@ impl<C> Store<C> {
 mod tests {
     use super::*;
 
-    fn client(port: u16) -> Option<Endpoints> {
-        Some(Endpoints {
+    fn client(port: u16) -> Option<Rc<Endpoints>> {
+        Some(Rc::new(Endpoints {
             source: ([127, 0, 0, 1], port).into(),
             destination: ([127, 0, 0, 1], 80).into(),
-        })
+        }))
     }
 
     #[test]
@@ -85,9 +86,9 @@ mod tests {
         store.put("of 1", client(1), (8, 0));
         store.put("of 2", client(2), (8, 0));
         store.put("of nobody", None, (8, 0));
-        assert_eq!(store.take(client(3)), None);
-        assert_eq!(store.take(client(1)), Some("of 1"));
-        assert_eq!(store.take(client(1)), None);
+        assert_eq!(store.take(client(3).as_deref()), None);
+        assert_eq!(store.take(client(1).as_deref()), Some("of 1"));
+        assert_eq!(store.take(client(1).as_deref()), None);
         assert_eq!(store.take(None), Some("of nobody"));
         assert_eq!(store.take(None), None);
     }
@@ -106,10 +107,10 @@ mod tests {
         for port in 0..4 {
             store.put(u64::from(port), client(port), (2, 0));
         }
-        assert_eq!(store.take(client(0)), None);
-        assert_eq!(store.take(client(3)), Some(3));
+        assert_eq!(store.take(client(0).as_deref()), None);
+        assert_eq!(store.take(client(3).as_deref()), Some(3));
         store.put(9, client(9), (0, 0));
-        assert_eq!(store.take(client(9)), None);
+        assert_eq!(store.take(client(9).as_deref()), None);
     }
 
     #[test]
