@@ -192,7 +192,10 @@ mod tests {
         let wasm: Arc<[u8]> = builtin_component("round-robin").unwrap().into();
         let digest = digest(&wasm);
         assert!(loader.loaded(&digest).is_none());
-        let code = loader.load_builtin(&wasm, &config::Compile::default()).await.unwrap();
+        let code = loader
+            .load_builtin(&wasm, &config::Compile::default())
+            .await
+            .unwrap();
         assert!(Arc::ptr_eq(&loader.loaded(&digest).unwrap(), &code));
         assert!(loader.loaded("another").is_none());
     }

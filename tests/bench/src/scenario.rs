@@ -339,7 +339,10 @@ mod tests {
         ]);
         let rows = steady_rows(&samples);
         let row = |name: &str| rows.iter().find(|row| row[0] == name).unwrap();
-        assert_eq!(row("trimtab-program")[2..7], ["13.00", "13.00", "26.00", "1.30", "1.00"]);
+        assert_eq!(
+            row("trimtab-program")[2..7],
+            ["13.00", "13.00", "26.00", "1.30", "1.00"]
+        );
         assert_eq!(row("trimtab-rr")[5..7], ["1.20", "-"]);
     }
 }
