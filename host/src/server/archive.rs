@@ -7,7 +7,9 @@ use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
 use super::loading::read_file;
 use crate::{
-    policy::{Components, Versions, digest},
+    config,
+    control::Denial,
+    policy::{Code, Components, Loader, Refusal, Version, Versions, digest},
     registry::Store,
     state::{Durability, Sealed, State},
 };
@@ -99,6 +101,34 @@ impl Archive {
             "versions cannot be kept; a restart would forget the last change"
         );
     }
+}
+
+/// A kept version's code.
+pub(super) async fn load(
+    loader: &Loader,
+    limits: &config::Compile,
+    components: &Arc<Components>,
+    version: &Version,
+) -> Result<Arc<Code>, Denial> {
+    let refused = |refusal: Refusal| Denial::Refused(refusal.to_string());
+    // No need to read and to hash it again, unless it would be refused now.
+    if let Some(code) = loader.loaded(&version.digest)
+        && code.bytes <= limits.size_bytes
+    {
+        return Ok(code);
+    }
+    if let Some(wasm) = version.builtin() {
+        return loader.load_builtin(&wasm.into(), limits).await.map_err(refused);
+    }
+    let (components, digest) = (components.clone(), version.digest.clone());
+    let found = tokio::task::spawn_blocking(move || components.find(&digest));
+    let wasm = found.await.ok().flatten().ok_or_else(|| {
+        let version = version.short();
+        Denial::Unknown(format!(
+            "the component of version {version} is not there any more"
+        ))
+    })?;
+    loader.load(&wasm, limits).await.map_err(refused)
 }
 
 fn keep(components: &Components, wanted: &str, bytes: &Bytes) -> io::Result<()> {

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Control, StartError,
-    archive::{Archive, Bytes},
+    archive::{Archive, Bytes, load},
     loading::{Loaded, is_same, refused},
     prepare::Service,
 };
@@ -24,8 +24,8 @@ use crate::{
     config,
     control::{CanaryOrder, Denial, NewComponent, Promoted, Promotion, ShadowOrder, Uploaded},
     policy::{
-        Candidate, Code, Components, FileSays, Instance, Loader, Origin, Refusal, Report as Admitted, Sought,
-        Upload, Version, Versions,
+        Candidate, Code, FileSays, Instance, Loader, Origin, Report as Admitted, Sought, Upload, Version,
+        Versions,
     },
     pool::Pool,
     rollout::{Report, ShadowReport},
@@ -441,34 +441,6 @@ pub(super) fn no_pool(pool: &str) -> Denial {
 /// Why a version is not for a pool.
 pub(super) fn told(version: &Version, pool: &str, text: String) -> Denial {
     Denial::Refused(format!("version {} for pool {pool}: {text}", version.short()))
-}
-
-/// A kept version's code.
-async fn load(
-    loader: &Loader,
-    limits: &config::Compile,
-    components: &Arc<Components>,
-    version: &Version,
-) -> Result<Arc<Code>, Denial> {
-    let refused = |refusal: Refusal| Denial::Refused(refusal.to_string());
-    // No need to read and to hash it again, unless it would be refused now.
-    if let Some(code) = loader.loaded(&version.digest)
-        && code.bytes <= limits.size_bytes
-    {
-        return Ok(code);
-    }
-    if let Some(wasm) = version.builtin() {
-        return loader.load_builtin(&wasm.into(), limits).await.map_err(refused);
-    }
-    let (components, digest) = (components.clone(), version.digest.clone());
-    let found = tokio::task::spawn_blocking(move || components.find(&digest));
-    let wasm = found.await.ok().flatten().ok_or_else(|| {
-        let version = version.short();
-        Denial::Unknown(format!(
-            "the component of version {version} is not there any more"
-        ))
-    })?;
-    loader.load(&wasm, limits).await.map_err(refused)
 }
 
 /// Compiles a component, and has it answer once if it is known for whom.
