@@ -90,8 +90,8 @@ impl Loader {
         Ok(code)
     }
 
-    /// The code of the component with this digest, if it was loaded and is still here. It may be larger than
-    /// what is let in by now.
+    /// The code of the component with this digest, if it was loaded and is still here. It may be larger than what is let in
+    /// by now.
     pub fn loaded(&self, digest: &str) -> Option<Arc<Code>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let code = known.get(digest)?.try_lock().ok()?;

@@ -67,11 +67,7 @@ impl Ledger {
             settings: attempts.settings.clone(),
             upstream: target.upstream.clone(),
             watch: client.watch.clone(),
-            told: attempts
-                .settings
-                .config
-                .send_proxy
-                .map(|_| Rc::new(client.endpoints())),
+            told: attempts.settings.config.send_proxy.map(|_| client.told()),
             cookie: attempts.cookie(target),
             pool: attempts.pool.clone(),
             generation: target.generation,

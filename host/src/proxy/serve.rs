@@ -6,7 +6,7 @@
 //! Invariant: every request is answered (or reset, which is HTTP/2's answer to some), and its [`Journey`] ends exactly once.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     net::SocketAddr,
     rc::Rc,
@@ -61,6 +61,8 @@ pub(super) struct Client {
     pub(super) is_counted: Cell<bool>,
     /// Where its bytes go once a backend has agreed to another protocol. Boxed because it is large and rare.
     pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
+    /// What some pools tell their backends, from the first such request on.
+    told: OnceCell<Rc<Endpoints>>,
 }
 
 impl Client {
@@ -88,6 +90,7 @@ impl Client {
             is_stream: false,
             is_counted: Cell::new(false),
             tunnel: RefCell::new(None),
+            told: OnceCell::new(),
         }
     }
 
@@ -106,6 +109,7 @@ impl Client {
             is_stream: true,
             is_counted: Cell::new(false),
             tunnel: RefCell::new(None),
+            told: OnceCell::new(),
         }
     }
 
@@ -117,11 +121,14 @@ impl Client {
     }
 
     /// What backends are told of it by the PROXY protocol.
-    pub(super) fn endpoints(&self) -> Endpoints {
-        Endpoints {
-            source: self.address,
-            destination: self.destination,
-        }
+    pub(super) fn told(&self) -> Rc<Endpoints> {
+        let told = self.told.get_or_init(|| {
+            Rc::new(Endpoints {
+                source: self.address,
+                destination: self.destination,
+            })
+        });
+        told.clone()
     }
 
     /// What backends are told of it in a request's fields.

@@ -1,7 +1,8 @@
 //! The versions that are kept, and what of them survives a restart.
 //!
-//! Owns the order of writing: a component is there before anything names it, and gone after nothing does any more. Without
-//! a state directory everything is kept in memory. A disk that fails costs the memory of a restart and nothing else.
+//! Owns how a kept version's code is had again, and the order of writing: a component is there before anything names it,
+//! and gone after nothing does any more. Without a state directory everything is kept in memory. A disk that fails costs
+//! the memory of a restart and nothing else.
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
